@@ -1,0 +1,1 @@
+"""What `efface demo` brings along: its drawings and a small CLIP that knows them."""

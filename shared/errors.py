@@ -1,0 +1,112 @@
+"""Everything that can go wrong and is somebody's to act on.
+
+    EffaceError
+    +-- InvalidRequest       one or more fields are wrong (each with where, what and what to do)
+    +-- NotFound             no such thing, or not this tenant's
+    +-- Conflict             the thing is in a state that does not allow this
+    +-- Unauthenticated      no key, or not one of ours
+    +-- Forbidden            the key lacks a scope
+    +-- TooLarge             an upload over its limit
+    +-- Unavailable          Postgres, Redis or the object storage does not answer
+    +-- JobFailure           a job cannot reach its end; its code goes into the job's `error`
+
+An error names a fact and knows neither HTTP nor a terminal: `api/problems.py` gives each a status, the command line an exit code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One wrong field: `pointer` is an RFC 6901 pointer into the body, `detail` says what is wrong and what to do."""
+
+    pointer: str
+    detail: str
+
+
+class EffaceError(Exception):
+    """Base of all our errors. `code` is the stable word that programs match on."""
+
+    code = "error"
+    title = "Something went wrong"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(EffaceError):
+    """One or more fields of a request are wrong."""
+
+    code = "invalid_request"
+    title = "The request is not valid"
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(f"{e.pointer or '/'}: {e.detail}" for e in errors))
+        self.errors = tuple(errors)
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "InvalidRequest":
+        """Return an error about a single field."""
+        return cls([FieldError(pointer, detail)])
+
+
+class NotFound(EffaceError):
+    """No such thing, or it belongs to another tenant: the two must look alike."""
+
+    code = "not_found"
+    title = "There is no such thing"
+
+    def __init__(self, noun: str, identifier: str) -> None:
+        super().__init__(f"There is no {noun} {identifier!r}. List what there is with GET /{noun}s.")
+
+
+class Conflict(EffaceError):
+    """The thing is in a state that does not allow this."""
+
+    code = "conflict"
+    title = "Not possible in this state"
+
+
+class Unauthenticated(EffaceError):
+    """No key, or a key that is unknown or revoked."""
+
+    code = "unauthenticated"
+    title = "A valid API key is needed"
+
+
+class Forbidden(EffaceError):
+    """The key is valid but lacks a scope."""
+
+    code = "forbidden"
+    title = "The API key lacks a scope"
+
+
+class TooLarge(EffaceError):
+    """An upload or body over its limit."""
+
+    code = "too_large"
+    title = "The upload is too large"
+
+
+class Unavailable(EffaceError):
+    """A part that the service stands on does not answer."""
+
+    code = "unavailable"
+    title = "A part of the service is down"
+
+
+class JobFailure(EffaceError):
+    """A job cannot reach its end, and trying again would not help. Raised in the pipeline, kept in the job's `error`.
+
+    Codes: `thresholds_not_met`, `invalid_checkpoint`, `invalid_dataset`, `method_failed`, `worker_lost`, `time_limit`.
+    """
+
+    title = "The job failed"
+
+    def __init__(self, code: str, detail: str, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.data = dict(data or {})

@@ -1,0 +1,1 @@
+"""Requests, views and reports as both doors spell them (pydantic, one module per noun)."""

@@ -1,0 +1,125 @@
+"""The report of a job: what was asked, what was measured before and after, and the verdict.
+
+Every accuracy is top-1 zero-shot accuracy in [0, 1] with its n and a 95 % Wilson interval. Before and after are measured by
+the same code on the same images.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shared.schemas.base import Schema
+from shared.schemas.request import ErasureRequest
+from shared.states import Stage
+
+REPORT_VERSION = "1.0"
+
+Role = Literal["forget", "sibling", "retain"]
+"""What a class is to the request: to be forgotten, of the target's class but to be kept, or another class."""
+
+
+class Estimate(Schema):
+    """A share with its sample size and 95 % Wilson interval."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+class Change(Schema):
+    """The same share before and after."""
+
+    before: Estimate
+    after: Estimate
+
+
+class ClassResult(Schema):
+    """One class of one evaluation set."""
+
+    name: str
+    role: Role
+    accuracy: Change
+
+
+class EvaluationResult(Schema):
+    """One evaluation set."""
+
+    name: str
+    role: Literal["target", "transfer"]
+    dataset_digest: str
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+    forget: Change | None = Field(description="images of what is forgotten; null where the set has none")
+    retain: Change | None = Field(description="all other images")
+    classes: tuple[ClassResult, ...]
+
+
+class TargetResult(Schema):
+    """What became of the target. Null means that the request gave nothing to measure it on."""
+
+    accuracy: Change | None = Field(description="on real images")
+    synthetic_accuracy: Change | None = Field(description="on held-out synthetic samples, which are not images of anything")
+    siblings: Change | None = Field(None, description="the rest of the target's class, in a subgroup request")
+
+
+class ThresholdResult(Schema):
+    """One threshold and what was measured."""
+
+    measure: str
+    limit: float
+    value: float
+    passed: bool
+    where: str = Field(description="the evaluation set that decided")
+
+
+class ModelIdentity(Schema):
+    """Which weights."""
+
+    id: str | None
+    architecture: str
+    digest: str = Field(description="SHA-256 of open_clip_model.safetensors")
+
+
+class ModelChange(Schema):
+    """What the edit changed in the weights."""
+
+    tensors_changed: int
+    tensors_total: int
+    parameters_changed: int
+    parameters_total: int
+    towers: tuple[Literal["image", "text"], ...]
+
+
+class StageResult(Schema):
+    """What one stage cost. Memory is the peak resident set of the process, and of the device where there is one."""
+
+    stage: Stage
+    seconds: float
+    peak_memory_bytes: int
+    peak_device_memory_bytes: int | None
+    resumed: bool = Field(False, description="true where the stage was read back from a checkpoint of an earlier attempt")
+
+
+class Report(Schema):
+    """`report.json`."""
+
+    version: Literal["1.0"] = "1.0"
+    job_id: str
+    attempt: int
+    created_at: datetime
+    request: ErasureRequest
+    verdict: Literal["passed", "failed"]
+    thresholds: tuple[ThresholdResult, ...]
+    target: TargetResult
+    evaluations: tuple[EvaluationResult, ...]
+    model_before: ModelIdentity
+    model_after: ModelIdentity
+    model_change: ModelChange
+    method: dict[str, Any] = Field(description="what the method has to say: its mode, what it chose, how far it got")
+    stages: tuple[StageResult, ...]
+    seed: int
+    versions: dict[str, str]
+    hardware: dict[str, str]
+    limits: tuple[str, ...] = Field(description="what this report does not show, in words")

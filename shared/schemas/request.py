@@ -1,0 +1,207 @@
+"""The erasure request: what to forget in which model, by which method, judged on what."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from shared.schemas.base import Fraction, Label, Schema
+from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+MAX_LABELS = 1000
+
+
+def _one_slot(template: str) -> str:
+    if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+        raise ValueError("must hold {} exactly once: the place of the class name, as in 'a photo of a {}.'")
+    if not template.isprintable():
+        raise ValueError("must not hold control characters or line breaks")
+    return template
+
+
+Template = Annotated[str, Field(min_length=2, max_length=200), AfterValidator(_one_slot)]
+"""A prompt template with one `{}`."""
+
+
+class ModelReference(Schema):
+    """The model to edit: exactly one of a registered `id`, an `architecture` with a `pretrained` tag, or a `source`."""
+
+    id: str | None = Field(None, examples=["mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"])
+    architecture: str | None = Field(None, examples=["ViT-B-32"])
+    pretrained: str | None = Field(None, examples=["openai"])
+    source: str | None = Field(None, examples=["local-dir:/models/clip", "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"])
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = [self.id is not None, self.architecture is not None or self.pretrained is not None, self.source is not None]
+        if sum(ways) != 1:
+            raise ValueError("give exactly one of: id; architecture and pretrained; source")
+        if ways[1] and not (self.architecture and self.pretrained):
+            raise ValueError("architecture and pretrained go together, e.g. ViT-B-32 and openai")
+        return self
+
+
+class _Target(Schema):
+    templates: tuple[Template, ...] = Field(
+        DEFAULT_TEMPLATES, min_length=1, max_length=100, description="prompts of the classifier; their text embeddings are averaged"
+    )
+
+    def names(self) -> tuple[str, ...]:
+        """Return the class names that the request is about."""
+        raise NotImplementedError
+
+
+class ClassTarget(_Target):
+    """Forget one class, or several in one job."""
+
+    type: Literal["class"] = "class"
+    class_: Label | tuple[Label, ...] = Field(alias="class", description="one name, or a list of names")
+    synonyms: tuple[Label, ...] | dict[Label, tuple[Label, ...]] = Field(
+        (), description="other names of the class; with several classes, a list under each name"
+    )
+    labels: tuple[Label, ...] = Field(min_length=2, max_length=MAX_LABELS, description="every class the model is used with")
+
+    def names(self) -> tuple[str, ...]:
+        """Return the class names that the request is about."""
+        return (self.class_,) if isinstance(self.class_, str) else self.class_
+
+    def synonyms_of(self, name: str) -> tuple[str, ...]:
+        """Return the other names of one of the forgotten classes."""
+        return self.synonyms.get(name, ()) if isinstance(self.synonyms, dict) else self.synonyms
+
+    def retained(self) -> tuple[str, ...]:
+        """Return the labels that must keep working, in the order of the request."""
+        gone = set(self.names())
+        return tuple(label for label in self.labels if label not in gone)
+
+    @field_validator("labels")
+    @classmethod
+    def _unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
+        return labels
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        names = self.names()
+        if not names or len(set(names)) != len(names):
+            raise ValueError("class must name at least one class, each once")
+        missing = [name for name in names if name not in self.labels]
+        if missing:
+            raise ValueError(f"class {missing[0]!r} is not among the labels; add it, or correct its spelling")
+        if not self.retained():
+            raise ValueError("labels holds nothing but what is to be forgotten; add the classes that must stay")
+        if len(names) > 1 and self.synonyms and not isinstance(self.synonyms, dict):
+            raise ValueError("synonyms must be a list under each class name when several classes are forgotten")
+        for name in names:
+            clash = set(self.synonyms_of(name)) & set(self.labels)
+            if clash:
+                raise ValueError(f"synonym {min(clash)!r} is also one of the labels, which must stay apart")
+        if isinstance(self.synonyms, dict) and set(self.synonyms) - set(names):
+            raise ValueError(f"synonyms names {min(set(self.synonyms) - set(names))!r}, which is not to be forgotten")
+        return self
+
+
+class SubgroupTarget(_Target):
+    """Forget the part of a class that the images in `data.forget` show, and keep the rest of the class."""
+
+    type: Literal["subgroup"]
+    class_: Label = Field(alias="class")
+    subgroup: Label = Field(description="its name, as it goes into the report")
+    synonyms: tuple[Label, ...] = Field((), description="other names of the class")
+    labels: tuple[Label, ...] = Field(
+        (), max_length=MAX_LABELS, description="every class the model is used with; by default the classes found in the data"
+    )
+
+    def names(self) -> tuple[str, ...]:
+        """Return the class whose part is to be forgotten, as a tuple of one."""
+        return (self.class_,)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.labels and self.class_ not in self.labels:
+            raise ValueError(f"class {self.class_!r} is not among the labels; add it, or correct its spelling")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels names a class more than once")
+        return self
+
+
+Target = Annotated[ClassTarget | SubgroupTarget, Field(discriminator="type")]
+
+
+class Method(Schema):
+    """How to forget. Each method's parameters are described under its name in the documentation."""
+
+    name: Literal["synthetic", "three_stage"]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    def parsed(self) -> MethodParameters:
+        """Return the parameters as the method's own schema."""
+        return METHOD_PARAMETERS[self.name].model_validate(self.parameters)
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> Self:
+        self.parsed()
+        return self
+
+
+class EvaluationData(Schema):
+    """A named data set on which the model is measured before and after."""
+
+    name: Label
+    dataset: str = Field(examples=["ds_01k3z8w9d0v6m2n4p8q1r5s7t9"])
+
+
+class Data(Schema):
+    """The images that a request gives. Every value is a data set's id, or a path where the server allows paths."""
+
+    forget: str | None = Field(None, description="images of what is to be forgotten, for the method")
+    retain: str | None = Field(None, description="images of what is close and must stay, for the method")
+    calibration: str | None = Field(None, description="images that choose the mixing weight; split from forget and retain otherwise")
+    proxy: str | None = Field(None, description="unlabelled images of anything; distilled from the original model")
+    forget_test: str | None = Field(None, description="images of what is to be forgotten, for the audit alone")
+    retain_test: str | None = Field(None, description="images of what must stay, for the audit alone")
+    evaluation: tuple[EvaluationData, ...] = Field((), max_length=50)
+
+    @field_validator("evaluation")
+    @classmethod
+    def _names_unique(cls, evaluation: tuple[EvaluationData, ...]) -> tuple[EvaluationData, ...]:
+        names = [entry.name for entry in evaluation]
+        if len(set(names)) != len(names):
+            raise ValueError("gives two evaluation sets the same name")
+        return evaluation
+
+
+class Thresholds(Schema):
+    """What the result must meet to be published. A field left out gets the default where it can be measured; null switches it off."""
+
+    max_forget_accuracy: Fraction | None = Field(None, description="accuracy on real images of what is forgotten, after")
+    max_retain_drop: Fraction | None = Field(None, description="accuracy lost on the rest of the target's own set")
+    max_transfer_drop: Fraction | None = Field(None, description="accuracy lost on every other evaluation set, the worst of them")
+    max_synthetic_accuracy: Fraction | None = Field(None, description="accuracy on held-out synthetic samples, after: needs no image")
+
+
+class ErasureRequest(Schema):
+    """The body of `POST /jobs`, and the file that `efface run` and `efface submit` read."""
+
+    model: ModelReference
+    target: Target
+    method: Method
+    data: Data = Field(default_factory=lambda: Data())
+    thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
+    seed: int = Field(0, ge=0, lt=2**32)
+    external_id: Annotated[str, Field(max_length=200)] | None = Field(None, description="your own reference, e.g. of the data subject request")
+    received_at: datetime | None = Field(None, description="when the data subject asked (RFC 3339)")
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(default_factory=dict, max_length=16)
+
+    @model_validator(mode="after")
+    def _method_and_target_fit(self) -> Self:
+        if self.method.name == "synthetic" and self.target.type == "subgroup":
+            raise ValueError("method synthetic works from class names and cannot tell a subgroup; use three_stage")
+        if self.method.name == "three_stage":
+            missing = [name for name in ("forget", "retain") if getattr(self.data, name) is None]
+            if missing:
+                raise ValueError(f"method three_stage needs data.{' and data.'.join(missing)}: images to learn from")
+        return self

@@ -1,0 +1,1 @@
+"""The queue door and everything that needs torch."""

@@ -1,0 +1,49 @@
+"""A set of labelled images on disk, decoded in batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from worker.clip.model import Transform
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """N images with their class. `labels[i]` indexes `classes`; an unlabelled set has one class."""
+
+    name: str
+    digest: str
+    """SHA-256 of the archive, or of the sorted (path, content) pairs of a folder."""
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def subset(self, indices: Sequence[int]) -> "ImageSet":
+        """Return the images at `indices`, with the same classes."""
+        return replace(self, paths=tuple(self.paths[i] for i in indices), labels=tuple(self.labels[i] for i in indices))
+
+    def names(self) -> list[str]:
+        """Return the class name of each image."""
+        return [self.classes[i] for i in self.labels]
+
+    def pixels(self, transform: Transform) -> Tensor:
+        """Return all images as one tensor [N, 3, H, W]; for sets that fit in memory."""
+        return torch.stack([load_image(path, transform) for path in self.paths])
+
+    def batches(self, transform: Transform, batch_size: int) -> Iterator[Tensor]:
+        """Yield the images in order, as tensors [<=batch_size, 3, H, W]."""
+        for start in range(0, len(self), batch_size):
+            yield torch.stack([load_image(path, transform) for path in self.paths[start : start + batch_size]])
+
+
+def load_image(path: Path, transform: Transform) -> Tensor:
+    """Return one image as the model wants it, [3, H, W]."""
+    with Image.open(path) as image:
+        return transform(image.convert("RGB"))
