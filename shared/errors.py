@@ -10,7 +10,8 @@
     +-- Unavailable          Postgres, Redis or the object storage does not answer
     +-- JobFailure           a job cannot reach its end; its code goes into the job's `error`
 
-An error names a fact and knows neither HTTP nor a terminal: `api/problems.py` gives each a status, the command line an exit code.
+An error names a fact and knows neither HTTP nor a terminal: `api/problems.py` gives each a status, the command line
+an exit code.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """The queue, which is only a doorbell: a message holds a job id, and losing it costs a minute at most.
 
-The settings follow from what Celery on Redis does under fire: early acknowledgement (a message is gone once it is taken; the
-lease and the reconciler bring the job back, not the broker), no prefetch, no results, no retries of its own.
+The settings follow from what Celery on Redis does under fire: early acknowledgement (a message is gone once it is
+taken; the lease and the reconciler bring the job back, not the broker), no prefetch, no results, no retries.
 """
 
 from celery import Celery
@@ -13,7 +13,7 @@ VISIBILITY_SECONDS = 3600
 
 
 def make_queue(settings: Settings) -> Celery:
-    """Return the Celery application that both sides use: the API's side sends by name, the worker registers the task."""
+    """Return the Celery application that both sides use: one sends by task name, the worker registers the task."""
     app = Celery("efface", broker=settings.redis_url.get_secret_value(), set_as_current=False)
     app.conf.update(
         result_backend=None,

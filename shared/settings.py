@@ -18,7 +18,12 @@ class Settings(BaseSettings):
     # Parts. No default password: a deployment must say where its Postgres and Redis are.
     database_url: SecretStr = SecretStr("postgresql://localhost/efface")
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
-    storage_url: str = Field("file://.efface/objects", description="file://, s3://, gs:// or az://; credentials as usual")
+    storage_url: str = Field(
+        "file://.efface/objects", description="file://, s3://, gs:// or az://; credentials as usual"
+    )
+    storage_public_endpoint: str | None = Field(
+        None, description="the storage's address in signed URLs, where clients use another name for it"
+    )
     database_pool_size: int = Field(10, ge=1)
 
     # The HTTP door.
@@ -30,7 +35,9 @@ class Settings(BaseSettings):
     weights_url_seconds: int = Field(300, ge=1, le=604_800, description="how long a signed download URL lives")
 
     # What a request may refer to on this server.
-    path_roots: list[Path] = Field(default_factory=list, description="a local path in a request must lie below one of these")
+    path_roots: list[Path] = Field(
+        default_factory=list, description="a local path in a request must lie below one of these"
+    )
     allow_hub: bool = Field(False, description="accept hf-hub: references and pretrained tags, which download")
 
     # Data sets.
@@ -47,7 +54,9 @@ class Settings(BaseSettings):
     job_seconds: float = Field(6 * 3600.0, gt=0, description="wall clock for one attempt")
     relay_seconds: float = Field(1.0, gt=0, description="the relay looks this often even when nothing wakes it")
     reconcile_seconds: float = Field(30.0, gt=0)
-    republish_seconds: float = Field(60.0, gt=0, description="a job queued this long without a claim gets a new message")
+    republish_seconds: float = Field(
+        60.0, gt=0, description="a job queued this long without a claim gets a new message"
+    )
 
     # Workers.
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")

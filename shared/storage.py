@@ -1,4 +1,4 @@
-"""The object storage port: put, get, sign, list, delete. One implementation, over obstore, for file:// and every cloud it speaks."""
+"""The object storage port: put, get, sign, list, delete. One implementation over obstore, for file: and every cloud."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -34,26 +34,20 @@ class Storage:
         Unavailable: the storage does not answer or refuses.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, public_endpoint: str | None = None) -> None:
         """Open `url`: `file://<folder>` (created if need be) or any URL that obstore knows, e.g. `s3://bucket/prefix`.
 
-        Credentials and endpoints of the clouds come from their usual variables (`AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`, ...).
+        Credentials and endpoints of the clouds come from their usual variables (`AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`,
+        ...). `public_endpoint` stands in signed URLs where clients reach the storage under another name.
         """
         self.url = url
-        self._store: ObjectStore = self._open(url)
-
-    @staticmethod
-    def _open(url: str) -> ObjectStore:
-        if url.startswith("file://"):
-            folder = Path(url.removeprefix("file://")).expanduser().absolute()
-            return LocalStore(folder, mkdir=True)
-        try:
-            return from_url(url)
-        except BaseError as error:
-            raise Unavailable(f"The object storage {url!r} cannot be opened: {error}") from error
+        self._store: ObjectStore = _open(url)
+        self._signer = (
+            _open(url, endpoint=public_endpoint) if public_endpoint and not url.startswith("file://") else self._store
+        )
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes]) -> int:
-        """Store `data` (bytes, a file, or chunks as they come) and return its size in bytes. Replaces what was there."""
+        """Store `data` (bytes, a file, or chunks) and return its size in bytes. Replaces what was there."""
         counted = _Counter(_chunks(data))
         with _translated(self.url, key):
             obstore.put(self._store, key, counted)
@@ -92,7 +86,7 @@ class Storage:
         if isinstance(self._store, LocalStore):
             return None
         with _translated(self.url, key):
-            return str(obstore.sign(self._store, "GET", key, timedelta(seconds=seconds)))  # type: ignore[call-overload]
+            return str(obstore.sign(self._signer, "GET", key, timedelta(seconds=seconds)))  # type: ignore[call-overload]
 
     def list(self, prefix: str) -> list[StoredObject]:
         """Return every object below `prefix` (whole path parts), sorted by key."""
@@ -101,7 +95,7 @@ class Storage:
         return sorted((StoredObject(str(row["path"]), int(row["size"])) for row in rows), key=lambda o: o.key)
 
     def delete(self, prefix: str) -> int:
-        """Delete an object, or every object below a prefix; return how many there were. Deleting nothing is no error."""
+        """Delete an object, or every object below a prefix; return how many there were. None is no error."""
         keys = [o.key for o in self.list(prefix)] or ([prefix] if self._exists(prefix) else [])
         with _translated(self.url, prefix):
             if keys:
@@ -119,6 +113,16 @@ class Storage:
         """Raise Unavailable unless the storage takes, lists and deletes an object."""
         self.put("health/ping", b"ok")
         self.delete("health/ping")
+
+
+def _open(url: str, **options: str) -> ObjectStore:
+    if url.startswith("file://"):
+        folder = Path(url.removeprefix("file://")).expanduser().absolute()
+        return LocalStore(folder, mkdir=True)
+    try:
+        return from_url(url, **options)  # type: ignore[call-overload, no-any-return]
+    except BaseError as error:
+        raise Unavailable(f"The object storage {url!r} cannot be opened: {error}") from error
 
 
 class _Counter:

@@ -3,7 +3,20 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Float, ForeignKey, Identity, Index, Integer, MetaData, String, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -130,8 +143,12 @@ class Job(Base):
 
     __table_args__ = (
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
-        Index("ix_jobs_unfinished", "state", "lease_expires_at", postgresql_where=text("state IN ('queued', 'running')")),
-        Index("ix_jobs_unpurged", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL")),
+        Index(
+            "ix_jobs_unfinished", "state", "lease_expires_at", postgresql_where=text("state IN ('queued', 'running')")
+        ),
+        Index(
+            "ix_jobs_unpurged", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL")
+        ),
     )
 
 

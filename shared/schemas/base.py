@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Schema(BaseModel):
-    """A value that came from outside or goes outside: unknown fields are errors, so that a misspelt one is never ignored."""
+    """A value that came from outside or goes outside. Unknown fields are errors: a misspelt one is never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 

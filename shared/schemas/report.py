@@ -1,7 +1,7 @@
 """The report of a job: what was asked, what was measured before and after, and the verdict.
 
-Every accuracy is top-1 zero-shot accuracy in [0, 1] with its n and a 95 % Wilson interval. Before and after are measured by
-the same code on the same images.
+Every accuracy is top-1 zero-shot accuracy in [0, 1] with its n and a 95 % Wilson interval. Before and after are
+measured by the same code on the same images.
 """
 
 from datetime import datetime
@@ -60,7 +60,9 @@ class TargetResult(Schema):
     """What became of the target. Null means that the request gave nothing to measure it on."""
 
     accuracy: Change | None = Field(description="on real images")
-    synthetic_accuracy: Change | None = Field(description="on held-out synthetic samples, which are not images of anything")
+    synthetic_accuracy: Change | None = Field(
+        description="on held-out synthetic samples, which are not images of anything"
+    )
     siblings: Change | None = Field(None, description="the rest of the target's class, in a subgroup request")
 
 
@@ -99,7 +101,9 @@ class StageResult(Schema):
     seconds: float
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None
-    resumed: bool = Field(False, description="true where the stage was read back from a checkpoint of an earlier attempt")
+    resumed: bool = Field(
+        False, description="true where the stage was read back from a checkpoint of an earlier attempt"
+    )
 
 
 class Report(Schema):

@@ -30,11 +30,17 @@ class ModelReference(Schema):
     id: str | None = Field(None, examples=["mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"])
     architecture: str | None = Field(None, examples=["ViT-B-32"])
     pretrained: str | None = Field(None, examples=["openai"])
-    source: str | None = Field(None, examples=["local-dir:/models/clip", "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"])
+    source: str | None = Field(
+        None, examples=["local-dir:/models/clip", "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"]
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        ways = [self.id is not None, self.architecture is not None or self.pretrained is not None, self.source is not None]
+        ways = [
+            self.id is not None,
+            self.architecture is not None or self.pretrained is not None,
+            self.source is not None,
+        ]
         if sum(ways) != 1:
             raise ValueError("give exactly one of: id; architecture and pretrained; source")
         if ways[1] and not (self.architecture and self.pretrained):
@@ -44,7 +50,10 @@ class ModelReference(Schema):
 
 class _Target(Schema):
     templates: tuple[Template, ...] = Field(
-        DEFAULT_TEMPLATES, min_length=1, max_length=100, description="prompts of the classifier; their text embeddings are averaged"
+        DEFAULT_TEMPLATES,
+        min_length=1,
+        max_length=100,
+        description="prompts of the classifier; their text embeddings are averaged",
     )
 
     def names(self) -> tuple[str, ...]:
@@ -60,7 +69,9 @@ class ClassTarget(_Target):
     synonyms: tuple[Label, ...] | dict[Label, tuple[Label, ...]] = Field(
         (), description="other names of the class; with several classes, a list under each name"
     )
-    labels: tuple[Label, ...] = Field(min_length=2, max_length=MAX_LABELS, description="every class the model is used with")
+    labels: tuple[Label, ...] = Field(
+        min_length=2, max_length=MAX_LABELS, description="every class the model is used with"
+    )
 
     def names(self) -> tuple[str, ...]:
         """Return the class names that the request is about."""
@@ -112,7 +123,9 @@ class SubgroupTarget(_Target):
     subgroup: Label = Field(description="its name, as it goes into the report")
     synonyms: tuple[Label, ...] = Field((), description="other names of the class")
     labels: tuple[Label, ...] = Field(
-        (), max_length=MAX_LABELS, description="every class the model is used with; by default the classes found in the data"
+        (),
+        max_length=MAX_LABELS,
+        description="every class the model is used with; by default the classes found in the data",
     )
 
     def names(self) -> tuple[str, ...]:
@@ -159,7 +172,9 @@ class Data(Schema):
 
     forget: str | None = Field(None, description="images of what is to be forgotten, for the method")
     retain: str | None = Field(None, description="images of what is close and must stay, for the method")
-    calibration: str | None = Field(None, description="images that choose the mixing weight; split from forget and retain otherwise")
+    calibration: str | None = Field(
+        None, description="images that choose the mixing weight; split from forget and retain otherwise"
+    )
     proxy: str | None = Field(None, description="unlabelled images of anything; distilled from the original model")
     forget_test: str | None = Field(None, description="images of what is to be forgotten, for the audit alone")
     retain_test: str | None = Field(None, description="images of what must stay, for the audit alone")
@@ -175,12 +190,21 @@ class Data(Schema):
 
 
 class Thresholds(Schema):
-    """What the result must meet to be published. A field left out gets the default where it can be measured; null switches it off."""
+    """What the result must meet to be published.
 
-    max_forget_accuracy: Fraction | None = Field(None, description="accuracy on real images of what is forgotten, after")
+    A field left out gets its default where it can be measured; null switches it off.
+    """
+
+    max_forget_accuracy: Fraction | None = Field(
+        None, description="accuracy on real images of what is forgotten, after"
+    )
     max_retain_drop: Fraction | None = Field(None, description="accuracy lost on the rest of the target's own set")
-    max_transfer_drop: Fraction | None = Field(None, description="accuracy lost on every other evaluation set, the worst of them")
-    max_synthetic_accuracy: Fraction | None = Field(None, description="accuracy on held-out synthetic samples, after: needs no image")
+    max_transfer_drop: Fraction | None = Field(
+        None, description="accuracy lost on every other evaluation set, the worst of them"
+    )
+    max_synthetic_accuracy: Fraction | None = Field(
+        None, description="accuracy on held-out synthetic samples, after: needs no image"
+    )
 
 
 class ErasureRequest(Schema):
@@ -192,9 +216,13 @@ class ErasureRequest(Schema):
     data: Data = Field(default_factory=lambda: Data())
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
     seed: int = Field(0, ge=0, lt=2**32)
-    external_id: Annotated[str, Field(max_length=200)] | None = Field(None, description="your own reference, e.g. of the data subject request")
+    external_id: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="your own reference, e.g. of the data subject request"
+    )
     received_at: datetime | None = Field(None, description="when the data subject asked (RFC 3339)")
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(default_factory=dict, max_length=16)
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+        default_factory=dict, max_length=16
+    )
 
     @model_validator(mode="after")
     def _method_and_target_fit(self) -> Self:

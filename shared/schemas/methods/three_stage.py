@@ -10,5 +10,7 @@ from shared.schemas.base import Schema
 class ThreeStageParameters(Schema):
     """Every field has a default that needs no tuning."""
 
-    preset: Literal["robust", "faithful"] = Field("robust", description="with a guard on the forget images; what the paper describes")
+    preset: Literal["robust", "faithful"] = Field(
+        "robust", description="with a guard on the forget images; what the paper describes"
+    )
     rank: int = Field(8, ge=1, le=256, description="of the LoRA matrices")

