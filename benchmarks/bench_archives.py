@@ -1,4 +1,4 @@
-"""Packs the bench images (CIFAR-10 and PACS as class folders, see benchmarks/README.md) into the archives that the requests name.
+"""Packs the bench images (CIFAR-10 and PACS, see benchmarks/README.md) into the archives that the requests name.
 
 python -m benchmarks.bench_archives [--data bench-data]
 """

@@ -2,47 +2,21 @@
 
     python -m benchmarks.bench_requests [--data bench-data] [--out bench-data/runs] [--via run http]
 
-For each file in benchmarks/requests: `efface run`, then `efface submit --wait` against a fresh `efface up` (archives uploaded over
-HTTP), then benchmarks/independent_evaluation.py on what came out. Prints one table; exits 1 if anything disagrees.
+For each file in benchmarks/requests: `efface run`, then `efface submit --wait` against a fresh `efface up` (archives
+uploaded over HTTP), then benchmarks/independent_evaluation.py on what came out. Prints one table; exits 1 if anything
+disagrees.
 """
 
 import argparse
 import json
-import os
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+from benchmarks.service import EFFACE, efface_up
 
 REQUESTS = Path(__file__).parent / "requests"
-EFFACE = Path(sys.executable).parent / "efface"
-PORT = 8473
-
-
-@contextmanager
-def service(home: Path) -> Iterator[dict[str, str]]:
-    """Run `efface up` and give the environment in which its client finds it."""
-    url = f"http://127.0.0.1:{PORT}"
-    process = subprocess.Popen([EFFACE, "up", "--home", home, "--port", str(PORT)])
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{url}/health/ready").status_code == 200 and (home / "key").exists():
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.5)
-        yield os.environ | {"EFFACE_URL": url, "EFFACE_API_KEY": (home / "key").read_text().strip()}
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def run_here(request: Path, out: Path) -> tuple[int, float]:
@@ -53,7 +27,7 @@ def run_here(request: Path, out: Path) -> tuple[int, float]:
 
 
 def run_over_http(request: Path, out: Path, environment: dict[str, str]) -> tuple[int, float]:
-    """`efface submit --wait`, then fetch report and weights; return the exit code of the first and its seconds."""
+    """`efface submit --wait`, then fetch report and weights; return the first's exit code and seconds."""
     start = time.monotonic()
     done = subprocess.run([EFFACE, "submit", request, "--wait"], env=environment, stdout=subprocess.PIPE, text=True)
     seconds = time.monotonic() - start
@@ -81,23 +55,21 @@ def main() -> None:
     parser.add_argument("--via", nargs="+", choices=["run", "http"], default=["run", "http"])
     args = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory(prefix="efface-bench-") as folder:
-        for via in args.via:
-            for request in sorted(REQUESTS.glob("*.json")):
-                out = args.out / via / request.stem
-                if via == "run":
-                    code, seconds = run_here(request, out)
-                else:
-                    with service(Path(folder)) as environment:
-                        code, seconds = run_over_http(request, out, environment)
-                report = json.loads((out / "report.json").read_text())
-                rows.append((via, request.stem, code, seconds, report, check(request, out)))
+    for via in args.via:
+        for request in sorted(REQUESTS.glob("*.json")):
+            out = args.out / via / request.stem
+            if via == "run":
+                code, seconds = run_here(request, out)
+            else:
+                with efface_up() as service:
+                    code, seconds = run_over_http(request, out, service.environment())
+            report = json.loads((out / "report.json").read_text())
+            rows.append((via, request.stem, code, seconds, report, check(request, out)))
     for via, name, code, seconds, report, agrees in rows:
         target = report["target"]["accuracy"]
-        print(
-            f"{via:>4}  {name:<32} exit {code}  {report['verdict']:<6}  target {100 * target['before']['value']:.1f} -> "
-            f"{100 * target['after']['value']:.1f} %  {seconds:.0f} s  {'reproduced' if agrees else 'NOT REPRODUCED'}"
-        )
+        fall = f"target {100 * target['before']['value']:.1f} -> {100 * target['after']['value']:.1f} %"
+        agreement = "reproduced" if agrees else "NOT REPRODUCED"
+        print(f"{via:>4}  {name:<32} exit {code}  {report['verdict']:<6}  {fall}  {seconds:.0f} s  {agreement}")
     sys.exit(not all(agrees for *_, agrees in rows))
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.independent_evaluation DIR/report.json MODEL_BEFORE_DIR DIR/model
 
-Shares no code with the engine on purpose: agreement then means something. Exits 1 when any accuracy differs by more than 0.1 points.
-The archives are opened at the paths that the report's request names.
+Shares no code with the engine on purpose: agreement then means something. Exits 1 when any accuracy differs by more
+than 0.1 points. The archives are opened at the paths that the report's request names.
 """
 
 import argparse
@@ -87,9 +87,8 @@ def compare(report: dict, request: dict, before: Path, after: Path) -> float:
                 if ours is None or theirs is None:
                     continue
                 worst = max(worst, abs(ours - theirs))
-                print(
-                    f"{evaluation['name']:>20} {role:>7} {moment:>6}  report {theirs:.4f}  independent {ours:.4f}  n {len(chosen)}"
-                )
+                what = f"{evaluation['name']:>20} {role:>7} {moment:>6}"
+                print(f"{what}  report {theirs:.4f}  independent {ours:.4f}  n {len(chosen)}")
     return worst
 
 

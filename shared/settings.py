@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     # The life of a job.
     max_attempts: int = Field(3, ge=1)
     lease_seconds: float = Field(90.0, gt=0)
-    heartbeat_seconds: float = Field(20.0, gt=0, description="how often the lease is renewed; at most a third of it")
+    heartbeat_seconds: float = Field(
+        2.0, gt=0, description="how often the lease is renewed and a cancel is noticed; at most a third of the lease"
+    )
     kill_grace_seconds: float = Field(5.0, ge=0, description="between SIGTERM and SIGKILL")
     job_seconds: float = Field(6 * 3600.0, gt=0, description="wall clock for one attempt")
     relay_seconds: float = Field(1.0, gt=0, description="the relay looks this often even when nothing wakes it")
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
     )
 
     # Workers.
+    pipeline: str = Field("worker.pipeline:run_pipeline", description="what a child runs, as module:function")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
     runtime_dir: Path | None = Field(None, description="where the worker keeps its socket; a temporary folder if unset")
 

@@ -12,7 +12,9 @@ class Progress(Protocol):
     def stage(self, stage: Stage) -> None:
         """Say that `stage` begins."""
 
-    def step(self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None) -> None:
+    def step(
+        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Say that `step` of `total` (None where nobody knows) is done, and what was measured at it."""
 
 
@@ -22,5 +24,7 @@ class Silent:
     def stage(self, stage: Stage) -> None:
         """Say nothing."""
 
-    def step(self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None) -> None:
+    def step(
+        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Say nothing."""

@@ -405,12 +405,12 @@ STYLES: dict[str, Callable[[list[Part], Generator, int], Image.Image]] = {
 
 def _pose(parts: list[Part], rng: Generator, side: int) -> list[Part]:
     """Bend, flip, stretch, turn, scale and place an object; the points returned are in pixels."""
-    angle, aspect = np.radians(rng.uniform(-25, 25)), rng.uniform(0.8, 1.25) ** 0.5
+    angle, aspect = np.radians(rng.uniform(-15, 15)), rng.uniform(0.85, 1.18) ** 0.5
     flip = rng.choice([-1, 1])
     stretch = np.diag([flip * aspect, 1 / aspect])
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    scale = rng.uniform(0.3, 0.42) * side
-    centre = side / 2 + rng.uniform(-0.1, 0.1, 2) * side
+    scale = rng.uniform(0.36, 0.44) * side
+    centre = side / 2 + rng.uniform(-0.05, 0.05, 2) * side
     frequency, phase = rng.uniform(1, 3, 2), rng.uniform(0, 2 * np.pi, 2)
 
     def place(points: Points) -> Points:

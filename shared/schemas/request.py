@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shared.schemas.base import Fraction, Label, Schema
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
@@ -154,10 +154,12 @@ class Method(Schema):
         """Return the parameters as the method's own schema."""
         return METHOD_PARAMETERS[self.name].model_validate(self.parameters)
 
-    @model_validator(mode="after")
-    def _parameters_fit(self) -> Self:
-        self.parsed()
-        return self
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_fit(cls, parameters: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "name" in info.data:  # otherwise the name is already an error of its own
+            METHOD_PARAMETERS[info.data["name"]].model_validate(parameters)
+        return parameters
 
 
 class EvaluationData(Schema):

@@ -1,0 +1,111 @@
+"""The two layers around every route: what is logged, counted and rendered, and who may come in."""
+
+import time
+from http import HTTPStatus
+from uuid import uuid4
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import problems
+from api.parts import Parts, parts_of
+from api.telemetry import HttpMetrics
+from services import keys
+from services.keys import Principal
+from shared.errors import Unauthenticated
+
+OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+CLIENT_CLOSED_REQUEST = 499  # as in nginx's log; nobody is there to read it
+
+log = structlog.get_logger()
+
+
+class Boundary:
+    """Gives each request an id, logs and counts it, and turns what escapes from a route into a problem."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        request.state.request_id = str(uuid4())
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request.state.request_id)
+        begin = time.perf_counter()
+        answer = _Answer(send, request.state.request_id)
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            answer.status = CLIENT_CLOSED_REQUEST
+        except Exception as error:
+            if answer.status is not None:
+                raise  # too late to say anything: the server breaks the connection off
+            await problems.respond(request, error)(scope, receive, answer)
+        finally:
+            self._observe(scope, answer, begin)
+
+    def _observe(self, scope: Scope, answer: "_Answer", begin: float) -> None:
+        seconds = (answer.started or time.perf_counter()) - begin
+        route = getattr(scope.get("route"), "path", "unknown")
+        method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
+        status = answer.status or HTTPStatus.INTERNAL_SERVER_ERROR
+        self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
+        if scope["path"] not in OPEN_PATHS:  # probes come every few seconds and say nothing
+            milliseconds = round(1000 * seconds, 1)
+            log.info("http.request", method=method, path=scope["path"], status=int(status), ms=milliseconds)
+
+
+class _Answer:
+    """A `send` that adds the request's id and remembers the status and when it went out."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status: int | None = None
+        self.started: float | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.started = message["status"], time.perf_counter()
+            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode())]
+        await self._send(message)
+
+
+class Authentication:
+    """Lets nobody past without a key, before anything of the body is read; only the health checks are open.
+
+    It stands before the router, so that a route that forgets to ask for a scope is still closed to strangers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Find out whose request it is, and pass it on."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            request = Request(scope)
+            principal = await run_in_threadpool(_authenticate, parts_of(request), _token(request))
+            request.state.principal = principal
+            structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
+        await self._app(scope, receive, send)
+
+
+def _token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("Send your API key as 'Authorization: Bearer KEY'; 'efface keys create' makes one.")
+    return token.strip()
+
+
+def _authenticate(parts: Parts, token: str) -> Principal:
+    """Look the key up in a transaction of its own, so that a long upload holds no connection."""
+    with parts.database.transaction() as session:
+        return keys.authenticate(session, token)

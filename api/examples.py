@@ -1,0 +1,42 @@
+"""Example bodies for the OpenAPI document. A test posts each of them."""
+
+from fastapi.openapi.models import Example
+
+MODEL_ID = "mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"
+DATASET_ID = "ds_01k3z8w9d0v6m2n4p8q1r5s7t9"
+
+JOB_REQUESTS: dict[str, Example] = {
+    "class": {
+        "summary": "Forget a class, from its name alone",
+        "value": {
+            "model": {"id": MODEL_ID},
+            "target": {
+                "type": "class",
+                "class": "horse",
+                "synonyms": ["pony"],
+                "labels": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+            },
+            "method": {"name": "synthetic", "parameters": {}},
+            "data": {"evaluation": [{"name": "cifar10", "dataset": DATASET_ID}]},
+            "thresholds": {"max_forget_accuracy": 0.05, "max_retain_drop": 0.02},
+            "seed": 0,
+            "external_id": "DSR-2026-0042",
+            "received_at": "2026-11-02T09:00:00Z",
+            "metadata": {"desk": "privacy"},
+        },
+    },
+    "subgroup": {
+        "summary": "Forget a part of a class, from images of it",
+        "value": {
+            "model": {"id": MODEL_ID},
+            "target": {"type": "subgroup", "class": "elephant", "subgroup": "sketch"},
+            "method": {"name": "three_stage"},
+            "data": {"forget": DATASET_ID, "retain": DATASET_ID},
+        },
+    },
+}
+
+MODEL_REGISTRATION = {
+    "name": "clip-b32",
+    "model": {"architecture": "ViT-B-32", "pretrained": "openai"},
+}

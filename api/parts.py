@@ -1,0 +1,46 @@
+"""What one API process holds open: its settings, the database, the object storage, the doorbell and its counters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from api.telemetry import HttpMetrics
+from shared.database import Database, make_engine
+from shared.queue import Doorbell, make_queue
+from shared.settings import Settings
+from shared.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Opened once, by the application's lifespan."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    doorbell: Doorbell
+    metrics: HttpMetrics
+
+
+@contextmanager
+def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
+    """Open everything; close it at the end. Nothing is connected yet: a part that is down shows in /health/ready."""
+    engine = make_engine(settings)
+    try:
+        yield Parts(
+            settings=settings,
+            database=Database(engine),
+            storage=Storage(settings.storage_url, settings.storage_public_endpoint),
+            doorbell=Doorbell(make_queue(settings)),
+            metrics=metrics,
+        )
+    finally:
+        engine.dispose()
+
+
+def parts_of(request: Request) -> Parts:
+    """Return what the application of this request holds open."""
+    parts: Parts = request.app.state.parts
+    return parts

@@ -1,0 +1,185 @@
+"""Every error as `application/problem+json` (RFC 9457). Nothing else in the package builds an error response."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from shared.errors import (
+    Conflict,
+    EffaceError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from shared.schemas.wording import field_errors
+from shared.storage import ObjectMissing
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+
+STATUS: dict[type[EffaceError], HTTPStatus] = {
+    InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+HEADERS: dict[type[EffaceError], dict[str, str]] = {
+    Unauthenticated: {"WWW-Authenticate": 'Bearer realm="efface"'},
+    Unavailable: {"Retry-After": str(RETRY_SECONDS)},
+}
+
+log = structlog.get_logger()
+
+
+class WrongField(BaseModel):
+    """One wrong field of a request."""
+
+    detail: str = Field(examples=["class 'dog' is not among the labels; add it, or correct its spelling"])
+    pointer: str | None = Field(None, description="RFC 6901 pointer into the body", examples=["/target/class"])
+    parameter: str | None = Field(None, description="name of a query parameter or header", examples=["limit"])
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem. `code` is the stable word for programs, `detail` the sentence for people."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:efface:problem:not_found"])
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="names this one request, also in X-Request-Id and in the server's log")
+    code: str
+    errors: list[WrongField] | None = None
+
+
+def responses(*errors: type[EffaceError]) -> dict[int | str, dict[str, Any]]:
+    """Describe problems for OpenAPI; those that any route may give are added."""
+    described: dict[int, list[str]] = {}
+    for error in (Unauthenticated, Forbidden, *errors, Unavailable):
+        described.setdefault(int(STATUS[error]), []).append(error.title)
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        status: {"description": "; ".join(titles), "content": {MEDIA_TYPE: schema}}
+        for status, titles in sorted(described.items())
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Render what the framework itself refuses. Every other error leaves the router and is rendered by `Boundary`."""
+    app.add_exception_handler(RequestValidationError, _on_framework_error)
+    app.add_exception_handler(HTTPException, _on_framework_error)
+
+
+async def _on_framework_error(request: Request, error: Exception) -> JSONResponse:
+    return respond(request, error)
+
+
+def respond(request: Request, error: Exception) -> JSONResponse:
+    """Return the response for any exception."""
+    match error:
+        case EffaceError():
+            return _ours(request, error)
+        case RequestValidationError():
+            return _invalid(request, error)
+        case HTTPException():
+            return _refused(request, error)
+        case ObjectMissing():
+            log.error("storage.object_missing", key=error.args[0])
+            return _ours(request, Unavailable("The object storage has lost the file that was asked for."))
+        case OperationalError() | InterfaceError() | PoolTimeoutError():
+            log.error("database.unavailable", exc_info=error)
+            return _ours(request, Unavailable("The database does not answer. Try again in a moment."))
+        case _:
+            log.error("http.unexpected_error", exc_info=error)
+            return _unexpected(request)
+
+
+def _ours(request: Request, error: EffaceError) -> JSONResponse:
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    if kind is None:
+        log.error("http.unexpected_error", exc_info=error)
+        return _unexpected(request)
+    errors = (
+        [{"detail": e.detail, "pointer": e.pointer} for e in error.errors]
+        if isinstance(error, InvalidRequest)
+        else None
+    )
+    return _problem(
+        request, STATUS[kind], error.code, error.title, error.detail, headers=HEADERS.get(kind), errors=errors
+    )
+
+
+def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Name each wrong field: by a pointer into the body, or as a parameter."""
+    if error.errors()[0]["type"] == "json_invalid":
+        reason = error.errors()[0]["ctx"]["error"]
+        return _ours(request, InvalidRequest.at("", f"the body is not acceptable JSON: {reason}"))
+    in_body = field_errors([e | {"loc": e["loc"][1:]} for e in error.errors() if e["loc"][0] == "body"], error.body)
+    errors = [{"detail": e.detail, "pointer": e.pointer} for e in in_body]
+    sentences = [f"{e.pointer or '/'}: {e.detail}" for e in in_body]
+    for e in error.errors():
+        if e["loc"][0] != "body":
+            where, name = str(e["loc"][0]), str(e["loc"][-1])
+            sentence = f"{where} parameter {name} {field_errors([e | {'loc': ()}], None)[0].detail}"
+            errors.append({"detail": sentence, "parameter": name})
+            sentences.append(sentence)
+    return _problem(
+        request, STATUS[InvalidRequest], InvalidRequest.code, InvalidRequest.title, "; ".join(sentences), errors=errors
+    )
+
+
+def _refused(request: Request, error: HTTPException) -> JSONResponse:
+    """Tell of unknown routes, wrong methods, bodies over the limit or of another type."""
+    status = HTTPStatus(error.status_code)
+    details = {
+        HTTPStatus.NOT_FOUND: f"There is no {request.url.path}. GET /openapi.json lists what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible on {request.url.path}.",
+    }
+    detail = details.get(status, error.detail)
+    return _problem(request, status, status.name.lower(), status.phrase, detail, headers=error.headers)
+
+
+def _unexpected(request: Request) -> JSONResponse:
+    """Say nothing of the inside."""
+    detail = "The request could not be served because of a fault in the service. Its log has the cause."
+    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Internal error", detail)
+
+
+def _problem(
+    request: Request,
+    status: HTTPStatus,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[dict[str, str]] | None = None,
+) -> JSONResponse:
+    body: dict[str, Any] = {
+        "type": f"urn:efface:problem:{code}",
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "instance": f"urn:uuid:{request.state.request_id}",
+        "code": code,
+    }
+    if errors is not None:
+        body["errors"] = errors
+    return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)

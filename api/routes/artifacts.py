@@ -1,0 +1,103 @@
+"""What a finished job left: its report and the published weights."""
+
+from base64 import b64encode
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from api.conditional import Unsatisfiable, byte_range, entity_tag, matches
+from api.dependencies import JobReader, PartsDep, SessionDep
+from api.problems import responses
+from services import jobs
+from shared.errors import Conflict, NotFound
+from shared.schemas.job import ArtifactView
+from shared.schemas.report import Report
+from shared.storage import Storage
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json"]
+IfNoneMatch = Annotated[str | None, Header()]
+
+
+@router.get(
+    "/{job_id}/report",
+    summary="The report of a job that has ended",
+    response_model=Report,
+    responses=responses(NotFound, Conflict),
+)
+def report(
+    job_id: str, session: SessionDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Return report.json, byte for byte as the worker wrote it. A job that missed a threshold has one, too."""
+    artifact = jobs.report(session, caller.tenant_id, job_id)
+    tag = entity_tag(artifact.sha256)
+    headers = {"ETag": tag, "Repr-Digest": _digest(artifact)}
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(parts.storage.get(artifact.key), headers=headers, media_type="application/json")
+
+
+@router.get(
+    "/{job_id}/weights",
+    summary="The published weights",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "The file"},
+        206: {"content": {"application/octet-stream": {}}, "description": "The range that was asked for"},
+        304: {"description": "It is the file of the ETag"},
+        307: {"description": "The storage gives the file, at a URL that is valid for some minutes"},
+        416: {"description": "The file has no such byte"},
+    }
+    | responses(NotFound, Conflict),
+)
+def weights(
+    job_id: str,
+    session: SessionDep,
+    parts: PartsDep,
+    caller: JobReader,
+    file: Annotated[WeightsFile, Query(description="of open_clip's local-dir layout")] = "open_clip_model.safetensors",
+    range_: Annotated[str | None, Header(alias="Range")] = None,
+    if_range: Annotated[str | None, Header()] = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Return a file of the new model, by redirect where the storage can sign URLs.
+
+    Weights that missed a threshold are never given out: the answer is 409 with the reason.
+    """
+    artifact = jobs.weights(session, caller.tenant_id, job_id, file)
+    tag = entity_tag(artifact.sha256)
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers={"ETag": tag})
+    signed = parts.storage.sign(artifact.key, parts.settings.weights_url_seconds)
+    if signed is not None:
+        return RedirectResponse(signed, 307, headers={"Repr-Digest": _digest(artifact), "Cache-Control": "no-store"})
+    return _streamed(parts.storage, artifact, file, range_ if if_range in (None, tag) else None)
+
+
+def _streamed(storage: Storage, artifact: ArtifactView, filename: str, wanted: str | None) -> Response:
+    """Send a file, or one range of it."""
+    size = storage.size(artifact.key)  # fails here, and not in the middle of the body, where the file is lost
+    headers = {
+        "ETag": entity_tag(artifact.sha256),
+        "Accept-Ranges": "bytes",
+        "Repr-Digest": _digest(artifact),
+        "Content-Disposition": f'attachment; filename="{filename}"',
+    }
+    try:
+        part = byte_range(wanted, size)
+    except Unsatisfiable:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"})
+    if part is None:
+        body, status, length = storage.stream(artifact.key), 200, size
+    else:
+        body, status, length = storage.stream(artifact.key, part.start, part.end), 206, part.end - part.start
+        headers["Content-Range"] = part.content_range(size)
+    headers["Content-Length"] = str(length)
+    return StreamingResponse(body, status, headers, media_type="application/octet-stream")
+
+
+def _digest(artifact: ArtifactView) -> str:
+    """Return the SHA-256 of the whole file as RFC 9530 writes it, so that a client can check what it got."""
+    return f"sha-256=:{b64encode(bytes.fromhex(artifact.sha256)).decode()}:"

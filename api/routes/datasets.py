@@ -1,0 +1,54 @@
+"""Data sets: archives of images that jobs refer to."""
+
+from fastapi import APIRouter
+
+from api.dependencies import DatasetReader, DatasetWriter, PartsDep, SessionDep
+from api.listing import After, Limit, Listing
+from api.problems import responses
+from api.uploads import UPLOAD_BODY, ReceivedUpload
+from services import datasets
+from shared.errors import InvalidRequest, NotFound, TooLarge
+from shared.schemas.dataset import DatasetView
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Upload a data set",
+    openapi_extra=UPLOAD_BODY,
+    responses=responses(InvalidRequest, TooLarge),
+)
+def add(caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, parts: PartsDep) -> DatasetView:
+    """Take a zip or tar of `<class>/<image>`, or a WebDataset shard: as the body, or as the field `file` of a form.
+
+    Every image is decoded and every member checked before the data set is accepted.
+    """
+    name = upload.name
+    summary = datasets.inspect(upload.path, parts.settings)
+    dataset_id, key = datasets.store(parts.storage, caller.tenant_id, upload.path)
+    return datasets.add(
+        session,
+        tenant_id=caller.tenant_id,
+        dataset_id=dataset_id,
+        name=name,
+        key=key,
+        size_bytes=upload.path.stat().st_size,
+        summary=summary,
+    )
+
+
+@router.get("", summary="List data sets, newest first", responses=responses(InvalidRequest))
+def list_datasets(
+    session: SessionDep, caller: DatasetReader, after: After = None, limit: Limit = 20
+) -> Listing[DatasetView]:
+    """Return a page of data sets."""
+    page = datasets.list_page(session, caller.tenant_id, after=after, limit=limit)
+    return Listing(data=page.data, has_more=page.has_more)
+
+
+@router.get("/{dataset_id}", summary="Look at a data set", responses=responses(NotFound))
+def get_dataset(dataset_id: str, session: SessionDep, caller: DatasetReader) -> DatasetView:
+    """Return a data set, with the classes that were found in it."""
+    return datasets.get(session, caller.tenant_id, dataset_id)

@@ -1,0 +1,97 @@
+"""Erasure jobs: submit, list, look, cancel."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+
+from api.conditional import entity_tag, matches
+from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep
+from api.examples import JOB_REQUESTS
+from api.listing import After, Limit, Listing, Text
+from api.problems import responses
+from api.strict_json import StrictRoute
+from services import jobs
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.schemas.job import JobView, MetricSeries
+from shared.schemas.request import ErasureRequest
+from shared.states import JobState
+
+POLL_SECONDS = 2
+"""What Retry-After says while a job has not ended."""
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictRoute)
+
+IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given before; 304 if it is still right")]
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit an erasure request",
+    responses={200: {"model": JobView, "description": "validate_only: the job as it would be"}}
+    | responses(InvalidRequest),
+)
+def submit(
+    request: Annotated[ErasureRequest, Body(openapi_examples=JOB_REQUESTS)],
+    session: SessionDep,
+    parts: PartsDep,
+    caller: JobWriter,
+    response: Response,
+    validate_only: Annotated[bool, Query(description="check everything, but make no job")] = False,
+) -> JobView:
+    """Check the request, and queue a job for it. What can be checked is checked now: an accepted job is a sound one."""
+    job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
+    if validate_only:
+        response.status_code = 200
+    else:
+        response.headers["Location"] = f"/jobs/{job.id}"
+        response.headers["Retry-After"] = str(POLL_SECONDS)
+    return job
+
+
+@router.get("", summary="List jobs, newest first", responses=responses(InvalidRequest))
+def list_jobs(
+    session: SessionDep,
+    caller: JobReader,
+    state: JobState | None = None,
+    method: Text = None,
+    model: Annotated[Text, Query(description="id of the model that is edited")] = None,
+    external_id: Text = None,
+    after: After = None,
+    limit: Limit = 20,
+) -> Listing[JobView]:
+    """Return a page of jobs, narrowed by any of the filters."""
+    wanted = jobs.JobFilter(state=state, method=method, model_id=model, external_id=external_id)
+    page = jobs.list_page(session, caller.tenant_id, wanted, after=after, limit=limit)
+    return Listing(data=page.data, has_more=page.has_more)
+
+
+@router.get(
+    "/{job_id}",
+    summary="Look at a job",
+    response_model=JobView,
+    responses={304: {"description": "It has not changed since the ETag"}} | responses(NotFound),
+)
+def get_job(
+    job_id: str, session: SessionDep, caller: JobReader, response: Response, if_none_match: IfNoneMatch = None
+) -> Any:  # noqa: ANN401 - a job, or 304 without one
+    """Return a job. Poll with If-None-Match, as often as Retry-After says; there is none once the job has ended."""
+    job = jobs.get(session, caller.tenant_id, job_id)
+    tag = entity_tag(job.version)
+    headers = {"ETag": tag} if job.state.final else {"ETag": tag, "Retry-After": str(POLL_SECONDS)}
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return job
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job", responses=responses(NotFound, Conflict))
+def cancel(job_id: str, session: SessionDep, caller: JobWriter) -> JobView:
+    """Cancel a job: at once while it waits, within a heartbeat while it runs. Doing it twice changes nothing."""
+    return jobs.cancel(session, caller.tenant_id, job_id)
+
+
+@router.get("/{job_id}/metrics", summary="What was measured, step by step", responses=responses(NotFound))
+def metrics(job_id: str, session: SessionDep, caller: JobReader) -> Listing[MetricSeries]:
+    """Return every series that the method reported so far."""
+    return Listing(data=jobs.metrics(session, caller.tenant_id, job_id), has_more=False)

@@ -1,0 +1,80 @@
+"""Models: checkpoints that are uploaded, or registered where they are."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from api.dependencies import ModelReader, ModelWriter, PartsDep, SessionDep
+from api.examples import MODEL_REGISTRATION
+from api.listing import After, Limit, Listing
+from api.problems import responses
+from api.strict_json import StrictRequest, is_json, parse
+from api.uploads import UPLOAD_BODY, Upload, received
+from services import models
+from shared.errors import InvalidRequest, NotFound, TooLarge
+from shared.schemas.model import ModelRegistration, ModelView
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+async def _sent(request: Request) -> AsyncIterator[ModelRegistration | Upload]:
+    """Read a registration from a JSON body; any other body is an upload."""
+    if is_json(request):
+        yield await parse(StrictRequest(request.scope, request.receive), ModelRegistration)
+    else:
+        async with asynccontextmanager(received)(request) as upload:
+            yield upload
+
+
+Sent = Annotated[ModelRegistration | Upload, Depends(_sent, scope="function")]
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": UPLOAD_BODY["requestBody"]["content"]
+        | {"application/json": {"schema": ModelRegistration.model_json_schema(), "example": MODEL_REGISTRATION}},
+    },
+    "parameters": UPLOAD_BODY["parameters"],
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Upload or register a model",
+    openapi_extra=_BODY,
+    responses=responses(InvalidRequest, TooLarge),
+)
+def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep) -> ModelView:
+    """Take a checkpoint, or a JSON body that says where one is.
+
+    An upload is a zip or tar of a folder in open_clip's local-dir layout, or a `.safetensors` or torch file with
+    `architecture`, open_clip's name for it. `filename` tells the kind of a raw body.
+    """
+    if isinstance(sent, ModelRegistration):
+        return models.register(session, caller.tenant_id, sent, parts.settings)
+    name = sent.name
+    values = models.store_upload(
+        parts.storage,
+        caller.tenant_id,
+        sent.path,
+        filename=sent.filename,
+        architecture=sent.fields.get("architecture"),
+        scratch=sent.folder,
+    )
+    return models.add(session, tenant_id=caller.tenant_id, name=name, values=values)
+
+
+@router.get("", summary="List models, newest first", responses=responses(InvalidRequest))
+def list_models(session: SessionDep, caller: ModelReader, after: After = None, limit: Limit = 20) -> Listing[ModelView]:
+    """Return a page of models: uploaded, registered and published ones."""
+    page = models.list_page(session, caller.tenant_id, after=after, limit=limit)
+    return Listing(data=page.data, has_more=page.has_more)
+
+
+@router.get("/{model_id}", summary="Look at a model", responses=responses(NotFound))
+def get_model(model_id: str, session: SessionDep, caller: ModelReader) -> ModelView:
+    """Return a model."""
+    return models.get(session, caller.tenant_id, model_id)

@@ -1,0 +1,235 @@
+"""Jobs as their owner handles them: submit, look, cancel. What workers do to them is in `lifecycle`."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from services import checks
+from services.pages import Page, page_of
+from shared.database import OUTBOX_CHANNEL
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.ids import new_id
+from shared.schemas.job import ArtifactView, EventView, JobError, JobView, MetricPoint, MetricSeries
+from shared.schemas.request import ErasureRequest
+from shared.schemas.spec import JobSpec
+from shared.settings import Settings
+from shared.states import JobState, Stage
+from shared.tables import Artifact, Job, JobEvent, JobMetric, Outbox
+
+DOORBELL = "doorbell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """What a list of jobs is narrowed to."""
+
+    state: JobState | None = None
+    method: str | None = None
+    model_id: str | None = None
+    external_id: str | None = None
+
+
+def submit(
+    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, *, validate_only: bool = False
+) -> JobView:
+    """Check a request and, unless it is only to be validated, write job, event and outbox row.
+
+    Raises:
+        InvalidRequest: with every field that is wrong.
+    """
+    now = datetime.now(UTC)
+    if request.received_at is not None and request.received_at.tzinfo is None:
+        raise InvalidRequest.at("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
+    resolved = checks.resolve(session, tenant_id, request, settings)
+    job_id = new_id("job")
+    spec = JobSpec(
+        job_id=job_id,
+        tenant_id=tenant_id,
+        attempt=0,
+        request=request,
+        thresholds=resolved.thresholds,
+        model=resolved.model,
+        data=resolved.data,
+    )
+    job = Job(
+        id=job_id,
+        tenant_id=tenant_id,
+        state=JobState.QUEUED,
+        progress=0.0,
+        version=1,
+        attempt=0,
+        request=request.model_dump(mode="json", exclude_unset=True),
+        spec=spec.model_dump(mode="json"),
+        method=request.method.name,
+        model_id=resolved.model.id,
+        external_id=request.external_id,
+        received_at=request.received_at or now,
+        max_attempts=settings.max_attempts,
+        created_at=now,
+    )
+    if not validate_only:
+        session.add(job)
+        session.flush()  # event and outbox refer to it
+        record(session, job, "job.queued", {})
+        ring_later(session, job.id)
+    return view(job)
+
+
+def ring_later(session: Session, job_id: str) -> None:
+    """Owe the queue a message for this job, and wake the relay when the transaction commits."""
+    session.add(Outbox(kind=DOORBELL, job_id=job_id))
+    session.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
+
+
+def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> None:
+    """Append an event. The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins."""
+    last = session.scalar(select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == job.id))
+    session.add(JobEvent(job_id=job.id, seq=(last or 0) + 1, tenant_id=job.tenant_id, type=kind, data=data))
+    session.flush()
+
+
+def get(session: Session, tenant_id: str, job_id: str) -> JobView:
+    """Return one job.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+    """
+    return view(_row(session, tenant_id, job_id))
+
+
+def list_page(
+    session: Session, tenant_id: str, wanted: JobFilter, *, after: str | None = None, limit: int = 20
+) -> Page[JobView]:
+    """Return a page of a tenant's jobs, newest first."""
+    columns = {"state": Job.state, "method": Job.method, "model_id": Job.model_id, "external_id": Job.external_id}
+    query = select(Job)
+    for name, column in columns.items():
+        if (value := getattr(wanted, name)) is not None:
+            query = query.where(column == value)
+    page = page_of(session, query, Job, tenant_id=tenant_id, after=after, limit=limit)
+    return Page([view(row) for row in page.data], page.has_more)
+
+
+def cancel(session: Session, tenant_id: str, job_id: str) -> JobView:
+    """Cancel a job: at once while it waits; while it runs, its worker is told with the next heartbeat. Idempotent.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+        Conflict: it has succeeded or failed already.
+    """
+    job = _row(session, tenant_id, job_id, lock=True)
+    state = JobState(job.state)
+    if state in (JobState.SUCCEEDED, JobState.FAILED):
+        raise Conflict(f"The job has {state} already; a finished job cannot be cancelled.")
+    if state is JobState.QUEUED:
+        job.cancel_requested_at = datetime.now(UTC)
+        finish(session, job, JobState.CANCELLED, {})
+    elif state is JobState.RUNNING and job.cancel_requested_at is None:
+        job.cancel_requested_at = datetime.now(UTC)
+        job.version += 1
+        record(session, job, "job.cancel_requested", {})
+    return view(job)
+
+
+def finish(session: Session, job: Job, state: JobState, data: dict[str, object]) -> None:
+    """Bring a locked job into a final state."""
+    job.state = state
+    job.stage = None
+    job.finished_at = datetime.now(UTC)
+    job.lease_owner = job.lease_expires_at = None
+    job.version += 1
+    record(session, job, f"job.{state}", data)
+
+
+def events(session: Session, tenant_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Page[EventView]:
+    """Return a job's events with `seq` above `after`, oldest first."""
+    _row(session, tenant_id, job_id)
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    rows = session.scalars(query.order_by(JobEvent.seq).limit(limit + 1)).all()
+    data = [EventView(seq=row.seq, type=row.type, data=row.data, created_at=row.created_at) for row in rows[:limit]]
+    return Page(data, len(rows) > limit)
+
+
+def metrics(session: Session, tenant_id: str, job_id: str) -> list[MetricSeries]:
+    """Return every series that the job's method reported, in order of time."""
+    _row(session, tenant_id, job_id)
+    series: dict[str, list[MetricPoint]] = defaultdict(list)
+    for row in session.scalars(select(JobMetric).where(JobMetric.job_id == job_id).order_by(JobMetric.id)):
+        value = row.value if row.value is not None and math.isfinite(row.value) else None
+        series[row.name].append(MetricPoint(attempt=row.attempt, stage=Stage(row.stage), step=row.step, value=value))
+    return [MetricSeries(name=name, points=tuple(points)) for name, points in series.items()]
+
+
+def artifacts(session: Session, tenant_id: str, job_id: str) -> list[ArtifactView]:
+    """Return the files that a finished job left."""
+    _row(session, tenant_id, job_id)
+    rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name))
+    return [
+        ArtifactView(name=r.name, key=r.key, sha256=r.sha256, size_bytes=r.size_bytes, quarantined=r.quarantined)
+        for r in rows
+    ]
+
+
+def report(session: Session, tenant_id: str, job_id: str) -> ArtifactView:
+    """Return where the report is.
+
+    Raises:
+        Conflict: the job has none, or none yet.
+    """
+    return _artifact(session, tenant_id, job_id, "report.json")
+
+
+def weights(session: Session, tenant_id: str, job_id: str, file: str) -> ArtifactView:
+    """Return where a file of the published model is.
+
+    Raises:
+        Conflict: nothing was published, or not yet.
+    """
+    return _artifact(session, tenant_id, job_id, f"model/{file}")
+
+
+def view(job: Job) -> JobView:
+    """Return a row as clients see it."""
+    return JobView(
+        id=job.id,
+        state=JobState(job.state),
+        stage=Stage(job.stage) if job.stage else None,
+        progress=job.progress,
+        attempt=job.attempt,
+        request=ErasureRequest.model_validate(job.request),
+        thresholds=JobSpec.model_validate(job.spec).thresholds,
+        verdict=job.verdict,  # type: ignore[arg-type]
+        error=JobError.model_validate(job.error) if job.error else None,
+        result_model=job.result_model_id,
+        external_id=job.external_id,
+        cancel_requested=job.cancel_requested_at is not None,
+        received_at=job.received_at,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        version=job.version,
+    )
+
+
+def _row(session: Session, tenant_id: str, job_id: str, *, lock: bool = False) -> Job:
+    query = select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id)
+    job = session.scalar(query.with_for_update() if lock else query)
+    if job is None:
+        raise NotFound("job", job_id)
+    return job
+
+
+def _artifact(session: Session, tenant_id: str, job_id: str, name: str) -> ArtifactView:
+    job = _row(session, tenant_id, job_id)
+    for artifact in artifacts(session, tenant_id, job_id):
+        if artifact.name == name:
+            return artifact
+    what = "report" if name == "report.json" else f"published file {name.removeprefix('model/')!r}"
+    if not JobState(job.state).final:
+        raise Conflict(f"The job is {job.state}; it has no {what} before it ends.")
+    why = f" ({job.error['code']})" if job.error else ""
+    raise Conflict(f"The job has {job.state}{why} and left no {what}.")

@@ -1,0 +1,259 @@
+"""What workers and the reconciler do to jobs. Every write names the attempt that it belongs to: the fence.
+
+A worker that lost its lease finds its writes refused, whatever it believes about itself.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from services.jobs import finish, record, ring_later
+from shared.ids import new_id
+from shared.schemas.job import JobError
+from shared.schemas.result import PipelineResult
+from shared.schemas.spec import JobSpec
+from shared.states import JobState, Stage
+from shared.tables import Artifact, Job, JobMetric, Model
+
+WORKER_LOST = "worker_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that a worker holds."""
+
+    spec: JobSpec
+    attempt: int
+
+
+class Lease(StrEnum):
+    """What a worker learns when it renews its lease."""
+
+    HELD = "held"
+    CANCEL = "cancel"
+    """Held, and the owner of the job wants it stopped."""
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What was measured at a step of a method."""
+
+    stage: Stage
+    step: int
+    metrics: dict[str, float]
+
+
+def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
+    """Take a job by compare-and-set, or return None: it is taken, finished or was never there.
+
+    What may be taken: a job that waits, and one whose lease has run out.
+    """
+    now = func.clock_timestamp()
+    free = or_(Job.state == JobState.QUEUED, and_(Job.state == JobState.RUNNING, Job.lease_expires_at < now))
+    job = session.scalar(
+        update(Job)
+        .where(Job.id == job_id, free, Job.cancel_requested_at.is_(None), Job.attempt < Job.max_attempts)
+        .values(
+            state=JobState.RUNNING,
+            attempt=Job.attempt + 1,
+            lease_owner=owner,
+            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            started_at=func.coalesce(Job.started_at, now),
+            stage=None,
+            progress=0.0,
+            version=Job.version + 1,
+        )
+        .returning(Job)
+    )
+    if job is None:
+        return None
+    record(session, job, "job.started", {"attempt": job.attempt})
+    spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt})
+    return Claim(spec, job.attempt)
+
+
+def renew(session: Session, job_id: str, attempt: int, owner: str, lease_seconds: float) -> Lease:
+    """Renew a lease."""
+    row = session.execute(
+        update(Job)
+        .where(*_fence(job_id, attempt), Job.lease_owner == owner)
+        .values(lease_expires_at=func.clock_timestamp() + timedelta(seconds=lease_seconds))
+        .returning(Job.cancel_requested_at)
+    ).one_or_none()
+    if row is None:
+        return Lease.LOST
+    return Lease.HELD if row[0] is None else Lease.CANCEL
+
+
+def enter_stage(session: Session, job_id: str, attempt: int, stage: Stage) -> bool:
+    """Record that a stage begins; False if the attempt is no longer current."""
+    job = _current(session, job_id, attempt)
+    if job is None:
+        return False
+    job.stage, job.progress = stage, 0.0
+    job.version += 1
+    record(session, job, "job.stage", {"stage": stage, "attempt": attempt})
+    return True
+
+
+def record_steps(session: Session, job_id: str, attempt: int, steps: Sequence[Step], progress: float | None) -> bool:
+    """Record what was measured, and how far the stage is; False if the attempt is no longer current."""
+    job = _current(session, job_id, attempt)
+    if job is None:
+        return False
+    rows = [
+        {
+            "job_id": job_id,
+            "tenant_id": job.tenant_id,
+            "attempt": attempt,
+            "stage": step.stage,
+            "step": step.step,
+            "name": name,
+            "value": value if math.isfinite(value) else None,
+        }
+        for step in steps
+        for name, value in step.metrics.items()
+    ]
+    if rows:
+        session.execute(insert(JobMetric), rows)
+    if progress is not None:
+        job.progress = progress
+        job.version += 1
+    if steps:
+        last = steps[-1]
+        record(
+            session,
+            job,
+            "job.progress",
+            {"stage": last.stage, "step": last.step, "progress": job.progress} | _finite(last),
+        )
+    return True
+
+
+def complete(session: Session, job_id: str, attempt: int, result: PipelineResult) -> bool:
+    """Commit how a run ended: artifacts, the published model, verdict and final state.
+
+    False if the attempt is not current: then nothing is written.
+    """
+    job = _current(session, job_id, attempt)
+    if job is None:
+        return False
+    for artifact in result.artifacts:
+        session.add(Artifact(job_id=job_id, tenant_id=job.tenant_id, attempt=attempt, **artifact.model_dump()))
+    job.verdict = result.verdict
+    if result.verdict == "passed":
+        job.result_model_id = _publish(session, job, result).id
+        finish(session, job, JobState.SUCCEEDED, {"result_model": job.result_model_id})
+    else:
+        _fail(session, job, result.error or JobError(code="failed", message="The pipeline gave no reason."))
+    return True
+
+
+def fail(session: Session, job_id: str, attempt: int, error: JobError) -> bool:
+    """End a job that trying again would not help; False if the attempt is not current."""
+    job = _current(session, job_id, attempt)
+    if job is None:
+        return False
+    _fail(session, job, error)
+    return True
+
+
+def confirm_cancel(session: Session, job_id: str, attempt: int) -> bool:
+    """End a job whose child was killed because its owner cancelled it; False if the attempt is not current."""
+    job = _current(session, job_id, attempt)
+    if job is None:
+        return False
+    finish(session, job, JobState.CANCELLED, {})
+    return True
+
+
+def give_back(session: Session, job_id: str, attempt: int, reason: str, *, counts: bool = True) -> bool:
+    """Queue a job again after its child or worker was lost, or fail it when its attempts are used up.
+
+    An attempt that ended because its worker was told to stop does not count (`counts=False`): the limit grows by one.
+    """
+    job = _current(session, job_id, attempt)
+    if job is None:
+        return False
+    if not counts:
+        job.max_attempts += 1
+    _requeue(session, job, reason)
+    return True
+
+
+def reconcile(session: Session, republish_seconds: float, limit: int = 100) -> int:
+    """Take back what lost its lease and ring again for what waits without a claim; return how many jobs were touched.
+
+    Rows that another reconciler holds are skipped.
+    """
+    now = func.clock_timestamp()
+    orphaned = and_(Job.state == JobState.RUNNING, Job.lease_expires_at < now)
+    last_rung = func.coalesce(Job.doorbell_at, Job.created_at)
+    unheard = and_(Job.state == JobState.QUEUED, last_rung < now - timedelta(seconds=republish_seconds))
+    query = select(Job).where(or_(orphaned, unheard)).order_by(Job.created_at).limit(limit)
+    jobs = session.scalars(query.with_for_update(skip_locked=True)).all()
+    for job in jobs:
+        if job.state == JobState.RUNNING:
+            _requeue(session, job, "the worker's lease ran out")
+        else:
+            job.doorbell_at = now  # not again before the message had its chance
+            ring_later(session, job.id)
+    return len(jobs)
+
+
+def _fence(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
+    return (Job.id == job_id, Job.state == JobState.RUNNING, Job.attempt == attempt)
+
+
+def _current(session: Session, job_id: str, attempt: int) -> Job | None:
+    """Return the job, locked, if this attempt still holds it."""
+    return session.scalar(select(Job).where(*_fence(job_id, attempt)).with_for_update())
+
+
+def _requeue(session: Session, job: Job, reason: str) -> None:
+    if job.cancel_requested_at is not None:
+        finish(session, job, JobState.CANCELLED, {})
+        return
+    if job.attempt >= job.max_attempts:
+        message = f"The job was started {job.attempt} times and lost each time; the last time because {reason}."
+        _fail(session, job, JobError(code=WORKER_LOST, message=message))
+        return
+    job.state = JobState.QUEUED
+    job.stage = job.lease_owner = job.lease_expires_at = None
+    job.doorbell_at = func.clock_timestamp()
+    job.version += 1
+    record(session, job, "job.requeued", {"attempt": job.attempt, "reason": reason})
+    ring_later(session, job.id)
+
+
+def _fail(session: Session, job: Job, error: JobError) -> None:
+    job.error = error.model_dump(mode="json")
+    finish(session, job, JobState.FAILED, {"code": error.code, "message": error.message})
+
+
+def _publish(session: Session, job: Job, result: PipelineResult) -> Model:
+    weights = next(a for a in result.artifacts if a.name == "model/open_clip_model.safetensors")
+    model = Model(
+        id=new_id("mdl"),
+        tenant_id=job.tenant_id,
+        name=f"after {job.id}",
+        architecture=result.architecture,
+        reference=f"storage:{weights.key.removesuffix('/open_clip_model.safetensors')}",
+        digest=result.model_digest,
+        size_bytes=weights.size_bytes,
+        parent_id=job.model_id,
+        job_id=job.id,
+    )
+    session.add(model)
+    session.flush()  # the job refers to it
+    return model
+
+
+def _finite(step: Step) -> dict[str, object]:
+    return {"metrics": {name: value for name, value in step.metrics.items() if math.isfinite(value)}}

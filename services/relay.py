@@ -1,0 +1,123 @@
+"""The relay: carries committed messages to the queue, takes lost jobs back, deletes what finished jobs leave behind.
+
+Any number of relays may run. Each part survives the loss of what it stands on: it logs, waits and goes on.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import psycopg
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from services import lifecycle, retention
+from shared.database import OUTBOX_CHANNEL, Database
+from shared.errors import EffaceError
+from shared.settings import Settings
+from shared.storage import Storage
+from shared.tables import Job, Outbox
+
+LONGEST_PAUSE_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+class Bell(Protocol):
+    """Puts a message on the queue (`shared.queue.Doorbell`)."""
+
+    def ring(self, job_id: str, attempt: int) -> None:
+        """Tell the workers that this job waits."""
+
+
+def publish(session: Session, bell: Bell, limit: int = 100) -> int:
+    """Send what the outbox holds and delete it, in one transaction; return how many messages were sent.
+
+    A crash between sending and commit sends a message twice, which costs a worker one failed claim.
+    """
+    query = select(Outbox).order_by(Outbox.id).limit(limit).with_for_update(skip_locked=True)
+    rows = session.scalars(query).all()
+    for row in rows:
+        job = session.execute(
+            update(Job).where(Job.id == row.job_id).values(doorbell_at=func.clock_timestamp()).returning(Job.attempt)
+        ).scalar_one()
+        bell.ring(row.job_id, job + 1)
+        session.delete(row)
+    return len(rows)
+
+
+def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
+    """Do all three until `stop` is set."""
+    jobs: list[tuple[str, Callable[[], None]]] = [
+        ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
+        ("relay.reconcile", lambda: _reconcile(database, settings, stop)),
+        ("relay.purge", lambda: _purge(database, storage, settings, stop)),
+    ]
+    threads = [
+        threading.Thread(target=_forever, args=(name, work, stop), name=name, daemon=True) for name, work in jobs
+    ]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join(5)
+
+
+def _forever(name: str, work: Callable[[], None], stop: threading.Event) -> None:
+    """Call `work` again and again; after a failure, at growing intervals."""
+    pause = 0.1
+    while not stop.is_set():
+        try:
+            work()
+            pause = 0.1
+        except (SQLAlchemyError, psycopg.Error, EffaceError, OSError) as error:
+            log.warning("relay.part_unavailable", part=name, error=str(error), retry_seconds=pause)
+            stop.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        except Exception:
+            # kombu raises errors of several libraries; the relay outlives all of them, and says so loudly
+            log.exception("relay.failed", part=name, retry_seconds=pause)
+            stop.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _publish_all(database: Database, bell: Bell, settings: Settings, stop: threading.Event) -> None:
+    """Listen, and send whatever there is whenever Postgres calls, and every `relay_seconds` as the backstop."""
+    url = settings.sqlalchemy_url().replace("postgresql+psycopg://", "postgresql://")
+    with psycopg.connect(url, autocommit=True) as listener:
+        listener.execute(f"LISTEN {OUTBOX_CHANNEL}")
+        while not stop.is_set():
+            while _transaction(database, bell):
+                pass
+            for _ in listener.notifies(timeout=settings.relay_seconds, stop_after=1):
+                pass
+
+
+def _transaction(database: Database, bell: Bell) -> int:
+    with database.transaction() as session:
+        sent = publish(session, bell)
+    if sent:
+        log.info("relay.published", messages=sent)
+    return sent
+
+
+def _reconcile(database: Database, settings: Settings, stop: threading.Event) -> None:
+    with database.transaction() as session:
+        touched = lifecycle.reconcile(session, settings.republish_seconds)
+    if touched:
+        log.warning("relay.reconciled", jobs=touched)
+    stop.wait(settings.reconcile_seconds)
+
+
+def _purge(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
+    with database.transaction() as session:
+        finished = retention.unpurged(session)
+    for spec, attempt in finished:
+        deleted = retention.delete_leftovers(storage, spec, attempt)
+        with database.transaction() as session:
+            retention.mark_purged(session, spec.job_id)
+        log.info("job.leftovers_deleted", job_id=spec.job_id, objects=deleted)
+    if not finished:
+        stop.wait(min(settings.reconcile_seconds, 5.0))

@@ -1,0 +1,77 @@
+"""A job as clients see it."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shared.schemas.base import Schema
+from shared.schemas.request import ErasureRequest, Thresholds
+from shared.states import JobState, Stage
+
+
+class JobError(Schema):
+    """Why a job failed."""
+
+    code: str = Field(examples=["thresholds_not_met"])
+    message: str
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobView(Schema):
+    """One job."""
+
+    object: Literal["job"] = "job"
+    id: str
+    state: JobState
+    stage: Stage | None = Field(description="what it is doing while it runs")
+    progress: float = Field(description="share of the stage that is done, in [0, 1]")
+    attempt: int = Field(description="how often it was started")
+    request: ErasureRequest
+    thresholds: Thresholds = Field(description="those of the request, with the defaults filled in")
+    verdict: Literal["passed", "failed"] | None
+    error: JobError | None
+    result_model: str | None = Field(description="the published model")
+    external_id: str | None
+    cancel_requested: bool
+    received_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    version: int = Field(exclude=True, description="row version, the ETag")
+
+
+class EventView(Schema):
+    """One thing that happened to a job."""
+
+    object: Literal["event"] = "event"
+    seq: int = Field(description="counts from 1 within the job")
+    type: str = Field(examples=["job.stage"])
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class MetricPoint(Schema):
+    """One value of a series."""
+
+    attempt: int
+    stage: Stage
+    step: int
+    value: float | None = Field(description="null where it was not a finite number")
+
+
+class MetricSeries(Schema):
+    """What was measured under one name, in order."""
+
+    name: str
+    points: tuple[MetricPoint, ...]
+
+
+class ArtifactView(Schema):
+    """A file that a finished job left."""
+
+    name: str
+    key: str
+    sha256: str
+    size_bytes: int
+    quarantined: bool

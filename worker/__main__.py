@@ -1,0 +1,5 @@
+"""`python -m worker`: what `efface worker` becomes."""
+
+from worker.app import main
+
+main()

@@ -1,0 +1,56 @@
+"""The Celery side: one task that only calls the supervisor, and a standby child kept by the worker's main process."""
+
+import tempfile
+from pathlib import Path
+
+import structlog
+from celery import Celery, signals
+
+from shared.database import Database, make_engine
+from shared.queue import make_queue
+from shared.settings import Settings, get_settings
+from shared.states import RUN_JOB_TASK
+from shared.telemetry import configure_logging
+from worker.orphans import exit_with_parent
+from worker.runner import supervise
+from worker.standby import Standby
+
+log = structlog.get_logger()
+
+
+def make_worker(settings: Settings, standby: Standby) -> Celery:
+    """Return the Celery application with the task registered and the standby child tied to the worker's life."""
+    app = make_queue(settings)
+
+    @app.task(name=RUN_JOB_TASK)  # type: ignore[untyped-decorator]
+    def run_job(job_id: str) -> None:
+        engine = make_engine(settings)
+        try:
+            supervise(
+                job_id,
+                database=Database(engine),
+                settings=settings,
+                socket_path=standby.path,
+                stopping_file=standby.stopping_file,
+            )
+        finally:
+            engine.dispose()
+
+    signals.worker_process_init.connect(lambda **_: exit_with_parent(), weak=False)
+    signals.worker_ready.connect(lambda **_: standby.start(), weak=False)
+    signals.worker_shutting_down.connect(lambda **_: standby.stop(), weak=False)
+    return app
+
+
+def main() -> None:
+    """Run a worker until it is told to stop. SIGTERM gives a running job back at once."""
+    settings = get_settings()
+    configure_logging(settings)
+    with tempfile.TemporaryDirectory(prefix="efface-worker-") as folder:
+        standby = Standby(settings.runtime_dir or Path(folder))
+        try:
+            app = make_worker(settings, standby)
+            app.worker_main(["worker", "--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"])
+        finally:
+            standby.stop()
+            standby.remove()

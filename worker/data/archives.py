@@ -1,0 +1,79 @@
+"""A data set from wherever it is: a class folder, an archive, WebDataset shards, an object in storage."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from shared.archives import ArchiveLimits, archive_format, extract_archive, file_sha256
+from shared.errors import InvalidRequest, JobFailure
+from shared.layouts import folder_classes, is_image
+from shared.schemas.spec import DataSource
+from shared.settings import get_settings
+from shared.storage import Storage
+from worker.data.images import ImageSet
+from worker.data.webdataset import unpack_shards
+
+
+def open_images(source: DataSource, *, scratch: Path, storage: Storage | None = None) -> ImageSet:
+    """Return the images of a data set, unpacked below `scratch` unless they lie in a folder already.
+
+    `source.uri` is `storage:<key>` of an archive, or the path of an archive, of a folder `<class>/<image>`, or of a
+    folder of WebDataset shards `*.tar` (with a `classnames.txt` where labels are numbers).
+
+    Raises:
+        JobFailure: `invalid_dataset`, saying what is wrong with it.
+    """
+    try:
+        if source.uri.startswith("storage:") and storage is not None:
+            path = storage.download(source.uri.removeprefix("storage:"), scratch / "archive")
+        else:
+            path = Path(source.uri)
+        return _open_path(source.name, path, scratch / "images")
+    except InvalidRequest as error:
+        detail = f"The data set {source.name!r} cannot be used: {error.errors[0].detail}"
+        raise JobFailure("invalid_dataset", detail) from error
+
+
+def _open_path(name: str, path: Path, scratch: Path) -> ImageSet:
+    limits = ArchiveLimits.of(get_settings())
+    if path.is_dir():
+        shards = sorted(path.glob("*.tar"))
+        for shard in shards:
+            archive_format(shard, limits)
+        if shards:
+            return unpack_shards(name, shards, _joint_digest(path, shards), scratch)
+        files = folder_files(path)
+        return image_set(name, folder_digest(path, files), path, files)
+    if archive_format(path, limits) == "webdataset":
+        return unpack_shards(name, [path], file_sha256(path), scratch)
+    extract_archive(path, scratch, limits)
+    return image_set(name, file_sha256(path), scratch, folder_files(scratch))
+
+
+def folder_files(folder: Path) -> list[PurePosixPath]:
+    """Return the images below a folder, sorted, relative to it. Hidden files and folders are left out."""
+    names = (PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return sorted(name for name in names if is_image(name) and not any(part.startswith(".") for part in name.parts))
+
+
+def image_set(name: str, digest: str, folder: Path, files: Iterable[PurePosixPath]) -> ImageSet:
+    """Return the images `files` below `folder`, in their order, each with its folder's class.
+
+    Raises:
+        InvalidRequest: they are not class folders.
+    """
+    names = list(files)
+    found = folder_classes(names)
+    classes = tuple(sorted(set(found)))
+    index = {label: number for number, label in enumerate(classes)}
+    return ImageSet(name, digest, tuple(folder / file for file in names), tuple(index[c] for c in found), classes)
+
+
+def folder_digest(folder: Path, files: Iterable[PurePosixPath]) -> str:
+    """Return the SHA-256 of the sorted (path, content) pairs: of `<SHA-256 of the content>  <path>` lines."""
+    return _joint_digest(folder, (folder / file for file in files))
+
+
+def _joint_digest(folder: Path, files: Iterable[Path]) -> str:
+    lines = (f"{file_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

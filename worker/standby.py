@@ -1,0 +1,101 @@
+"""Keeps one child waiting, its imports done, so that a job pays for none of them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from worker.child import TAKEN
+
+log = structlog.get_logger()
+
+NEXT_CHILD_DELAY_SECONDS = 2.0
+"""The next child's imports wait until the job just taken is under way."""
+CRASH_DELAY_SECONDS = 5.0
+
+
+class Standby:
+    """Owns the listening socket and the children that inherit it.
+
+    Lives in the worker's main process. The process that runs the task connects to `path`; the kernel holds the connection
+    until a child accepts it, so a task may come before a child is ready.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"standby-{os.getpid()}.sock"
+        self.stopping_file = folder / f"standby-{os.getpid()}.stopping"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(8)
+        self._children: list[subprocess.Popen[str]] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Start the first child."""
+        threading.Thread(target=self._keep, name="standby", daemon=True).start()
+
+    def stop(self) -> None:
+        """End every child, with all that it started. A task whose child ends now gives its job back."""
+        self.stopping_file.touch()
+        self._stop.set()
+        with self._lock:
+            for child in self._children:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+
+    def remove(self) -> None:
+        """Delete the socket and the mark; for the very end."""
+        self.path.unlink(missing_ok=True)
+        self.stopping_file.unlink(missing_ok=True)
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            started = time.monotonic()
+            child = self._spawn()
+            if child is None:
+                return
+            taken = self._taken(child)
+            if not taken and time.monotonic() - started < CRASH_DELAY_SECONDS:
+                log.error("standby.crashed", exit_code=child.poll())
+            self._stop.wait(NEXT_CHILD_DELAY_SECONDS if taken else CRASH_DELAY_SECONDS)
+
+    def _spawn(self) -> subprocess.Popen[str] | None:
+        with self._lock:
+            if self._stop.is_set():
+                return None
+            descriptor = self._listener.fileno()
+            child = subprocess.Popen(
+                [sys.executable, "-m", "worker.child", str(descriptor)],
+                pass_fds=(descriptor,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            self._children = [c for c in self._children if c.poll() is None] + [child]
+        return child
+
+    @staticmethod
+    def _taken(child: subprocess.Popen[str]) -> bool:
+        """Wait until the child has a job (True) or is dead; go on reading, so that it never blocks on its output."""
+        for line in child.stdout or ():
+            if line.strip() == TAKEN:
+                threading.Thread(target=_drain, args=(child,), daemon=True).start()
+                return True
+        child.wait()
+        return False
+
+
+def _drain(child: subprocess.Popen[str]) -> None:
+    for _ in child.stdout or ():
+        pass
+    child.wait()  # reaped, so that nobody takes it for alive
