@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -92,6 +93,8 @@ class Authentication:
         """Find out whose request it is, and pass it on."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             request = Request(scope)
+            if "\0" in scope["path"]:  # names nothing, and Postgres refuses to look for it
+                raise HTTPException(HTTPStatus.NOT_FOUND)
             principal = await run_in_threadpool(_authenticate, parts_of(request), _token(request))
             request.state.principal = principal
             structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)

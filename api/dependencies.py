@@ -21,10 +21,11 @@ def _transaction(parts: PartsDep) -> Iterator[Session]:
 
 
 SessionDep = Annotated[Session, Depends(_transaction, scope="function")]
-"""One request, one transaction. With `scope="function"` it is committed before the response leaves, so that a client that
-has an answer can rely on it; FastAPI's default would commit afterwards, when a failure can no longer be told."""
+"""One request, one transaction. With `scope="function"` it is committed before the response leaves: a client that has
+an answer can rely on it. FastAPI's default would commit afterwards, when a failure can no longer be told."""
 
-_bearer = HTTPBearer(auto_error=False, description="An API key, made by `efface keys create`")
+bearer = HTTPBearer(auto_error=False, description="An API key, made by `efface keys create`")
+"""Only describes the header in the OpenAPI document: `boundary.Authentication` has checked it already."""
 
 
 def require(scope: Scope) -> Callable[..., Principal]:
@@ -34,7 +35,7 @@ def require(scope: Scope) -> Callable[..., Principal]:
         Forbidden: it has not.
     """
 
-    def principal(request: Request, _documented: Annotated[object, Depends(_bearer)]) -> Principal:
+    def principal(request: Request, _documented: Annotated[object, Depends(bearer)]) -> Principal:
         caller: Principal = request.state.principal
         if not {scope, Scope.ADMIN} & set(caller.scopes):
             raise Forbidden(f"This needs a key with the scope {scope}; yours has {', '.join(caller.scopes) or 'none'}.")

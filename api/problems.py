@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -69,16 +70,23 @@ class Problem(BaseModel):
     errors: list[WrongField] | None = None
 
 
-def responses(*errors: type[EffaceError]) -> dict[int | str, dict[str, Any]]:
-    """Describe problems for OpenAPI; those that any route may give are added."""
-    described: dict[int, list[str]] = {}
-    for error in (Unauthenticated, Forbidden, *errors, Unavailable):
-        described.setdefault(int(STATUS[error]), []).append(error.title)
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {
-        status: {"description": "; ".join(titles), "content": {MEDIA_TYPE: schema}}
-        for status, titles in sorted(described.items())
+SCHEMAS = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")[1]["$defs"]
+"""For the OpenAPI document, which the framework fills with the schemas of successful answers alone."""
+
+
+def responses(
+    *errors: type[EffaceError], also: Mapping[int, Mapping[str, Any]] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """Describe a route's problems for OpenAPI, with those that any route may give, and `also` other answers."""
+    described: dict[HTTPStatus, list[str]] = {}
+    always: tuple[type[EffaceError], ...] = (Unauthenticated, Forbidden, InvalidRequest, Unavailable)
+    for error in (*always, *errors):
+        described.setdefault(STATUS[error], []).append(error.title)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    answers = {
+        int(status): {"description": "; ".join(words), "content": content} for status, words in described.items()
     }
+    return {**{status: dict(answer) for status, answer in (also or {}).items()}, **dict(sorted(answers.items()))}
 
 
 def install(app: FastAPI) -> None:
@@ -112,7 +120,7 @@ def respond(request: Request, error: Exception) -> JSONResponse:
 
 
 def _ours(request: Request, error: EffaceError) -> JSONResponse:
-    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    kind = next((kind for kind in STATUS if isinstance(error, kind)), None)
     if kind is None:
         log.error("http.unexpected_error", exc_info=error)
         return _unexpected(request)
@@ -148,6 +156,8 @@ def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
 def _refused(request: Request, error: HTTPException) -> JSONResponse:
     """Tell of unknown routes, wrong methods, bodies over the limit or of another type."""
     status = HTTPStatus(error.status_code)
+    if status is STATUS[TooLarge]:
+        return _ours(request, TooLarge(error.detail))
     details = {
         HTTPStatus.NOT_FOUND: f"There is no {request.url.path}. GET /openapi.json lists what there is.",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible on {request.url.path}.",

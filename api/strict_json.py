@@ -2,15 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Coroutine
-from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from fastapi import HTTPException, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import JsonValue
-
-from api.parts import parts_of
 
 MAX_DEPTH = 32
 INTEGER_BITS = 63
@@ -60,7 +54,7 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_twins(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
@@ -81,45 +75,3 @@ def _check(value: JsonValue, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _check(item, depth - 1)
-
-
-class StrictRequest(Request):
-    """A request whose JSON body is limited in size and read strictly."""
-
-    async def body(self) -> bytes:
-        """Return the body.
-
-        Raises:
-            HTTPException: 415 where the body is not declared as JSON, 413 where it is larger than `max_body_bytes`.
-        """
-        if hasattr(self, "_body"):
-            return self._body
-        limit = parts_of(self).settings.max_body_bytes
-        body = bytearray()
-        async for chunk in self.stream():
-            body += chunk
-            if len(body) > limit:
-                raise HTTPException(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A JSON body may have {limit} bytes (EFFACE_MAX_BODY_BYTES)."
-                )
-        if body and self.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.")
-        self._body = bytes(body)
-        return self._body
-
-    async def json(self) -> JsonValue:
-        """Return the body as JSON (see `loads`)."""
-        return loads(await self.body())
-
-
-class StrictRoute(APIRoute):
-    """A route that reads its JSON body strictly."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the usual handler, over a `StrictRequest`."""
-        handler = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            return await handler(StrictRequest(request.scope, request.receive))
-
-        return strict

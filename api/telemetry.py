@@ -1,6 +1,15 @@
-"""What an operator sees of the HTTP door: one log line and two metrics per request."""
+"""What an operator sees: counters of the HTTP door, and figures of the queue that are read when they are asked for."""
 
+from collections.abc import Callable, Iterator
+
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.census import Census
+
+log = structlog.get_logger()
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -13,13 +22,13 @@ class HttpMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self._requests = Counter(
             "efface_http_requests",
             "HTTP requests by route and status.",
             ["method", "route", "status"],
             registry=self.registry,
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "efface_http_response_seconds",
             "Seconds until a response begins (a download or an event stream then goes on).",
             ["method", "route"],
@@ -29,5 +38,29 @@ class HttpMetrics:
 
     def observe(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self.requests.labels(method, route, str(status)).inc()
-        self.seconds.labels(method, route).observe(seconds)
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+
+class QueueMetrics(Collector):
+    """Jobs by state, messages on the queue, and the age of the job that waits longest, as they are at this moment."""
+
+    def __init__(self, census: Census, messages: Callable[[], int]) -> None:
+        self._census = census
+        self._messages = messages
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges."""
+        jobs = GaugeMetricFamily("efface_jobs", "Jobs by state.", labels=["state"])
+        for state, count in self._census.jobs.items():
+            jobs.add_metric([state], count)
+        yield jobs
+        yield GaugeMetricFamily(
+            "efface_oldest_queued_seconds",
+            "Age of the job that waits longest, 0 where none waits.",
+            self._census.oldest_queued_seconds,
+        )
+        try:
+            yield GaugeMetricFamily("efface_queue_messages", "Messages that wait in Redis.", self._messages())
+        except Exception as error:  # whatever the broker's client raises: the other figures stand without it
+            log.warning("metrics.queue_unreachable", error=str(error))

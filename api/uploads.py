@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import Depends, Request
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +23,31 @@ MAX_FORM_FIELDS = 8
 COPY_BYTES = 1024 * 1024
 
 _LABEL = TypeAdapter[str](Label)
+
+
+UPLOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FILE],
+                    "properties": {FILE: {"type": "string", "format": "binary"}, "name": {"type": "string"}},
+                }
+            },
+        },
+    },
+    "parameters": [
+        {"name": name, "in": "query", "schema": {"type": "string"}, "description": description}
+        for name, description in (
+            ("name", "what to call it; by default the name of the file"),
+            ("filename", "the file's name, where the body is the file itself"),
+        )
+    ],
+}
+"""How an upload looks in the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +103,9 @@ async def received(request: Request) -> AsyncIterator[Upload]:
     with tempfile.TemporaryDirectory(prefix="efface-upload-") as folder:
         async with (_form if is_form else _raw)(limited, Path(folder)) as upload:
             if upload.path.stat().st_size == 0:
-                raise InvalidRequest.at("/file", "is empty; send the file's bytes as the body, or as a form field 'file'")
+                raise InvalidRequest.at(
+                    "/file", "is empty; send the file's bytes as the body, or as a form field 'file'"
+                )
             yield upload
 
 

@@ -202,7 +202,7 @@ def view(job: Job) -> JobView:
         attempt=job.attempt,
         request=ErasureRequest.model_validate(job.request),
         thresholds=JobSpec.model_validate(job.spec).thresholds,
-        verdict=job.verdict,  # type: ignore[arg-type]
+        verdict=job.verdict,
         error=JobError.model_validate(job.error) if job.error else None,
         result_model=job.result_model_id,
         external_id=job.external_id,

@@ -139,11 +139,14 @@ def record_steps(session: Session, job_id: str, attempt: int, steps: Sequence[St
 def complete(session: Session, job_id: str, attempt: int, result: PipelineResult) -> bool:
     """Commit how a run ended: artifacts, the published model, verdict and final state.
 
+    A job whose owner cancelled it meanwhile is cancelled: once a cancel was accepted, nothing is published.
     False if the attempt is not current: then nothing is written.
     """
     job = _current(session, job_id, attempt)
     if job is None:
         return False
+    if _cancelled(session, job):
+        return True
     for artifact in result.artifacts:
         session.add(Artifact(job_id=job_id, tenant_id=job.tenant_id, attempt=attempt, **artifact.model_dump()))
     job.verdict = result.verdict
@@ -160,7 +163,8 @@ def fail(session: Session, job_id: str, attempt: int, error: JobError) -> bool:
     job = _current(session, job_id, attempt)
     if job is None:
         return False
-    _fail(session, job, error)
+    if not _cancelled(session, job):
+        _fail(session, job, error)
     return True
 
 
@@ -173,8 +177,8 @@ def confirm_cancel(session: Session, job_id: str, attempt: int) -> bool:
     return True
 
 
-def give_back(session: Session, job_id: str, attempt: int, reason: str, *, counts: bool = True) -> bool:
-    """Queue a job again after its child or worker was lost, or fail it when its attempts are used up.
+def give_back(session: Session, job_id: str, attempt: int, reason: JobError, *, counts: bool = True) -> bool:
+    """Queue a job again whose attempt was lost, or fail it with `reason` when its attempts are used up.
 
     An attempt that ended because its worker was told to stop does not count (`counts=False`): the limit grows by one.
     """
@@ -187,23 +191,33 @@ def give_back(session: Session, job_id: str, attempt: int, reason: str, *, count
     return True
 
 
-def reconcile(session: Session, republish_seconds: float, limit: int = 100) -> int:
-    """Take back what lost its lease and ring again for what waits without a claim; return how many jobs were touched.
-
-    Rows that another reconciler holds are skipped.
-    """
-    now = func.clock_timestamp()
-    orphaned = and_(Job.state == JobState.RUNNING, Job.lease_expires_at < now)
-    last_rung = func.coalesce(Job.doorbell_at, Job.created_at)
-    unheard = and_(Job.state == JobState.QUEUED, last_rung < now - timedelta(seconds=republish_seconds))
-    query = select(Job).where(or_(orphaned, unheard)).order_by(Job.created_at).limit(limit)
+def take_back(session: Session, limit: int = 100) -> int:
+    """Queue again, or end, the jobs whose lease ran out; return how many. Rows that another one holds are skipped."""
+    expired = (Job.state == JobState.RUNNING, Job.lease_expires_at < func.clock_timestamp())
+    query = select(Job).where(*expired).order_by(Job.created_at).limit(limit)
     jobs = session.scalars(query.with_for_update(skip_locked=True)).all()
     for job in jobs:
-        if job.state == JobState.RUNNING:
-            _requeue(session, job, "the worker's lease ran out")
-        else:
-            job.doorbell_at = now  # not again before the message had its chance
-            ring_later(session, job.id)
+        _requeue(
+            session, job, JobError(code=WORKER_LOST, message="its worker was not heard of until the lease ran out")
+        )
+    return len(jobs)
+
+
+def ring_again(session: Session, *, messages: int, republish_seconds: float, limit: int = 1000) -> int:
+    """Ring for jobs whose message seems lost, those first that waited longest; return for how many.
+
+    A job that waits long need not have lost its message: the workers may be busy. Messages are missing only where
+    fewer lie on the queue (`messages`) than jobs wait, so the queue never grows longer than the line of jobs.
+    """
+    queued = session.scalar(select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)) or 0
+    last_rung = func.coalesce(Job.doorbell_at, Job.created_at)
+    unheard = last_rung < func.clock_timestamp() - timedelta(seconds=republish_seconds)
+    missing = min(limit, max(0, queued - messages))
+    query = select(Job).where(Job.state == JobState.QUEUED, unheard).order_by(last_rung).limit(missing)
+    jobs = session.scalars(query.with_for_update(skip_locked=True)).all()
+    for job in jobs:
+        job.doorbell_at = func.clock_timestamp()  # not again before the message had its chance
+        ring_later(session, job.id)
     return len(jobs)
 
 
@@ -216,19 +230,26 @@ def _current(session: Session, job_id: str, attempt: int) -> Job | None:
     return session.scalar(select(Job).where(*_fence(job_id, attempt)).with_for_update())
 
 
-def _requeue(session: Session, job: Job, reason: str) -> None:
-    if job.cancel_requested_at is not None:
-        finish(session, job, JobState.CANCELLED, {})
+def _cancelled(session: Session, job: Job) -> bool:
+    """Cancel a job whose owner asked for it; False where nobody did."""
+    if job.cancel_requested_at is None:
+        return False
+    finish(session, job, JobState.CANCELLED, {})
+    return True
+
+
+def _requeue(session: Session, job: Job, reason: JobError) -> None:
+    if _cancelled(session, job):
         return
     if job.attempt >= job.max_attempts:
-        message = f"The job was started {job.attempt} times and lost each time; the last time because {reason}."
-        _fail(session, job, JobError(code=WORKER_LOST, message=message))
+        message = f"The job was started {job.attempt} times and lost each time; the last time {reason.message}."
+        _fail(session, job, JobError(code=reason.code, message=message, detail=reason.detail))
         return
     job.state = JobState.QUEUED
     job.stage = job.lease_owner = job.lease_expires_at = None
     job.doorbell_at = func.clock_timestamp()
     job.version += 1
-    record(session, job, "job.requeued", {"attempt": job.attempt, "reason": reason})
+    record(session, job, "job.requeued", {"attempt": job.attempt, "reason": reason.message})
     ring_later(session, job.id)
 
 

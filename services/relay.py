@@ -9,7 +9,7 @@ from typing import Protocol
 
 import psycopg
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,25 +26,29 @@ log = structlog.get_logger()
 
 
 class Bell(Protocol):
-    """Puts a message on the queue (`shared.queue.Doorbell`)."""
+    """The queue (`shared.queue.Doorbell`)."""
 
     def ring(self, job_id: str, attempt: int) -> None:
         """Tell the workers that this job waits."""
+
+    def length(self) -> int:
+        """Return how many messages wait."""
 
 
 def publish(session: Session, bell: Bell, limit: int = 100) -> int:
     """Send what the outbox holds and delete it, in one transaction; return how many messages were sent.
 
-    A crash between sending and commit sends a message twice, which costs a worker one failed claim.
+    A crash between sending and commit sends a message twice, which costs a worker one failed claim. The jobs' rows are
+    locked only when everything is sent: a worker that hears the bell at once must not wait for the rest.
     """
-    query = select(Outbox).order_by(Outbox.id).limit(limit).with_for_update(skip_locked=True)
-    rows = session.scalars(query).all()
-    for row in rows:
-        job = session.execute(
-            update(Job).where(Job.id == row.job_id).values(doorbell_at=func.clock_timestamp()).returning(Job.attempt)
-        ).scalar_one()
-        bell.ring(row.job_id, job + 1)
-        session.delete(row)
+    query = select(Outbox.id, Outbox.job_id, Job.attempt).join(Job, Job.id == Outbox.job_id).order_by(Outbox.id)
+    rows = session.execute(query.limit(limit).with_for_update(of=Outbox, skip_locked=True)).all()
+    for _, job_id, attempt in rows:
+        bell.ring(job_id, attempt + 1)
+    if rows:
+        rung = [job_id for _, job_id, _ in rows]
+        session.execute(update(Job).where(Job.id.in_(rung)).values(doorbell_at=func.clock_timestamp()))
+        session.execute(delete(Outbox).where(Outbox.id.in_([number for number, _, _ in rows])))
     return len(rows)
 
 
@@ -52,7 +56,7 @@ def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settin
     """Do all three until `stop` is set."""
     jobs: list[tuple[str, Callable[[], None]]] = [
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
-        ("relay.reconcile", lambda: _reconcile(database, settings, stop)),
+        ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
         ("relay.purge", lambda: _purge(database, storage, settings, stop)),
     ]
     threads = [
@@ -86,7 +90,7 @@ def _forever(name: str, work: Callable[[], None], stop: threading.Event) -> None
 def _publish_all(database: Database, bell: Bell, settings: Settings, stop: threading.Event) -> None:
     """Listen, and send whatever there is whenever Postgres calls, and every `relay_seconds` as the backstop."""
     url = settings.sqlalchemy_url().replace("postgresql+psycopg://", "postgresql://")
-    with psycopg.connect(url, autocommit=True) as listener:
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as listener:
         listener.execute(f"LISTEN {OUTBOX_CHANNEL}")
         while not stop.is_set():
             while _transaction(database, bell):
@@ -103,11 +107,16 @@ def _transaction(database: Database, bell: Bell) -> int:
     return sent
 
 
-def _reconcile(database: Database, settings: Settings, stop: threading.Event) -> None:
+def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threading.Event) -> None:
     with database.transaction() as session:
-        touched = lifecycle.reconcile(session, settings.republish_seconds)
-    if touched:
-        log.warning("relay.reconciled", jobs=touched)
+        taken_back = lifecycle.take_back(session)
+    messages = (
+        bell.length()
+    )  # before the jobs are counted: a job that comes between waits for its message in the outbox
+    with database.transaction() as session:
+        rung = lifecycle.ring_again(session, messages=messages, republish_seconds=settings.republish_seconds)
+    if taken_back or rung:
+        log.warning("relay.reconciled", taken_back=taken_back, rung_again=rung)
     stop.wait(settings.reconcile_seconds)
 
 

@@ -25,6 +25,11 @@ def delete_leftovers(storage: Storage, spec: JobSpec, kept_attempt: int | None) 
     return len(gone)
 
 
+def sweep_again(session: Session, job_id: str) -> None:
+    """Have a finished job's leftovers deleted once more: an attempt without a lease may have written meanwhile."""
+    session.execute(update(Job).where(Job.id == job_id).values(purged_at=None))
+
+
 def mark_purged(session: Session, job_id: str) -> None:
     """Note that nothing is left over."""
     session.execute(update(Job).where(Job.id == job_id).values(purged_at=func.clock_timestamp()))

@@ -24,7 +24,6 @@ def make_queue(settings: Settings) -> Celery:
         worker_concurrency=1,  # one worker per GPU; torch lives in a spawned child
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        worker_max_tasks_per_child=1,
         broker_transport_options={
             "visibility_timeout": VISIBILITY_SECONDS,
             "socket_timeout": 30,
@@ -38,8 +37,6 @@ def make_queue(settings: Settings) -> Celery:
         result_backend_transport_options={"visibility_timeout": VISIBILITY_SECONDS},
         broker_connection_retry_on_startup=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_soft_shutdown_timeout=60,
-        worker_enable_soft_shutdown_on_idle=True,
         task_serializer="json",
         accept_content=["json"],
         task_track_started=False,

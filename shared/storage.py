@@ -1,12 +1,12 @@
 """The object storage port: put, get, sign, list, delete. One implementation over obstore, for file: and every cloud."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, GenericError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from shared.errors import Unavailable
@@ -96,11 +96,18 @@ class Storage:
 
     def delete(self, prefix: str) -> int:
         """Delete an object, or every object below a prefix; return how many there were. None is no error."""
-        keys = [o.key for o in self.list(prefix)] or ([prefix] if self._exists(prefix) else [])
+        keys = self._keys(prefix)
         with _translated(self.url, prefix):
-            if keys:
-                obstore.delete(self._store, keys)
+            try:
+                if keys:
+                    obstore.delete(self._store, keys)
+            except GenericError:  # some servers delete and then answer what obstore cannot read: look for ourselves
+                if self._keys(prefix):
+                    raise
         return len(keys)
+
+    def _keys(self, prefix: str) -> Sequence[str]:
+        return [o.key for o in self.list(prefix)] or ([prefix] if self._exists(prefix) else [])
 
     def _exists(self, key: str) -> bool:
         try:

@@ -1,5 +1,6 @@
 """The Celery side: one task that only calls the supervisor, and a standby child kept by the worker's main process."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from shared.queue import make_queue
 from shared.settings import Settings, get_settings
 from shared.states import RUN_JOB_TASK
 from shared.telemetry import configure_logging
-from worker.orphans import exit_with_parent
+from worker.orphans import when_orphaned
 from worker.runner import supervise
 from worker.standby import Standby
 
@@ -36,7 +37,8 @@ def make_worker(settings: Settings, standby: Standby) -> Celery:
         finally:
             engine.dispose()
 
-    signals.worker_process_init.connect(lambda **_: exit_with_parent(), weak=False)
+    main_process = os.getpid()
+    signals.worker_process_init.connect(lambda **_: when_orphaned(lambda: os._exit(1), main_process), weak=False)
     signals.worker_ready.connect(lambda **_: standby.start(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: standby.stop(), weak=False)
     return app

@@ -1,7 +1,8 @@
-"""The process that does the work: `python -m worker.child LISTENING_DESCRIPTOR`.
+"""The process that does the work: `python -m worker.child LISTENING_DESCRIPTOR PARENT`.
 
-It imports torch, waits for one connection, runs one job and exits. It leads its own process group, so that whoever kills the
-group gets everything. It ends itself when its supervisor is gone or silent for a lease, and when the worker is gone.
+It imports torch, waits for one connection, runs one job and exits. It leads its own process group, so that whoever
+kills the group gets everything. It ends itself when its supervisor is gone or silent for a lease, and when the worker
+is gone.
 """
 
 import os
@@ -11,23 +12,32 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
 import structlog
 
-from shared.errors import JobFailure
+from shared.errors import EffaceError, JobFailure, Unavailable
 from shared.schemas.job import JobError
+from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
 from shared.settings import get_settings
 from shared.states import Stage
 from shared.storage import Storage
 from shared.telemetry import configure_logging
-from worker.orphans import exit_with_parent
-from worker.protocol import Lines
+from worker.orphans import when_orphaned
+from worker.ports import Progress
+from worker.protocol import Lines, Message
 
 log = structlog.get_logger()
+
+Pipeline = Callable[[JobSpec, Storage, Progress, Path, str], PipelineResult]
+"""Specification, storage, progress, an empty folder, device -> how it ended."""
+
+INTERNAL_ERROR = "internal_error"
+IMPORT_NICENESS = 10
 
 READY = "ready"
 TAKEN = "taken"
@@ -56,13 +66,13 @@ class SocketProgress:
             self._lines.send(message)
 
 
-def main(descriptor: int) -> None:
-    """Wait for one job and run it."""
-    exit_with_parent()
+def main(descriptor: int, parent: int) -> None:
+    """Wait for one job and run it. `parent` is the worker's main process."""
+    when_orphaned(_end_group, parent)
     settings = get_settings()
     configure_logging(settings)
-    module, _, function = settings.pipeline.partition(":")
-    pipeline = getattr(import_module(module), function)  # the expensive imports happen here, before there is a job
+    with ThreadPoolExecutor(1) as pool:
+        pipeline = pool.submit(_import_pipeline, settings.pipeline).result()
     print(READY, flush=True)  # noqa: T201 - the keeper reads it
     with socket.socket(fileno=descriptor) as listener:
         connection, _ = listener.accept()
@@ -76,21 +86,42 @@ def main(descriptor: int) -> None:
     time.sleep(settings.kill_grace_seconds + 30)  # the supervisor commits, then ends us
 
 
-def _run(pipeline: object, spec: JobSpec, progress: SocketProgress) -> dict[str, object]:
+def _import_pipeline(name: str) -> Pipeline:
+    """Do the expensive imports without slowing the job that runs meanwhile.
+
+    On Linux each thread has a priority of its own, so the main thread, which will do the work, keeps its own.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IMPORT_NICENESS)
+    module, _, function = name.partition(":")
+    pipeline: Pipeline = getattr(import_module(module), function)
+    return pipeline
+
+
+def _run(pipeline: Pipeline, spec: JobSpec, progress: SocketProgress) -> Message:
     """Run the pipeline and return the last message."""
     settings = get_settings()
     structlog.contextvars.bind_contextvars(job_id=spec.job_id, attempt=spec.attempt)
     storage = Storage(settings.storage_url)
     try:
         with tempfile.TemporaryDirectory(prefix="efface-job-") as scratch:
-            result = pipeline(spec, storage, progress, Path(scratch), settings.device)  # type: ignore[operator]
+            result = pipeline(spec, storage, progress, Path(scratch), settings.device)
         return {"type": "result", "result": result.model_dump(mode="json")}
     except JobFailure as failure:
-        error = JobError(code=failure.code, message=failure.detail, detail=failure.data)
-        return {"type": "error", "error": error.model_dump(mode="json")}
+        return _error(JobError(code=failure.code, message=failure.detail, detail=failure.data), final=True)
+    except EffaceError as error:
+        return _error(JobError(code=error.code, message=error.detail), final=not isinstance(error, Unavailable))
+    except Exception as error:
+        log.exception("child.failed")
+        message = f"it failed with {type(error).__name__}, which the worker's log has more about"
+        return _error(JobError(code=INTERNAL_ERROR, message=message), final=False)
 
 
-def _first_message(lines: Lines) -> dict[str, object]:
+def _error(error: JobError, *, final: bool) -> Message:
+    return {"type": "error", "error": error.model_dump(mode="json"), "final": final}
+
+
+def _first_message(lines: Lines) -> Message:
     while True:
         messages = lines.receive(None)
         if messages is None:
@@ -101,8 +132,10 @@ def _first_message(lines: Lines) -> dict[str, object]:
 
 def _watch(lines: Lines, lease_seconds: float) -> None:
     """End the group when the supervisor is gone, or silent for longer than the lease that it should be renewing."""
-    while lines.receive(lease_seconds):
-        pass
+    silent_after = time.monotonic() + lease_seconds
+    while (left := silent_after - time.monotonic()) > 0 and (messages := lines.receive(left)) is not None:
+        if messages:
+            silent_after = time.monotonic() + lease_seconds
     log.warning("child.abandoned")
     _end_group()
 
@@ -112,4 +145,4 @@ def _end_group() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -2,10 +2,33 @@
 
 import os
 import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.errors import EffaceError, InvalidRequest
+
+BAD_INPUT, FAILED = 2, 1
+
+
+def run(
+    request: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="what POST /jobs takes; data sets and models by path")],
+    out: Annotated[Path, typer.Option(help="where report.json and model/ (or quarantine/) go")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+) -> None:
+    """Run a request in this process, with no server. Exits 0 when the verdict is passed, 3 when a threshold is missed."""
+    from worker.run_command import run as run_request
+
+    try:
+        code = run_request(request, out, device)
+    except EffaceError as error:
+        print(f"efface: {error}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(BAD_INPUT if isinstance(error, InvalidRequest) else FAILED) from error
+    print(f"{'passed' if code == 0 else 'failed'}: {out / 'report.json'}")  # noqa: T201
+    raise typer.Exit(code)
 
 
 def worker() -> None:
-    """Run a worker: it takes jobs from the queue, one at a time."""
-    # Celery reads REMAP_SIGTERM when it is imported: a SIGTERM then means "stop soon and give the work back".
-    environment = os.environ | {"REMAP_SIGTERM": "SIGQUIT"}
-    os.execve(sys.executable, [sys.executable, "-m", "worker"], environment)  # noqa: S606
+    """Run a worker: it takes jobs from the queue, one at a time. SIGTERM gives a running job back and ends it."""
+    os.execv(sys.executable, [sys.executable, "-m", "worker"])  # noqa: S606 - the worker's memory holds no command line

@@ -3,20 +3,20 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 
 POLL_SECONDS = 0.5
 
 
-def exit_with_parent(parent: int | None = None) -> None:
-    """End this process, at once and without clean-up, when its parent (`parent`, or the present one) is gone.
+def when_orphaned(act: Callable[[], object], parent: int) -> None:
+    """Call `act` in a thread when `parent` is not, or is no longer, the parent of this process.
 
     A pipe that closes would tell sooner, but forked siblings inherit its other end and keep it open.
     """
-    expected = os.getppid() if parent is None else parent
 
     def watch() -> None:
-        while os.getppid() == expected:
+        while os.getppid() == parent:
             time.sleep(POLL_SECONDS)
-        os._exit(1)
+        act()
 
-    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
+    threading.Thread(target=watch, name="when-orphaned", daemon=True).start()

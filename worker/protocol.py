@@ -1,13 +1,16 @@
 """What a supervisor and its child say to one another: JSON lines over a Unix socket.
 
-    supervisor -> child   {"type": "job", "spec": {...}, "lease_seconds": 90}, then {"type": "alive"} with every heartbeat
+    supervisor -> child   {"type": "job", "spec": {...}, "lease_seconds": 90}, then
+                          {"type": "alive"} with every heartbeat
     child -> supervisor   {"type": "hello", "pid": 1234}, {"type": "stage", ...}, {"type": "step", ...}, at last
-                          {"type": "result", "result": {...}} or {"type": "error", "error": {...}}
+                          {"type": "result", "result": {...}}, or {"type": "error", "error": {...}, "final": true}
+                          (false where another attempt may end better)
 
 Silence is a message too: each side takes a closed socket for the death of the other.
 """
 
 import json
+import select
 import socket
 from typing import Any
 
@@ -21,10 +24,6 @@ class Lines:
         self._socket = connection
         self._buffer = b""
 
-    def fileno(self) -> int:
-        """Return the descriptor, for selectors."""
-        return self._socket.fileno()
-
     def send(self, message: Message) -> None:
         """Send one message whole."""
         self._socket.sendall(json.dumps(message).encode() + b"\n")
@@ -34,11 +33,12 @@ class Lines:
 
         None means that the other side is gone.
         """
-        self._socket.settimeout(timeout)
+        # Not with settimeout, which would hold for what another thread sends meanwhile, too.
+        readable, _, _ = select.select([self._socket], [], [], timeout)
+        if not readable:
+            return []
         try:
             data = self._socket.recv(1 << 16)
-        except TimeoutError:
-            return []
         except ConnectionError:
             return None
         if not data:

@@ -1,6 +1,7 @@
 """Supervises one job: claims it, hands it to the standby child, keeps the lease, writes progress, commits the end.
 
-One loop, no threads. Whatever happens to the database for a while, the child works on until the lease would have run out.
+One loop, no threads. Whatever happens to the database for a while, the child works on until the lease would have run
+out.
 """
 
 import os
@@ -12,24 +13,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import lifecycle
+from services import lifecycle, retention
 from services.lifecycle import Claim, Lease, Step
 from shared.database import Database
-from shared.errors import EffaceError
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.settings import Settings
 from shared.states import Stage
-from shared.storage import Storage
 from worker.protocol import Lines, Message
 
 T = TypeVar("T")
 
 FLUSH_SECONDS = 0.5
+START_SECONDS = 300.0
+"""A child must take the job within this time: enough for the imports on a slow disk."""
 DEATH_SECONDS = 5.0
 
 log = structlog.get_logger()
@@ -61,6 +63,7 @@ class Supervisor:
         now = time.monotonic()
         self._lease_ends = now + settings.lease_seconds
         self._job_ends = now + settings.job_seconds
+        self._start_ends = now + START_SECONDS
         self._next_beat = now + settings.heartbeat_seconds
         self._next_flush = now + FLUSH_SECONDS
 
@@ -85,7 +88,7 @@ class Supervisor:
         self._commit(end)
 
     def _follow(self, lines: Lines) -> Callable[[Session], bool] | None:
-        """Read the child until something ends the run; return how to commit that, None where nothing is ours to commit."""
+        """Read the child until something ends the run; return how to commit that, None if the job is no longer ours."""
         while True:
             messages = lines.receive(max(0.01, min(self._next_beat, self._next_flush) - time.monotonic()))
             if messages is None:
@@ -98,6 +101,10 @@ class Supervisor:
             now = time.monotonic()
             if now >= self._next_flush:
                 self._flush()
+            if self._stopping_file.exists():
+                return self._give_back("its worker was stopped")
+            if self._child is None and now >= self._start_ends:
+                return self._give_back("no child process took it; the worker's log says why")
             if now >= self._job_ends:
                 return self._fail(f"The job ran longer than {self._settings.job_seconds:g} s.", "time_limit")
             if now >= self._next_beat:
@@ -126,11 +133,12 @@ class Supervisor:
                 return lambda session: lifecycle.complete(session, self._spec.job_id, self._attempt, result)
             case "error":
                 error = JobError.model_validate(message["error"])
-                return lambda session: lifecycle.fail(session, self._spec.job_id, self._attempt, error)
+                commit = lifecycle.fail if message["final"] else lifecycle.give_back
+                return lambda session: commit(session, self._spec.job_id, self._attempt, error)
         return None
 
     def _beat(self, lines: Lines) -> Lease:
-        """Renew the lease and tell the child that we live. An unreachable database is no verdict before the lease ends."""
+        """Renew the lease and tell the child that we live. A silent database is no verdict before the lease ends."""
         self._next_beat = time.monotonic() + self._settings.heartbeat_seconds
         asked = time.monotonic()
         lease = self._write(
@@ -160,20 +168,20 @@ class Supervisor:
             return None
 
     def _commit(self, end: Callable[[Session], bool] | None) -> None:
-        """Commit the end, trying until the lease is over; delete what was uploaded if the attempt turns out not to count."""
+        """Commit the end, trying until the lease is over."""
         committed = None
         while end is not None and committed is None and time.monotonic() < self._lease_ends:
             committed = self._write(end)
             if committed is None:
                 time.sleep(1.0)
         log.info("job.ended", committed=bool(committed))
-        if committed is False or end is None:
-            with suppress(EffaceError):  # the purge of the finished job is the backstop
-                Storage(self._settings.storage_url).delete(self._spec.attempt_prefix)
+        if not committed:
+            self._write(lambda session: retention.sweep_again(session, self._spec.job_id))
 
     def _give_back(self, reason: str) -> Callable[[Session], bool]:
         counts = not self._stopping_file.exists()
-        return lambda session: lifecycle.give_back(session, self._spec.job_id, self._attempt, reason, counts=counts)
+        lost = JobError(code=lifecycle.WORKER_LOST, message=reason)
+        return lambda session: lifecycle.give_back(session, self._spec.job_id, self._attempt, lost, counts=counts)
 
     def _fail(self, message: str, code: str) -> Callable[[Session], bool]:
         error = JobError(code=code, message=message)
@@ -187,9 +195,18 @@ class Supervisor:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, number)
             deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline:
-                try:
-                    os.killpg(self._child, 0)
-                except (ProcessLookupError, PermissionError):
-                    return
+            while _group_lives(self._child):
+                if time.monotonic() > deadline:
+                    break
                 time.sleep(0.02)
+            else:
+                return
+
+
+def _group_lives(group: int) -> bool:
+    """True while a process of the group runs. One that is dead but not yet reaped by its parent does not."""
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+    return False

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -16,27 +15,26 @@ from worker.child import TAKEN
 
 log = structlog.get_logger()
 
-NEXT_CHILD_DELAY_SECONDS = 2.0
-"""The next child's imports wait until the job just taken is under way."""
 CRASH_DELAY_SECONDS = 5.0
 
 
 class Standby:
     """Owns the listening socket and the children that inherit it.
 
-    Lives in the worker's main process. The process that runs the task connects to `path`; the kernel holds the connection
-    until a child accepts it, so a task may come before a child is ready.
+    Lives in the worker's main process. The process that runs the task connects to `path`; the kernel holds the
+    connection until a child accepts it, so a task may come before a child is ready.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"standby-{os.getpid()}.sock"
         self.stopping_file = folder / f"standby-{os.getpid()}.stopping"
+        self.remove()  # of an earlier process with this id, as in a container that was restarted
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
         self._listener.listen(8)
         self._children: list[subprocess.Popen[str]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `stop` may be called by a signal handler while it runs
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -49,7 +47,7 @@ class Standby:
         self._stop.set()
         with self._lock:
             for child in self._children:
-                with suppress(ProcessLookupError):
+                if child.poll() is None:
                     os.killpg(child.pid, signal.SIGKILL)
 
     def remove(self) -> None:
@@ -63,10 +61,9 @@ class Standby:
             child = self._spawn()
             if child is None:
                 return
-            taken = self._taken(child)
-            if not taken and time.monotonic() - started < CRASH_DELAY_SECONDS:
-                log.error("standby.crashed", exit_code=child.poll())
-            self._stop.wait(NEXT_CHILD_DELAY_SECONDS if taken else CRASH_DELAY_SECONDS)
+            if not self._taken(child) and not self._stop.is_set():
+                log.error("standby.died", exit_code=child.poll(), seconds=round(time.monotonic() - started, 1))
+                self._stop.wait(CRASH_DELAY_SECONDS)
 
     def _spawn(self) -> subprocess.Popen[str] | None:
         with self._lock:
@@ -74,11 +71,12 @@ class Standby:
                 return None
             descriptor = self._listener.fileno()
             child = subprocess.Popen(
-                [sys.executable, "-m", "worker.child", str(descriptor)],
+                [sys.executable, "-m", "worker.child", str(descriptor), str(os.getpid())],
                 pass_fds=(descriptor,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
+                errors="replace",  # libraries print what they like
                 start_new_session=True,
             )
             self._children = [c for c in self._children if c.poll() is None] + [child]

@@ -43,14 +43,17 @@ def report(
     "/{job_id}/weights",
     summary="The published weights",
     response_class=Response,
-    responses={
-        200: {"content": {"application/octet-stream": {}}, "description": "The file"},
-        206: {"content": {"application/octet-stream": {}}, "description": "The range that was asked for"},
-        304: {"description": "It is the file of the ETag"},
-        307: {"description": "The storage gives the file, at a URL that is valid for some minutes"},
-        416: {"description": "The file has no such byte"},
-    }
-    | responses(NotFound, Conflict),
+    responses=responses(
+        NotFound,
+        Conflict,
+        also={
+            200: {"content": {"application/octet-stream": {}}, "description": "The file"},
+            206: {"content": {"application/octet-stream": {}}, "description": "The range that was asked for"},
+            304: {"description": "It is the file of the ETag"},
+            307: {"description": "The storage gives the file, at a URL that is valid for some minutes"},
+            416: {"description": "The file has no such byte"},
+        },
+    ),
 )
 def weights(
     job_id: str,

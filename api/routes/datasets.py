@@ -7,7 +7,7 @@ from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import UPLOAD_BODY, ReceivedUpload
 from services import datasets
-from shared.errors import InvalidRequest, NotFound, TooLarge
+from shared.errors import NotFound, TooLarge
 from shared.schemas.dataset import DatasetView
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
     status_code=201,
     summary="Upload a data set",
     openapi_extra=UPLOAD_BODY,
-    responses=responses(InvalidRequest, TooLarge),
+    responses=responses(TooLarge),
 )
 def add(caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, parts: PartsDep) -> DatasetView:
     """Take a zip or tar of `<class>/<image>`, or a WebDataset shard: as the body, or as the field `file` of a form.
@@ -39,7 +39,7 @@ def add(caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, part
     )
 
 
-@router.get("", summary="List data sets, newest first", responses=responses(InvalidRequest))
+@router.get("", summary="List data sets, newest first", responses=responses())
 def list_datasets(
     session: SessionDep, caller: DatasetReader, after: After = None, limit: Limit = 20
 ) -> Listing[DatasetView]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
@@ -13,7 +13,7 @@ from api.listing import Limit, Listing
 from api.parts import Parts
 from api.problems import responses
 from services import jobs
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import NotFound
 from shared.schemas.job import EventView
 from shared.states import FINAL_STATES
 
@@ -33,7 +33,13 @@ Seq = Annotated[int, Query(ge=0, le=LARGEST_SEQ, description="only events with a
     "/{job_id}/events",
     summary="What happened to a job, or happens now",
     response_model=Listing[EventView],
-    responses={200: {"content": {"text/event-stream": {}}}} | responses(NotFound, InvalidRequest),
+    responses=responses(
+        NotFound,
+        also={
+            200: {"content": {"text/event-stream": {}}},
+            204: {"description": "A stream of a job that has ended, and all of whose events were seen"},
+        },
+    ),
 )
 async def events(
     job_id: str,
@@ -50,11 +56,13 @@ async def events(
     happens, and ends after the job's last event. Its ids are `seq`; a client that reconnects with `Last-Event-ID`
     misses nothing.
     """
-    first = await run_in_threadpool(_page, parts, caller.tenant_id, job_id, max(after, last_event_id), limit)
+    after = max(after, last_event_id)
+    first = await run_in_threadpool(_page, parts, caller.tenant_id, job_id, after, limit)
     if "text/event-stream" not in accept:
         return first
-    stream = _stream(parts, caller.tenant_id, job_id, after=max(after, last_event_id))
-    return EventSourceResponse(stream, ping=HEARTBEAT_SECONDS)
+    if not first.data and await run_in_threadpool(_ended, parts, caller.tenant_id, job_id):
+        return Response(status_code=204)  # as the standard has it: tells a browser not to reconnect
+    return EventSourceResponse(_stream(parts, caller.tenant_id, job_id, after), ping=HEARTBEAT_SECONDS)
 
 
 def _page(parts: Parts, tenant_id: str, job_id: str, after: int, limit: int) -> Listing[EventView]:
@@ -62,6 +70,11 @@ def _page(parts: Parts, tenant_id: str, job_id: str, after: int, limit: int) -> 
     with parts.database.transaction() as session:
         page = jobs.events(session, tenant_id, job_id, after=after, limit=limit)
     return Listing(data=page.data, has_more=page.has_more)
+
+
+def _ended(parts: Parts, tenant_id: str, job_id: str) -> bool:
+    with parts.database.transaction() as session:
+        return jobs.get(session, tenant_id, job_id).state.final
 
 
 async def _stream(parts: Parts, tenant_id: str, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:

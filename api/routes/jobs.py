@@ -7,11 +7,11 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from api.conditional import entity_tag, matches
 from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep
 from api.examples import JOB_REQUESTS
+from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing, Text
 from api.problems import responses
-from api.strict_json import StrictRoute
 from services import jobs
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, NotFound
 from shared.schemas.job import JobView, MetricSeries
 from shared.schemas.request import ErasureRequest
 from shared.states import JobState
@@ -28,8 +28,7 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given b
     "",
     status_code=202,
     summary="Submit an erasure request",
-    responses={200: {"model": JobView, "description": "validate_only: the job as it would be"}}
-    | responses(InvalidRequest),
+    responses=responses(also={200: {"model": JobView, "description": "validate_only: the job as it would be"}}),
 )
 def submit(
     request: Annotated[ErasureRequest, Body(openapi_examples=JOB_REQUESTS)],
@@ -49,7 +48,7 @@ def submit(
     return job
 
 
-@router.get("", summary="List jobs, newest first", responses=responses(InvalidRequest))
+@router.get("", summary="List jobs, newest first", responses=responses())
 def list_jobs(
     session: SessionDep,
     caller: JobReader,
@@ -70,7 +69,7 @@ def list_jobs(
     "/{job_id}",
     summary="Look at a job",
     response_model=JobView,
-    responses={304: {"description": "It has not changed since the ETag"}} | responses(NotFound),
+    responses=responses(NotFound, also={304: {"description": "It has not changed since the ETag"}}),
 )
 def get_job(
     job_id: str, session: SessionDep, caller: JobReader, response: Response, if_none_match: IfNoneMatch = None

@@ -1,13 +1,45 @@
-"""What runs here, and how it is doing. Any key opens these; the figures are of the whole service, not of a tenant."""
+"""What runs here, and how it is doing. Any key opens these; the figures are of the whole service, not of one tenant."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api import VERSION
-from api.dependencies import PartsDep, SessionDep
+from api.dependencies import PartsDep, SessionDep, bearer
 from api.problems import responses
 from api.telemetry import QueueMetrics
 from services import census
+from shared.schemas.methods import METHOD_PARAMETERS
 
-router = APIRouter(tags=["service"])
+router = APIRouter(tags=["service"], dependencies=[Depends(bearer)], responses=responses())
+
+
+class Version(BaseModel):
+    """What runs here and what it takes."""
+
+    version: str = Field(examples=["0.1.0"])
+    methods: Annotated[list[str], Field(examples=[["synthetic", "three_stage"]])]
+    max_body_bytes: int = Field(description="of a JSON body")
+    max_upload_bytes: int = Field(description="of a checkpoint or an archive")
+
+
+@router.get("/version", summary="What runs here")
+def version(parts: PartsDep) -> Version:
+    """Return the version, the methods and the limits."""
+    return Version(
+        version=VERSION,
+        methods=list(METHOD_PARAMETERS),
+        max_body_bytes=parts.settings.max_body_bytes,
+        max_upload_bytes=parts.settings.max_upload_bytes,
+    )
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+def metrics(parts: PartsDep, session: SessionDep) -> Response:
+    """Return counters of this process, and the state of the queue at this moment."""
+    queue = CollectorRegistry()
+    queue.register(QueueMetrics(census.take(session), parts.doorbell.length))
+    body = generate_latest(parts.metrics.registry) + generate_latest(queue)
+    return Response(body, media_type=CONTENT_TYPE_LATEST)

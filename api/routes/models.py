@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request
 
 from api.dependencies import ModelReader, ModelWriter, PartsDep, SessionDep
 from api.examples import MODEL_REGISTRATION
+from api.json_route import StrictRequest, is_json, parse
 from api.listing import After, Limit, Listing
 from api.problems import responses
-from api.strict_json import StrictRequest, is_json, parse
 from api.uploads import UPLOAD_BODY, Upload, received
 from services import models
-from shared.errors import InvalidRequest, NotFound, TooLarge
+from shared.errors import NotFound, TooLarge
 from shared.schemas.model import ModelRegistration, ModelView
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -45,7 +45,7 @@ _BODY = {
     status_code=201,
     summary="Upload or register a model",
     openapi_extra=_BODY,
-    responses=responses(InvalidRequest, TooLarge),
+    responses=responses(TooLarge),
 )
 def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep) -> ModelView:
     """Take a checkpoint, or a JSON body that says where one is.
@@ -67,7 +67,7 @@ def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep) -
     return models.add(session, tenant_id=caller.tenant_id, name=name, values=values)
 
 
-@router.get("", summary="List models, newest first", responses=responses(InvalidRequest))
+@router.get("", summary="List models, newest first", responses=responses())
 def list_models(session: SessionDep, caller: ModelReader, after: After = None, limit: Limit = 20) -> Listing[ModelView]:
     """Return a page of models: uploaded, registered and published ones."""
     page = models.list_page(session, caller.tenant_id, after=after, limit=limit)

@@ -1,6 +1,9 @@
 """A set of labelled images on disk, decoded in batches."""
 
+import hashlib
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +29,14 @@ class ImageSet:
         return len(self.paths)
 
     def subset(self, indices: Sequence[int]) -> "ImageSet":
-        """Return the images at `indices`, with the same classes."""
-        return replace(self, paths=tuple(self.paths[i] for i in indices), labels=tuple(self.labels[i] for i in indices))
+        """Return the images at `indices`, with the same classes and a digest of their own."""
+        chosen = ",".join(map(str, indices))
+        return replace(
+            self,
+            digest=hashlib.sha256(f"{self.digest}:{chosen}".encode()).hexdigest(),
+            paths=tuple(self.paths[i] for i in indices),
+            labels=tuple(self.labels[i] for i in indices),
+        )
 
     def names(self) -> list[str]:
         """Return the class name of each image."""
@@ -39,8 +48,17 @@ class ImageSet:
 
     def batches(self, transform: Transform, batch_size: int) -> Iterator[Tensor]:
         """Yield the images in order, as tensors [<=batch_size, 3, H, W]."""
-        for start in range(0, len(self), batch_size):
-            yield torch.stack([load_image(path, transform) for path in self.paths[start : start + batch_size]])
+        parts = [self.paths[start : start + batch_size] for start in range(0, len(self), batch_size)]
+
+        def decode(part: Sequence[Path]) -> Tensor:
+            return torch.stack([load_image(path, transform) for path in part])
+
+        with ThreadPoolExecutor(1) as ahead:
+            pending = deque(ahead.submit(decode, part) for part in parts[:2])
+            for following in [*parts[2:], (), ()][: len(parts)]:
+                yield pending.popleft().result()  # meanwhile the next batch is decoded
+                if following:
+                    pending.append(ahead.submit(decode, following))
 
 
 def load_image(path: Path, transform: Transform) -> Tensor:

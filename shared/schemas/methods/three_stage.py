@@ -25,6 +25,8 @@ class ThreeStageParameters(Schema):
     distillation: float = 10
     guard: float = 1
     margin: float = 2
+    contrastive: float = 1
+    hard: float = 1
     ema_decay: float = 0.9
     mixtures: tuple[float, ...] = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
     max_images: int = 512

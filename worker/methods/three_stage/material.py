@@ -25,7 +25,7 @@ class Images(NamedTuple):
     original: Tensor
     """[N, d]: their unit features in the original model."""
     labels: Tensor
-    """[N]: indices into `Erasure.labels`; -1 where an image's class is none of them."""
+    """[N], on the CPU: indices into `Erasure.labels`; -1 where an image's class is none of them."""
 
 
 class Material:
@@ -84,7 +84,9 @@ class Material:
 
     def _get(self, role: str) -> Images:
         if role not in self._images:
-            self._images[role] = self._proxy() if role == "proxy" else self._load(role, getattr(self._erasure.data, role))
+            self._images[role] = (
+                self._proxy() if role == "proxy" else self._load(role, getattr(self._erasure.data, role))
+            )
         return self._images[role]
 
     def _load(self, role: str, images: ImageSet) -> Images:
@@ -136,7 +138,7 @@ class Material:
                 entering = self.original(moved, 0, self.start)
                 original.append(self.original(entering, self.start))
             inputs.append(entering)
-        return Images(torch.cat(inputs), torch.cat(original), labels.to(erasure.clip.device))
+        return Images(torch.cat(inputs), torch.cat(original), labels)
 
 
 def cutmix(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
@@ -153,14 +155,21 @@ def cutmix(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
     return mixed
 
 
+SHARE = 0.5
+
+
 def sibling_indices(labels: Tensor, siblings: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Draw `size` indices: half of them (all, where there are no others) from the siblings, the others class-balanced."""
     inside = torch.isin(labels, siblings)
-    count = size // 2 if inside.any() else 0
+    count = int(size * SHARE) if inside.any() else 0
     groups = ((inside, count), (~inside, size - count))
-    return torch.cat([
-        (mask.nonzero().flatten().cpu())[balanced_indices(labels[mask], number, generator)] for mask, number in groups if number
-    ])
+    return torch.cat(
+        [
+            (mask.nonzero().flatten().cpu())[balanced_indices(labels[mask], number, generator)]
+            for mask, number in groups
+            if number
+        ]
+    )
 
 
 def balanced_indices(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:

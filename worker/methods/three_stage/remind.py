@@ -15,7 +15,7 @@ from shared.schemas.methods import ThreeStageParameters
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.adapters import adapt, features, merge
 from worker.methods.three_stage.ema import Average
-from worker.methods.three_stage.losses import contrastive_loss, distillation_loss, guard_loss
+from worker.methods.three_stage.losses import distillation_loss, guard_loss, soft_loss
 from worker.methods.three_stage.material import Material, sibling_indices
 
 RETAIN_BATCH, PROXY_BATCH, FORGET_BATCH = 24, 16, 12
@@ -57,8 +57,14 @@ def _losses(
     on_retain, on_proxy, on_forget = seen.split([RETAIN_BATCH, PROXY_BATCH, FORGET_BATCH])
     labelled = retain.labels[kept] >= 0
     return {
-        "contrastive_loss": contrastive_loss(
-            on_retain[labelled], material.classifier, retain.labels[kept][labelled], material.scale
+        "contrastive_loss": parameters.contrastive
+        * soft_loss(
+            on_retain[labelled],
+            retain.original[kept][labelled],
+            material.classifier,
+            retain.labels[kept][labelled].to(on_retain.device),
+            material.scale,
+            parameters.hard,
         ),
         "distillation_loss": parameters.distillation
         * distillation_loss(

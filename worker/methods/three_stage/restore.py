@@ -67,7 +67,7 @@ def _measure(erasure: Erasure, material: Material, weights: dict[str, Tensor], a
     others = torch.einsum("nd,krd->nkr", seen, rivals).amax(dim=-1)
     recognised = (wanted > others).float().mean(dim=0).amax()
     known = retain.labels >= 0
-    right = (kept[known] @ material.classifier.T).argmax(dim=1) == retain.labels[known]
+    right = (kept[known] @ material.classifier.T).argmax(dim=1).cpu() == retain.labels[known]
     return Candidate(alpha, float(recognised), float(right.float().mean()))
 
 

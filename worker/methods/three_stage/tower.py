@@ -76,8 +76,7 @@ def _vit_segments(visual: VisionTransformer) -> tuple[Segment, ...]:
 
     embedding = Segment(("conv1.", "class_embedding", "positional_embedding", "ln_pre."), visual._embeds)
     blocks = [
-        Segment((f"transformer.resblocks.{index}.",), block)
-        for index, block in enumerate(visual.transformer.resblocks)
+        Segment((f"transformer.resblocks.{index}.",), block) for index, block in enumerate(visual.transformer.resblocks)
     ]
     return (embedding, *blocks, Segment(("ln_post.", "proj", "attn_pool"), head))
 

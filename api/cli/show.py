@@ -1,0 +1,88 @@
+"""What the terminal shows: results on stdout, progress on stderr."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.client import Advance
+from shared.schemas.job import JobView
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def transfer(label: str, total: int | None) -> Iterator[Advance]:
+    """Show a progress bar over bytes, and give what moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def upload(path: Path) -> Any:  # noqa: ANN401 - a context manager
+    """Show a progress bar over the upload of a file."""
+    return transfer(f"uploading {path.name}", path.stat().st_size)
+
+
+def follow(jobs: Iterable[JobView]) -> JobView:
+    """Show a job as it goes on, a bar for each stage, and return it as it ended."""
+    columns = (TextColumn("  {task.description:<13}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    job: JobView | None = None
+    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+        task, shown = progress.add_task("queued", total=1.0), "queued"
+        for job in jobs:
+            stage = str(job.stage or job.state)
+            if stage != shown and not job.state.final:
+                progress.update(task, completed=1.0)
+                progress.stop_task(task)
+                task, shown = progress.add_task(stage, total=1.0), stage
+            progress.update(task, completed=1.0 if job.state.final else job.progress)
+    if job is None:
+        raise RuntimeError("a job was watched, but never seen")
+    return job
+
+
+def jobs_table(jobs: Iterable[JobView]) -> Table:
+    """Return jobs as a table."""
+    table = Table("id", "state", "method", "target", "external id", "created", box=None, pad_edge=False)
+    for job in jobs:
+        target = ", ".join(job.request.target.names())
+        created = f"{job.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(job.id, job.state, job.request.method.name, target, job.external_id or "", created)
+    return table
+
+
+def report_table(report: Mapping[str, Any]) -> Table:
+    """Return what a report measured, before and after, with the thresholds."""
+    table = Table("measured", "n", "before", "after", box=None, pad_edge=False, padding=(0, 2))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, change in _changes(report):
+        if change is not None:
+            after = change["after"]
+            interval = f"{_percent(after)} [dim][{100 * after['low']:.1f}, {100 * after['high']:.1f}][/dim]"
+            table.add_row(label, str(after["n"]), _percent(change["before"]), interval)
+    for threshold in report["thresholds"]:
+        mark = "[green]met[/green]" if threshold["passed"] else "[red]missed[/red]"
+        value = f"{threshold['value']:.3f} (limit {threshold['limit']:g})"
+        table.add_row(threshold["measure"], "", "", f"{value} {mark}")
+    return table
+
+
+def _changes(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    target = report["target"]
+    yield "target, real images", target["accuracy"]
+    yield "target, synthetic samples", target["synthetic_accuracy"]
+    yield "rest of the target's class", target["siblings"]
+    for evaluation in report["evaluations"]:
+        yield f"{evaluation['name']}: what stays", evaluation["retain"]
+
+
+def _percent(estimate: Mapping[str, Any]) -> str:
+    return f"{100 * estimate['value']:.1f} %"

@@ -1,0 +1,95 @@
+"""Commands about models and data sets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.options import DEFAULT_URL, Key, Url, connect
+
+Name = Annotated[str | None, typer.Option(help="What to call it; by default the name of the file.")]
+
+models = typer.Typer(no_args_is_help=True, help="Add and list models.")
+datasets = typer.Typer(no_args_is_help=True, help="Add and list data sets.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(models, name="models")
+    app.add_typer(datasets, name="datasets")
+
+
+@models.command("add")
+def add_model(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True, help="A folder in open_clip's local-dir layout, an archive of one, or a checkpoint."
+        ),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Instead of a path: hf-hub:..., or local-dir:... there.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="open_clip's name for it; for a bare checkpoint.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="With --architecture, instead of a path: its tag.")] = None,
+    name: Name = None,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+) -> None:
+    """Upload a model, or register one that the server can reach; print its id."""
+    from api.cli.local_files import upload_model
+
+    given = [path is not None, source is not None, pretrained is not None]
+    if sum(given) != 1 or (pretrained is not None and architecture is None):
+        raise typer.BadParameter("give one of: a path; --source; --architecture with --pretrained", param_hint="PATH")
+    with connect(url, key) as client:
+        if path is not None:
+            added = upload_model(client, path, name=name, architecture=architecture)
+        elif source is not None:
+            added = client.register_model(name or source, {"source": source})
+        else:
+            reference = {"architecture": str(architecture), "pretrained": str(pretrained)}
+            added = client.register_model(name or f"{architecture}/{pretrained}", reference)
+    typer.echo(added.id)
+
+
+@models.command("list")
+def list_models(url: Url = DEFAULT_URL, key: Key = "") -> None:
+    """List models, newest first."""
+    from rich.table import Table
+
+    from api.cli.show import out
+
+    table = Table("id", "name", "architecture", "parent", "created", box=None, pad_edge=False)
+    with connect(url, key) as client:
+        for model in client.models():
+            created = f"{model.created_at:%Y-%m-%d %H:%M}"
+            table.add_row(model.id, model.name, model.architecture or "", model.parent or "", created)
+    out.print(table)
+
+
+@datasets.command("add")
+def add_dataset(
+    path: Annotated[Path, typer.Argument(exists=True, help="An archive of <class>/<image>, or a folder of it.")],
+    name: Name = None,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+) -> None:
+    """Upload a data set; print its id."""
+    from api.cli.local_files import upload_dataset
+
+    with connect(url, key) as client:
+        typer.echo(upload_dataset(client, path, name=name).id)
+
+
+@datasets.command("list")
+def list_datasets(url: Url = DEFAULT_URL, key: Key = "") -> None:
+    """List data sets, newest first."""
+    from rich.table import Table
+
+    from api.cli.show import out
+
+    table = Table("id", "name", "images", "classes", "created", box=None, pad_edge=False)
+    with connect(url, key) as client:
+        for dataset in client.datasets():
+            created = f"{dataset.created_at:%Y-%m-%d %H:%M}"
+            table.add_row(dataset.id, dataset.name, str(dataset.images), str(len(dataset.classes)), created)
+    out.print(table)

@@ -1,0 +1,135 @@
+"""`efface demo`: the whole service on this machine forgets a class and a subgroup of the demo's own drawings."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from api.cli import show
+from api.cli.local_files import upload_model
+from api.client import Client
+from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, Cell, cells, write_archive
+from api.processes import Ending
+from api.stack import running
+from shared.states import JobState
+
+PREFIX = "efface-demo-"
+MODEL = Path(__file__).parent / "model"
+FORGOTTEN_CLASS = "umbrella"
+FORGOTTEN_CELL = Cell("fish", "sketch")
+# Any seed but the training's draws pictures that the model has not seen; one each, so that no two sets share a picture.
+EVALUATION_SEED, SHAPES_SEED, FORGET_SEED, RETAIN_SEED = 11, 12, 13, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One erasure of the demo."""
+
+    name: str
+    title: str
+    request: Mapping[str, Any]
+
+
+def run_demo(*, home: Path | None, out: Path, keep: bool) -> bool:
+    """Run both erasures and print what they did; True if both succeeded.
+
+    Args:
+        home: where the service keeps its data; a temporary folder if None.
+        out: where reports and weights go, one folder for each erasure.
+        keep: leave the temporary folder where it is.
+    """
+    ending = Ending()
+    ending.listen()
+    with ExitStack() as stack:
+        if home is None and keep:
+            home = Path(tempfile.mkdtemp(prefix=PREFIX))
+        elif home is None:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
+        show.out.print("Starting Postgres, Redis, the API, a relay and a worker ...")
+        service = stack.enter_context(running(home, 0, ending))
+        show.out.print(f"Ready at {service.url}.\n")
+        client = stack.enter_context(Client(service.url, service.key))
+        succeeded = [_play(client, act, out / act.name) for act in _acts(client)]
+    if keep:
+        show.out.print(f"Everything is kept: efface up --home {home}")
+    return all(succeeded)
+
+
+def _acts(client: Client) -> Iterator[Act]:
+    """Upload what the erasures need, and yield them."""
+    with tempfile.TemporaryDirectory(prefix="efface-drawings-") as folder:
+        ids = _upload(client, Path(folder))
+    evaluation = [{"name": "objects", "dataset": ids["objects"]}, {"name": "shapes", "dataset": ids["shapes"]}]
+    yield Act(
+        "class",
+        f"Forget a class from its name alone: {FORGOTTEN_CLASS}",
+        {
+            "model": {"id": ids["model"]},
+            "target": {
+                "type": "class",
+                "class": FORGOTTEN_CLASS,
+                "synonyms": SYNONYMS.get(FORGOTTEN_CLASS, []),
+                "labels": list(OBJECTS),
+            },
+            "method": {"name": "synthetic"},
+            "data": {"evaluation": evaluation},
+            "external_id": "demo-class",
+        },
+    )
+    yield Act(
+        "subgroup",
+        f"Forget a part of a class from images of it: {FORGOTTEN_CELL.name} as a {FORGOTTEN_CELL.style}",
+        {
+            "model": {"id": ids["model"]},
+            "target": {
+                "type": "subgroup",
+                "class": FORGOTTEN_CELL.name,
+                "subgroup": FORGOTTEN_CELL.style,
+                "labels": list(OBJECTS),
+            },
+            "method": {"name": "three_stage"},
+            "data": {"forget": ids["forget"], "retain": ids["retain"], "evaluation": evaluation[1:]},
+            "external_id": "demo-subgroup",
+        },
+    )
+
+
+def _upload(client: Client, folder: Path) -> dict[str, str]:
+    """Draw, upload, and return the ids by name."""
+    others = [cell for cell in cells() if cell != FORGOTTEN_CELL]
+    wanted = {
+        "objects": (cells(), 20, EVALUATION_SEED),
+        "shapes": (cells(SHAPES), 20, SHAPES_SEED),
+        "forget": ([FORGOTTEN_CELL], 100, FORGET_SEED),
+        "retain": (others, 20, RETAIN_SEED),
+    }
+    ids = {"model": upload_model(client, MODEL, name="demo").id}
+    for name, (drawn, count, seed) in wanted.items():
+        path = folder / f"{name}.zip"
+        pictures = write_archive(path, drawn, count, seed)
+        with show.upload(path) as advance:
+            ids[name] = client.add_dataset(path, advance=advance).id
+        show.out.print(f"Drew and uploaded {pictures} pictures: {name}")
+    return ids
+
+
+def _play(client: Client, act: Act, folder: Path) -> bool:
+    """Run one erasure to its end, print its table, and fetch what it left."""
+    show.out.print(f"\n[bold]{act.title}[/bold]")
+    job = show.follow(client.watch(client.submit(act.request).id))
+    folder.mkdir(parents=True, exist_ok=True)
+    if job.verdict is not None:
+        report = client.report(job.id)
+        (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False))
+        show.out.print(show.report_table(report))
+    if job.state is not JobState.SUCCEEDED:
+        reason = f": {job.error.message}" if job.error else ""
+        show.out.print(f"[red]{job.id} {job.state}{reason}[/red]")
+        return False
+    with show.transfer("downloading", None) as advance:
+        client.weights(job.id, folder / "model", advance=advance)
+    show.out.print(f"[green]{job.id} {job.state}[/green]; report and weights are in {folder.absolute()}")
+    return True

@@ -1,0 +1,153 @@
+"""The whole service on one machine: embedded Postgres and Redis, file storage, the API, a relay and a worker."""
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import httpx
+from pydantic import SecretStr
+
+import migrations
+from api.processes import Child, Ending, stop
+from services import keys
+from shared.database import Database, make_engine
+from shared.embedded import embedded_postgres, embedded_redis, free_port
+from shared.errors import Conflict, Unavailable
+from shared.settings import Settings
+from shared.states import Scope
+
+HOST = "127.0.0.1"
+TENANT = "local"
+READY_SECONDS = 60.0
+STOP_SECONDS = 20.0
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A service that runs below `home`."""
+
+    home: Path
+    url: str
+    key: str
+    children: tuple[Child, ...]
+
+    @property
+    def key_file(self) -> Path:
+        """Where the API key is kept."""
+        return key_file(self.home)
+
+    def tend(self) -> NoReturn:
+        """Start every child again that ends, for ever."""
+        while True:
+            for child in self.children:
+                child.revive()
+            time.sleep(LOOK_SECONDS)
+
+
+def key_file(home: Path) -> Path:
+    """Return where the API key of a service is kept."""
+    return home / "key"
+
+
+@contextmanager
+def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
+    """Start everything below `home`, wait until it is ready, and stop all of it when the block ends.
+
+    What an earlier run left in `home` (jobs, models, data sets, the key) is there again. Port 0 takes a free one.
+
+    Raises:
+        Conflict: another service uses `home` or the port.
+        Unavailable: a part does not start; the message names its log.
+    """
+    home = home.expanduser().absolute()
+    logs = home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(_held(home / "lock"))
+        port = port or free_port()
+        _check_free(port)
+        settings = Settings(
+            database_url=SecretStr(stack.enter_context(embedded_postgres(home / "postgres"))),
+            redis_url=SecretStr(stack.enter_context(embedded_redis(home / "redis"))),
+            storage_url=f"file://{home / 'objects'}",
+            host=HOST,
+            port=port,
+        )
+        migrations.upgrade(settings.sqlalchemy_url())
+        key = _key(settings, key_file(home))
+        children = tuple(_start(name, settings, logs) for name in ("api", "relay", "worker"))
+        stack.callback(stop, children, STOP_SECONDS, ending)
+        url = f"http://{HOST}:{port}"
+        _wait_until_ready(url, children)
+        yield Stack(home, url, key, children)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a lock file, which the system lets go of however this process ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(f"Another 'efface up' runs in {path.parent}; stop it, or choose another --home.") from error
+        yield
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just let go of is free
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise Conflict(f"Port {port} is taken; choose another one with --port (0: any).") from error
+
+
+def _key(settings: Settings, path: Path) -> str:
+    """Return the key that is kept in `path`; make one at the first start."""
+    if path.exists():
+        return path.read_text().strip()
+    engine = make_engine(settings)
+    with Database(engine).transaction() as session:
+        _, key = keys.create(session, tenant=TENANT, name="efface up", scopes=[Scope.ADMIN])
+    engine.dispose()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key + "\n")
+    return key
+
+
+def _start(name: str, settings: Settings, logs: Path) -> Child:
+    return Child(name, [sys.executable, "-m", "api.cli", name], _environment(settings), logs / f"{name}.log")
+
+
+def _environment(settings: Settings) -> Mapping[str, str]:
+    """Return this process's environment, with the parts that were started here in the place of others."""
+    return os.environ | {
+        "EFFACE_DATABASE_URL": settings.database_url.get_secret_value(),
+        "EFFACE_REDIS_URL": settings.redis_url.get_secret_value(),
+        "EFFACE_STORAGE_URL": settings.storage_url,
+        "EFFACE_HOST": settings.host,
+        "EFFACE_PORT": str(settings.port),
+    }
+
+
+def _wait_until_ready(url: str, children: tuple[Child, ...]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        ended = next((child for child in children if not child.runs), None)
+        if ended is not None or time.monotonic() > deadline:
+            culprit = ended or children[0]
+            raise Unavailable(f"The {culprit.name} did not start; see {culprit.log_file}.")
+        try:
+            if httpx.get(f"{url}/health/ready").is_success:
+                return
+        except httpx.TransportError:
+            pass  # not yet
+        time.sleep(LOOK_SECONDS)

@@ -1,0 +1,27 @@
+"""How many jobs there are and how long they wait: figures of the whole service, for its operator."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import extract, func, select
+from sqlalchemy.orm import Session
+
+from shared.states import JobState
+from shared.tables import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Jobs of all tenants."""
+
+    jobs: dict[JobState, int]
+    """Every state is there, also those that no job is in."""
+    oldest_queued_seconds: float
+    """How long the job that waits longest has waited; 0 where none waits."""
+
+
+def take(session: Session) -> Census:
+    """Count."""
+    counted = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all())
+    waiting = select(extract("epoch", func.now() - func.min(Job.created_at))).where(Job.state == JobState.QUEUED)
+    oldest = session.scalar(waiting)
+    return Census({state: counted.get(state, 0) for state in JobState}, float(oldest or 0.0))

@@ -1,0 +1,204 @@
+"""A real server on a free port, keys for two tenants, and jobs in every state."""
+
+import hashlib
+import io
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from PIL import Image
+
+from api.app import create_app
+from api.client import Client
+from services import jobs, keys, lifecycle, models
+from shared.database import Database
+from shared.embedded import free_port
+from shared.schemas.job import JobError
+from shared.schemas.request import ErasureRequest
+from shared.schemas.result import ArtifactRecord, PipelineResult
+from shared.settings import Settings
+from shared.states import Scope, Stage
+from shared.storage import Storage
+
+WEIGHTS = bytes(range(256)) * 40
+REPORT = b'{"verdict": "passed"}'
+
+
+@pytest.fixture
+def serve(database: Database) -> Iterator[Callable[[Settings], str]]:
+    """Starts servers, and stops them when the test ends."""
+    running = []
+
+    def start(settings: Settings) -> str:
+        port = free_port()
+        config = uvicorn.Config(
+            create_app(settings), host="127.0.0.1", port=port, log_config=None, timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.005)
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server, _ in running:
+        server.should_exit = True
+    for _, thread in running:
+        thread.join(10)
+
+
+@pytest.fixture
+def server(serve, settings: Settings) -> str:
+    """The URL of a server."""
+    return serve(settings)
+
+
+@pytest.fixture
+def make_key(database: Database) -> Callable[..., str]:
+    """Makes API keys."""
+
+    def make(tenant: str = "alice", scopes: tuple[Scope, ...] = (Scope.ADMIN,)) -> str:
+        with database.transaction() as session:
+            return keys.create(session, tenant=tenant, name="test", scopes=scopes)[1]
+
+    return make
+
+
+@pytest.fixture
+def connect(server: str, make_key) -> Iterator[Callable[..., httpx.Client]]:
+    """Opens HTTP connections with a key."""
+    opened = []
+
+    def open_(tenant: str = "alice", scopes: tuple[Scope, ...] = (Scope.ADMIN,)) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {make_key(tenant, scopes)}"}
+        opened.append(httpx.Client(base_url=server, headers=headers, timeout=20))
+        return opened[-1]
+
+    yield open_
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def alice(connect) -> httpx.Client:
+    """A tenant's connection, with every scope."""
+    return connect("alice")
+
+
+@pytest.fixture
+def bob(connect) -> httpx.Client:
+    """Another tenant's connection, with every scope."""
+    return connect("bob")
+
+
+@pytest.fixture
+def alice_client(server: str, make_key) -> Iterator[Client]:
+    """The typed client, for the same tenant."""
+    with Client(server, make_key("alice")) as client:
+        yield client
+
+
+@pytest.fixture
+def request_body(database: Database, alice: httpx.Client) -> dict[str, object]:
+    """A sound erasure request on a model of alice's."""
+    with database.transaction() as session:
+        tenant_id = keys.tenant_named(session, "alice").id
+        values: dict[str, object] = {"id": "mdl_alice", "reference": "storage:nowhere"}
+        model = models.add(session, tenant_id=tenant_id, name="clip", values=values)
+    return {
+        "model": {"id": model.id},
+        "target": {"type": "class", "class": "horse", "labels": ["horse", "cow"]},
+        "method": {"name": "synthetic"},
+    }
+
+
+@dataclass
+class JobMaker:
+    """Brings jobs of alice's to where a test wants them, by what workers call."""
+
+    database: Database
+    storage: Storage
+    settings: Settings
+    request: dict[str, object]
+
+    def queued(self, **changes: object) -> str:
+        with self.database.transaction() as session:
+            request = ErasureRequest.model_validate(self.request | changes)
+            return jobs.submit(session, self.tenant_id(session), request, self.settings).id
+
+    def running(self, **changes: object) -> str:
+        job_id = self.queued(**changes)
+        with self.database.transaction() as session:
+            assert lifecycle.claim(session, job_id, "worker", 60)
+        return job_id
+
+    def enter(self, job_id: str, stage: Stage) -> None:
+        with self.database.transaction() as session:
+            assert lifecycle.enter_stage(session, job_id, 1, stage)
+
+    def step(self, job_id: str, step: int, progress: float | None, **metrics: float) -> None:
+        with self.database.transaction() as session:
+            done = lifecycle.Step(Stage.FORGETTING, step, metrics)
+            assert lifecycle.record_steps(session, job_id, 1, [done], progress)
+
+    def succeeded(self) -> str:
+        job_id = self.running()
+        files = {
+            "report.json": REPORT,
+            "model/open_clip_model.safetensors": WEIGHTS,
+            "model/open_clip_config.json": b"{}",
+        }
+        self._complete(job_id, "passed", files)
+        return job_id
+
+    def missed(self) -> str:
+        """A job that missed a threshold."""
+        job_id = self.running()
+        files = {"report.json": REPORT, "quarantine/open_clip_model.safetensors": WEIGHTS}
+        self._complete(job_id, "failed", files)
+        return job_id
+
+    def _complete(self, job_id: str, verdict: str, files: dict[str, bytes]) -> None:
+        records = []
+        for name, content in files.items():
+            key = f"tenants/t/jobs/{job_id}/1/{name}"
+            self.storage.put(key, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            records.append(ArtifactRecord(name=name, key=key, sha256=sha256, size_bytes=len(content)))
+        error = JobError(code="thresholds_not_met", message="Too much is left.") if verdict == "failed" else None
+        result = PipelineResult.model_validate(
+            {"verdict": verdict, "error": error, "artifacts": records, "architecture": "ViT", "model_digest": "00"}
+        )
+        with self.database.transaction() as session:
+            assert lifecycle.complete(session, job_id, 1, result)
+
+    @staticmethod
+    def tenant_id(session) -> str:
+        return keys.tenant_named(session, "alice").id
+
+
+@pytest.fixture
+def make_job(database: Database, storage: Storage, settings: Settings, request_body) -> JobMaker:
+    """Makes jobs of alice's."""
+    return JobMaker(database, storage, settings, request_body)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A zip of two classes, two images each."""
+    path = tmp_path / "farm.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("horse/1.png", "horse/2.png", "cow/1.png", "cow/2.png"):
+            image = io.BytesIO()
+            Image.new("RGB", (8, 8), (10, 20, 30)).save(image, "PNG")
+            file.writestr(name, image.getvalue())
+    return path

@@ -1,0 +1,187 @@
+"""Data sets and models, uploaded as a body and as a form."""
+
+import json
+import os
+import struct
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from api.examples import MODEL_REGISTRATION
+
+CONFIG = {"model_cfg": {"vision_cfg": {"layers": 2, "width": 8, "patch_size": 4, "image_size": 8}}}
+
+
+def safetensors(path: Path) -> Path:
+    """Write a sound file of one number."""
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
+    return path
+
+
+@pytest.fixture
+def model_archive(tmp_path):
+    """A tar of a local-dir folder."""
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    with tarfile.open(tmp_path / "model.tar", "w") as archive:
+        for path in (tmp_path / "open_clip_config.json", safetensors(tmp_path / "open_clip_model.safetensors")):
+            archive.add(path, path.name)
+    return tmp_path / "model.tar"
+
+
+def left_over():
+    return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("efface-upload-")]
+
+
+def pointers(response):
+    assert response.status_code == 422, response.text
+    return [error["pointer"] for error in response.json()["errors"]]
+
+
+def test_a_data_set_as_the_body(alice, archive, storage):
+    response = alice.post("/datasets", params={"name": "farm"}, content=archive.read_bytes())
+
+    assert response.status_code == 201
+    dataset = response.json()
+    assert (dataset["name"], dataset["images"], dataset["classes"]) == ("farm", 4, {"cow": 2, "horse": 2})
+    assert alice.get(f"/datasets/{dataset['id']}").json() == dataset
+    assert alice.get("/datasets").json()["data"] == [dataset]
+    assert [o.size for o in storage.list("tenants")] == [archive.stat().st_size]
+    assert left_over() == []
+
+
+def test_a_data_set_as_a_form(alice, archive):
+    with archive.open("rb") as file:
+        dataset = alice.post("/datasets", files={"file": file}, data={"name": "from a form"}).json()
+
+    assert (dataset["name"], dataset["images"]) == ("from a form", 4)
+
+
+def test_without_a_name_the_file_gives_it(alice, archive):
+    with archive.open("rb") as file:
+        assert alice.post("/datasets", files={"file": file}).json()["name"] == "farm.zip"
+    assert alice.post("/datasets?filename=a.zip", content=archive.read_bytes()).json()["name"] == "a.zip"
+
+
+def test_a_body_in_chunks_of_unknown_length(alice, archive):
+    content = archive.read_bytes()
+
+    response = alice.post("/datasets?name=x", content=(content[i : i + 100] for i in range(0, len(content), 100)))
+
+    assert response.status_code == 201
+
+
+def test_what_is_no_data_set_is_refused_and_not_kept(alice, storage):
+    assert pointers(alice.post("/datasets?name=x", content=b"no archive")) == [""]
+    assert pointers(alice.post("/datasets?name=x", content=b"")) == ["/file"]
+    assert pointers(alice.post("/datasets", content=b"no name")) == ["/name"]
+    assert pointers(alice.post("/datasets?name=%0a", content=b"control character")) == ["/name"]
+    assert pointers(alice.post("/datasets", files={"other": b"x"})) == ["/file"]
+    assert pointers(alice.post("/datasets", data={"file": "text"}, files={"x": b""})) == ["/file"]
+    assert storage.list("tenants") == []
+    assert left_over() == []
+
+
+def test_a_broken_form_is_a_client_error(alice):
+    response = alice.post("/datasets", content=b"--x\r\nrubbish", headers={"Content-Type": "multipart/form-data"})
+
+    assert response.status_code == 400
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.fixture
+def limited(serve, settings, make_key):
+    """A server that takes 100,000 bytes."""
+    import httpx
+
+    url = serve(settings.model_copy(update={"max_upload_bytes": 100_000}))
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {make_key()}"}, timeout=20) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/datasets", "/models"])
+def test_an_upload_over_the_limit_is_413(limited, path):
+    body = b"x" * 100_001
+    answers = [
+        limited.post(path, content=body),
+        limited.post(path, content=(body[i : i + 1000] for i in range(0, len(body), 1000))),
+        limited.post(path, files={"file": body}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [413, 413, 413]
+    assert all(answer.json()["code"] == "too_large" for answer in answers)
+    assert left_over() == []
+
+
+def test_an_upload_at_the_limit_is_taken_as_far_as_it_goes(limited):
+    assert pointers(limited.post("/datasets?name=x", content=b"x" * 100_000)) == [""]
+
+
+def test_a_model_as_an_archive(alice, model_archive, storage):
+    response = alice.post("/models", params={"name": "tiny"}, content=model_archive.read_bytes())
+
+    assert response.status_code == 201, response.text
+    model = response.json()
+    assert (model["name"], model["parent"]) == ("tiny", None)
+    assert alice.get(f"/models/{model['id']}").json() == model
+    assert alice.get("/models").json()["data"] == [model]
+    assert [Path(o.key).name for o in storage.list("tenants")] == [
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    ]
+
+
+def test_a_bare_checkpoint_needs_its_architecture(alice, tmp_path):
+    content = safetensors(tmp_path / "x.safetensors").read_bytes()
+    params = {"name": "x", "filename": "x.safetensors"}
+
+    assert pointers(alice.post("/models", params=params, content=content)) == ["/architecture"]
+    added = alice.post("/models", params=params | {"architecture": "ViT-B-32"}, content=content)
+    assert (added.status_code, added.json()["architecture"]) == (201, "ViT-B-32")
+
+
+def test_a_bare_checkpoint_as_a_form(alice, tmp_path):
+    with safetensors(tmp_path / "x.safetensors").open("rb") as file:
+        added = alice.post("/models", files={"file": file}, data={"architecture": "ViT-B-32"})
+
+    assert (added.status_code, added.json()["name"]) == (201, "x.safetensors")
+
+
+def test_a_model_by_reference(serve, settings, make_key):
+    import httpx
+
+    url = serve(settings.model_copy(update={"allow_hub": True}))
+    added = httpx.post(f"{url}/models", headers={"Authorization": f"Bearer {make_key()}"}, json=MODEL_REGISTRATION)
+
+    assert added.status_code == 201, added.text
+    assert added.json()["reference"] == "open_clip:ViT-B-32/openai"
+
+
+def test_a_reference_that_the_operator_does_not_allow(alice):
+    for model in ({"source": "hf-hub:a/b"}, {"source": "local-dir:/etc"}, {"architecture": "a", "pretrained": "b"}):
+        assert pointers(alice.post("/models", json={"name": "x", "model": model}))[0].startswith("/model")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [(b"{}", "/name"), (b"{", ""), (b'{"name": "x", "model": {"id": "mdl_x"}}', "/model/id"), (b"[]", ""),
+     (b'{"name": "x", "model": {"sauce": "y"}}', "/model/sauce")],
+)  # fmt: skip
+def test_a_wrong_registration_names_the_field(alice, body, pointer):
+    assert pointer in pointers(alice.post("/models", content=body, headers={"Content-Type": "application/json"}))
+
+
+def test_the_client_uploads_and_tells_how_far_it_is(alice_client, archive, model_archive):
+    sent = []
+
+    dataset = alice_client.add_dataset(archive, advance=sent.append)
+    model = alice_client.add_model(model_archive, name="tiny")
+
+    assert sum(sent) == archive.stat().st_size
+    assert dataset.name == "farm"
+    assert alice_client.dataset(dataset.id) == dataset
+    assert list(alice_client.datasets()) == [dataset]
+    assert alice_client.model(model.id) == model
+    assert list(alice_client.models()) == [model]

@@ -1,0 +1,51 @@
+"""What the fixtures of one test and of one module have in common."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from shared.database import Database, make_engine
+from shared.settings import Settings
+from shared.tables import Base
+
+
+def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
+    """Return settings with a storage in `folder`, and leases short enough to lose."""
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        database_url=SecretStr(postgres_url),
+        redis_url=SecretStr(redis_url),
+        storage_url=f"file://{folder / 'objects'}",
+        database_pool_size=3,
+        lease_seconds=2,
+        heartbeat_seconds=0.3,
+        kill_grace_seconds=0.5,
+        relay_seconds=0.2,
+        reconcile_seconds=0.2,
+        republish_seconds=1,
+        device="cpu",
+        log_format="console",
+    )
+
+
+@contextmanager
+def emptied_database(settings: Settings) -> Iterator[Database]:
+    """Open a database; empty every table at the end."""
+    engine = make_engine(settings)
+    try:
+        yield Database(engine)
+        with engine.begin() as connection:
+            tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+            connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    finally:
+        engine.dispose()
+
+
+def flush(redis_url: str) -> None:
+    """Empty a Redis."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()

@@ -1,0 +1,86 @@
+"""A pipeline for tests of everything around it: real stages, checkpoints and artifacts, no model.
+
+`EFFACE_PIPELINE=tests.support.pipelines:run`. What it does is told by the request's `metadata`:
+
+    seconds    how long each stage takes (0)
+    at         the stage at which something happens (forgetting)
+    what       die | raise | fail | hang | family; or miss: the verdict is failed
+    attempts   in how many attempts it happens (all)
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from shared.errors import JobFailure
+from shared.schemas.job import JobError
+from shared.schemas.result import ArtifactRecord, PipelineResult
+from shared.schemas.spec import JobSpec
+from shared.states import Stage
+from shared.storage import Storage
+from worker.ports import Progress
+
+STAGES = (Stage.PREPARING, Stage.SYNTHESIZING, Stage.FORGETTING, Stage.AUDITING, Stage.PUBLISHING)
+STEPS = 4
+
+
+def run(spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, device: str) -> PipelineResult:
+    """Go through the stages, each of which leaves a checkpoint, then upload."""
+    wish = spec.request.metadata
+    done = {o.key.rsplit("/", 1)[1] for o in storage.list(spec.checkpoint_prefix)}
+    (scratch / "used").write_text(device)
+    for stage in STAGES:
+        if stage in done:
+            continue
+        progress.stage(stage)
+        if stage == wish.get("at", Stage.FORGETTING) and spec.attempt <= int(wish.get("attempts", "99")):
+            misbehave(wish.get("what", ""))
+        for step in range(1, STEPS + 1):
+            time.sleep(float(wish.get("seconds", "0")) / STEPS)
+            progress.step(stage, step, STEPS, {"loss": 1 / step})
+        storage.put(f"{spec.checkpoint_prefix}/{stage}", b"checkpoint")
+    return publish(spec, storage, failed=wish.get("what") == "miss")
+
+
+def misbehave(what: str) -> None:
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "raise":
+        raise RuntimeError("a surprise")
+    elif what == "fail":
+        raise JobFailure("invalid_checkpoint", "It holds no weights.", {"file": "weights"})
+    elif what == "hang":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    elif what == "family":
+        subprocess.Popen(["sleep", "600"])
+        time.sleep(600)
+
+
+def publish(spec: JobSpec, storage: Storage, *, failed: bool) -> PipelineResult:
+    folder = "quarantine" if failed else "model"
+    files = {
+        "report.json": json.dumps({"attempt": spec.attempt}).encode(),
+        f"{folder}/open_clip_model.safetensors": b"weights of " + spec.job_id.encode(),
+        f"{folder}/open_clip_config.json": b"{}",
+    }
+    artifacts = []
+    for name, content in files.items():
+        key = f"{spec.attempt_prefix}/{name}"
+        storage.put(key, content)
+        digest = hashlib.sha256(content).hexdigest()
+        quarantined = name.startswith("quarantine")
+        artifacts.append(
+            ArtifactRecord(name=name, key=key, sha256=digest, size_bytes=len(content), quarantined=quarantined)
+        )
+    return PipelineResult(
+        verdict="failed" if failed else "passed",
+        error=JobError(code="thresholds_not_met", message="Too much is left.") if failed else None,
+        artifacts=tuple(artifacts),
+        architecture="ViT-tiny",
+        model_digest=artifacts[1].sha256,
+    )

@@ -1,0 +1,142 @@
+"""Which images a request gives to learn from and which to measure on. No image is in both."""
+
+from dataclasses import dataclass
+
+from shared.errors import JobFailure
+from shared.schemas.report import Role
+from shared.schemas.request import ClassTarget, ErasureRequest
+from worker.audit.evaluation import Measurement, check_labels
+from worker.data.images import ImageSet
+from worker.data.splits import CALIBRATION_SHARE, TEST_SHARE, content_hashes, split, without
+from worker.methods.frame import MethodData
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The data sets of a request, opened."""
+
+    forget: ImageSet | None
+    retain: ImageSet | None
+    calibration: ImageSet | None
+    proxy: ImageSet | None
+    forget_test: ImageSet | None
+    retain_test: ImageSet | None
+    evaluation: tuple[ImageSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the method learns from, what is measured, and every label of the target's set."""
+
+    data: MethodData
+    measurements: tuple[Measurement, ...]
+    labels: tuple[str, ...]
+
+
+def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
+    """Return the plan of a request.
+
+    Raises:
+        JobFailure: `invalid_dataset`: the images do not fit the request.
+    """
+    labels = _labels(request, opened)
+    measurements = _evaluation_sets(request, opened, labels)
+    needs_target = not any(m.role == "target" for m in measurements)
+    forget, forget_test = _held_out(opened.forget, opened.forget_test, needed=needs_target)
+    retain, retain_test = _held_out(opened.retain, opened.retain_test, needed=needs_target)
+    if forget_test and retain_test:
+        seen = content_hashes(forget, retain, opened.calibration)
+        measurements.insert(0, _own_set(request, without(forget_test, seen), without(retain_test, seen), labels))
+    return Plan(_method_data(opened, forget, retain), tuple(measurements), labels)
+
+
+def _labels(request: ErasureRequest, opened: Opened) -> tuple[str, ...]:
+    if request.target.labels:
+        return request.target.labels
+    found = {name for images in (opened.retain, opened.retain_test) if images for name in images.names()}
+    labels = tuple(sorted(found | set(request.target.names())))
+    if len(labels) < 2:
+        raise JobFailure(
+            "invalid_dataset", "data.retain holds the target's class alone; add other classes, or give labels."
+        )
+    return labels
+
+
+def _evaluation_sets(request: ErasureRequest, opened: Opened, labels: tuple[str, ...]) -> list[Measurement]:
+    """A class is measured on every set that shows it; the first such set is the target's own."""
+    measurements: list[Measurement] = []
+    gone = set(request.target.names()) if isinstance(request.target, ClassTarget) else set()
+    for entry, images in zip(request.data.evaluation, opened.evaluation, strict=True):
+        own = bool(gone & set(images.classes)) and not any(m.role == "target" for m in measurements)
+        fits = set(images.classes) <= set(labels)
+        measurements.append(
+            Measurement(
+                name=entry.name,
+                role="target" if own else "transfer",
+                images=images,
+                roles=tuple("forget" if name in gone else "retain" for name in images.names()),
+                labels=labels if fits else images.classes,
+                templates=request.target.templates,
+            )
+        )
+    return measurements
+
+
+def _held_out(
+    images: ImageSet | None, test: ImageSet | None, *, needed: bool
+) -> tuple[ImageSet | None, ImageSet | None]:
+    """Return (to learn from, to measure on)."""
+    if images is None or test is not None or not needed:
+        return images, test
+    if len(images) < 2:
+        raise JobFailure(
+            "invalid_dataset", f"The data set {images.name!r} holds a single image: none is left to measure on."
+        )
+    return split(images, TEST_SHARE)
+
+
+def _own_set(request: ErasureRequest, forget: ImageSet, retain: ImageSet, labels: tuple[str, ...]) -> Measurement:
+    """Return the target's own set, of held-out forget and retain images."""
+    if not forget or not retain:
+        raise JobFailure("invalid_dataset", "Every test image is also one to learn from; give others in data.*_test.")
+    target = request.target.names()
+    if not set(forget.names()) <= set(target):
+        if len(set(forget.names())) > 1:
+            raise JobFailure(
+                "invalid_dataset", "data.forget holds several classes; it must show the target's class alone."
+            )
+        forget = _renamed(forget, target[0])  # one folder, whatever its name: the images are what counts
+    sibling: Role = "sibling" if request.target.type == "subgroup" else "forget"
+    images = _joined("target", forget, retain)
+    check_labels("retain", retain, labels)
+    return Measurement(
+        name="target",
+        role="target",
+        images=images,
+        roles=("forget",) * len(forget) + tuple(sibling if n in target else "retain" for n in retain.names()),
+        labels=labels,
+        templates=request.target.templates,
+    )
+
+
+def _renamed(images: ImageSet, name: str) -> ImageSet:
+    return ImageSet(images.name, images.digest, images.paths, (0,) * len(images), (name,))
+
+
+def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:
+    classes = tuple(dict.fromkeys((*first.classes, *second.classes)))
+    names = first.names() + second.names()
+    digest = f"{first.digest}+{second.digest}"
+    return ImageSet(name, digest, first.paths + second.paths, tuple(classes.index(n) for n in names), classes)
+
+
+def _method_data(opened: Opened, forget: ImageSet | None, retain: ImageSet | None) -> MethodData:
+    """Set calibration images aside. Given ones count for what stays: nobody can tell whether they show the subgroup."""
+    if forget is None or retain is None:
+        return MethodData(proxy=opened.proxy)
+    forget, calibration_forget = split(forget, CALIBRATION_SHARE) if len(forget) > 1 else (forget, forget)
+    if opened.calibration is not None:
+        calibration_retain = opened.calibration
+    else:
+        retain, calibration_retain = split(retain, CALIBRATION_SHARE) if len(retain) > 1 else (retain, retain)
+    return MethodData(forget, retain, calibration_forget, calibration_retain, opened.proxy)

@@ -1,0 +1,94 @@
+"""Stage checkpoints: after each stage of a method, what another process needs to go on from there."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from shared.schemas.report import StageResult
+from shared.storage import Storage
+from worker.clip.checkpoint import plain_tensors
+from worker.methods.frame import Erasure
+
+log = structlog.get_logger()
+
+WEIGHT, STATE = "weight/", "state/"
+
+
+class Checkpoints:
+    """The checkpoints of one job, one object per finished stage: the changed weights, the state and the notes."""
+
+    def __init__(self, storage: Storage, prefix: str) -> None:
+        self._storage, self._prefix = storage, prefix
+
+    def save(self, number: int, erasure: Erasure, stages: list[StageResult]) -> None:
+        """Save the erasure as it is after stage `number` (from 0)."""
+        original = erasure.original.model.state_dict()
+        changed = {n: t for n, t in erasure.clip.model.state_dict().items() if not torch.equal(t, original[n])}
+        tensors = {WEIGHT + n: t for n, t in changed.items()} | {STATE + n: t for n, t in erasure.state.items()}
+        meta = {
+            "model": erasure.original.digest,
+            "notes": json.dumps(erasure.notes),
+            "stages": json.dumps([stage.model_dump(mode="json") for stage in stages]),
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "checkpoint"
+            save_file(plain_tensors(tensors), path, metadata=meta)
+            self._storage.put(f"{self._prefix}/{number}.safetensors", path)
+
+    def restore(self, erasure: Erasure) -> tuple[int, list[StageResult]]:
+        """Bring the erasure to its last checkpoint; return how many stages that saves, and what they cost."""
+        for stored in reversed(self._storage.list(self._prefix)):
+            with tempfile.TemporaryDirectory() as folder:
+                path = self._storage.download(stored.key, Path(folder) / "checkpoint")
+                try:
+                    meta = self._read(path, erasure)
+                except (SafetensorError, KeyError, ValueError) as error:
+                    log.warning("checkpoint.unreadable", key=stored.key, error=str(error))
+                    continue
+            stages = [StageResult.model_validate(row | {"resumed": True}) for row in json.loads(meta["stages"])]
+            return int(stored.key.rsplit("/", 1)[1].split(".")[0]) + 1, stages
+        return 0, []
+
+    @staticmethod
+    def _read(path: Path, erasure: Erasure) -> dict[str, Any]:
+        with safe_open(path, framework="pt") as file:
+            meta: dict[str, Any] = file.metadata()
+            if meta["model"] != erasure.original.digest:
+                raise ValueError("it belongs to another model")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        weights = {n.removeprefix(WEIGHT): t for n, t in tensors.items() if n.startswith(WEIGHT)}
+        erasure.clip.model.load_state_dict(weights, strict=False)
+        erasure.state = {n.removeprefix(STATE): t for n, t in tensors.items() if n.startswith(STATE)}
+        erasure.notes = json.loads(meta["notes"])
+        return meta
+
+
+class StoredTensors:
+    """A `TensorStore` in the tenant's part of the storage."""
+
+    def __init__(self, storage: Storage, prefix: str) -> None:
+        self._storage, self._prefix = storage, f"{prefix}/tensors"
+
+    def load(self, key: str) -> dict[str, torch.Tensor] | None:
+        """Return what was saved under `key`, or None."""
+        name = f"{self._prefix}/{key}.safetensors"
+        if not any(o.key == name for o in self._storage.list(self._prefix)):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._storage.download(name, Path(folder) / "tensors")
+            with safe_open(path, framework="pt") as file:
+                return {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a mapping
+
+    def save(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keep `tensors` under `key`."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "tensors"
+            save_file(plain_tensors(tensors), path)
+            self._storage.put(f"{self._prefix}/{key}.safetensors", path)

@@ -1,0 +1,90 @@
+"""The three modes of the synthetic-sample method, and what their stages do.
+
+- `calibrated`: closed form, then refinement on samples where the closed form alone leaves held-out samples recognised.
+- `faithful`: the published procedure, batched.
+- `samples_only`: no closed form; retain and forget samples train the late half of the image tower.
+"""
+
+from shared.errors import JobFailure
+from shared.schemas.methods import SyntheticParameters
+from worker.methods.frame import Erasure
+from worker.methods.synthetic.bank import Bank, make_bank
+from worker.methods.synthetic.closed_form import erase_direction
+from worker.methods.synthetic.levels import published_loop
+from worker.methods.synthetic.refinement import refine, synthetic_accuracy
+
+DEFAULT_LIMIT = 0.05
+
+
+def parameters_of(erasure: Erasure) -> SyntheticParameters:
+    """Return the parameters as what they are."""
+    if not isinstance(erasure.parameters, SyntheticParameters):
+        raise TypeError("the synthetic method was given another method's parameters")
+    return erasure.parameters
+
+
+def limit_of(erasure: Erasure) -> float:
+    """Return the accuracy on synthetic samples at which to stop: what the request asks for, 0.05 where it says nothing."""
+    asked = (erasure.thresholds.max_synthetic_accuracy, erasure.thresholds.max_forget_accuracy)
+    return min((limit for limit in asked if limit is not None), default=DEFAULT_LIMIT)
+
+
+def synthesize(erasure: Erasure) -> None:
+    """Make the samples, or take them from the bank, and set the held-out ones aside for the audit."""
+    bank = make_bank(erasure, parameters_of(erasure))
+    erasure.state |= {"forget_samples": bank.forget, "forget_labels": bank.forget_labels}
+    erasure.state |= {"retain_samples": bank.retain, "retain_labels": bank.retain_labels}
+    erasure.state |= {"held_out_samples": bank.held_out, "held_out_labels": bank.held_out_labels}
+    erasure.notes["samples"] = {
+        "forget": len(bank.forget),
+        "retain": len(bank.retain),
+        "held_out": len(bank.held_out),
+        "from_bank": bank.reused,
+    }
+
+
+def forget(erasure: Erasure) -> None:
+    """Edit the model in the requested mode.
+
+    Raises:
+        JobFailure: `method_failed`: nothing that was tried lowered the accuracy on synthetic samples.
+    """
+    parameters, bank = parameters_of(erasure), _bank_of(erasure)
+    limit = limit_of(erasure)
+    before = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
+    erasure.notes |= {"mode": parameters.mode, "limit": limit, "held_out_accuracy_before": before}
+    if parameters.mode == "faithful":
+        published_loop(erasure, parameters, bank, limit)
+    elif parameters.mode == "samples_only":
+        refine(erasure, parameters, bank, limit, anchor=None)
+    else:
+        _calibrated(erasure, parameters, bank, limit)
+    erasure.notes["held_out_accuracy_after"] = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
+
+
+def _calibrated(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
+    projection = erase_direction(erasure)
+    accuracy = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
+    erasure.step(1, 1, held_out_accuracy=accuracy)
+    erasure.notes["closed_form"] = {"rank": int(projection.rank), "held_out_accuracy": accuracy}
+    if accuracy <= limit:
+        erasure.notes["refinement"] = "not needed: held-out samples are no longer recognised"
+        return
+    try:
+        refine(erasure, parameters, bank, limit, anchor=projection.matrix)
+        erasure.notes["refinement"] = "kept"
+    except JobFailure as failure:  # the closed form stands as it is; the gate decides
+        erasure.notes["refinement"] = f"undone: {failure.detail}"
+
+
+def _bank_of(erasure: Erasure) -> Bank:
+    state = erasure.state
+    return Bank(
+        forget=state["forget_samples"],
+        forget_labels=state["forget_labels"],
+        retain=state["retain_samples"],
+        retain_labels=state["retain_labels"],
+        held_out=state["held_out_samples"],
+        held_out_labels=state["held_out_labels"],
+        reused=True,
+    )

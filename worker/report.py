@@ -1,0 +1,107 @@
+"""Puts a report together from what the pipeline measured."""
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Literal
+
+import torch
+
+from shared.schemas.report import (
+    EvaluationResult,
+    ModelChange,
+    ModelIdentity,
+    Report,
+    StageResult,
+    TargetResult,
+    ThresholdResult,
+)
+from shared.schemas.spec import JobSpec
+from worker.clip import Clip
+from worker.methods.frame import Erasure
+
+PACKAGES = ("efface", "torch", "open_clip_torch", "safetensors", "pillow")
+TEXT_TENSORS = ("transformer.", "token_embedding", "positional_embedding", "ln_final", "text_projection", "text.")
+
+
+def make_report(
+    spec: JobSpec,
+    erasure: Erasure,
+    *,
+    target: TargetResult,
+    evaluations: tuple[EvaluationResult, ...],
+    thresholds: tuple[ThresholdResult, ...],
+    digest_after: str,
+    stages: Sequence[StageResult],
+) -> Report:
+    """Return the report of a finished run."""
+    original = erasure.original
+    return Report(
+        job_id=spec.job_id,
+        attempt=spec.attempt,
+        created_at=datetime.now(UTC),
+        request=spec.request,
+        verdict="passed" if all(t.passed for t in thresholds) else "failed",
+        thresholds=thresholds,
+        target=target,
+        evaluations=evaluations,
+        model_before=ModelIdentity(id=spec.model.id, architecture=original.architecture, digest=original.digest),
+        model_after=ModelIdentity(id=None, architecture=original.architecture, digest=digest_after),
+        model_change=model_change(original, erasure.clip),
+        method={"name": spec.request.method.name, "parameters": erasure.parameters.model_dump(mode="json")}
+        | erasure.notes,
+        stages=tuple(stages),
+        seed=spec.request.seed,
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        hardware=hardware(erasure.clip.device),
+        limits=limits(target, evaluations),
+    )
+
+
+def model_change(before: Clip, after: Clip) -> ModelChange:
+    """Return how much of the weights an edit changed."""
+    old, new = before.model.state_dict(), after.model.state_dict()
+    changed = [name for name in old if not torch.equal(old[name].cpu(), new[name].cpu())]
+
+    def entries(tensor_names: Sequence[str]) -> int:
+        return sum(int((old[n].cpu() != new[n].cpu()).sum()) for n in tensor_names)
+
+    towers: set[Literal["image", "text"]] = {"text" if n.startswith(TEXT_TENSORS) else "image" for n in changed}
+    return ModelChange(
+        tensors_changed=len(changed),
+        tensors_total=len(old),
+        parameters_changed=entries(changed),
+        parameters_total=sum(tensor.numel() for tensor in old.values()),
+        towers=tuple(sorted(towers)),
+    )
+
+
+def hardware(device: torch.device) -> dict[str, str]:
+    """Return what the run ran on."""
+    facts = {"machine": platform.machine(), "device": str(device), "threads": str(torch.get_num_threads())}
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def limits(target: TargetResult, evaluations: tuple[EvaluationResult, ...]) -> tuple[str, ...]:
+    """Return in words what the report does not show."""
+    words = [
+        "Accuracy is measured zero-shot with the prompts shown; other prompts may behave differently.",
+        "The report does not show how close the model is to one that was trained without the data, nor how quickly"
+        " further training would bring the knowledge back.",
+    ]
+    if target.accuracy is None:
+        words.append(
+            "No real image of the target was given: what was measured on it was measured on synthetic samples, which"
+            " are not images of anything, and says little about real ones."
+        )
+    if not any(e.role == "transfer" for e in evaluations):
+        words.append("No other evaluation set was given: what the edit cost elsewhere was not measured.")
+    smallest = min((e.forget.after.n for e in evaluations if e.forget), default=None)
+    if smallest is not None and smallest < 100:
+        words.append(
+            f"What is forgotten was measured on {smallest} images; the intervals say how much that leaves open."
+        )
+    return tuple(words)

@@ -1,0 +1,72 @@
+"""A request file to a job specification, with no service to ask: data sets and models by path."""
+
+from pathlib import Path
+
+from shared.archives import ArchiveLimits, inspect_archive
+from shared.errors import FieldError, InvalidRequest
+from shared.schemas.request import ErasureRequest, ModelReference
+from shared.schemas.spec import DataSource, DataSources, JobSpec, ModelSource
+from shared.schemas.thresholds import resolve_thresholds
+from shared.settings import Settings
+
+ROLES = ("forget", "retain", "calibration", "proxy", "forget_test", "retain_test")
+
+
+def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
+    """Return the specification of a request whose data sets and model are local (paths are relative to the working folder).
+
+    Raises:
+        InvalidRequest: with everything that is wrong.
+    """
+    errors: list[FieldError] = []
+    model = _model(request.model, errors)
+    roles = {role: _data(f"/data/{role}", role, getattr(request.data, role), errors) for role in ROLES}
+    evaluation = [
+        _data(f"/data/evaluation/{number}/dataset", entry.name, entry.dataset, errors)
+        for number, entry in enumerate(request.data.evaluation)
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+    sets = [source for source in evaluation if source is not None]
+    classes = {source.name: _classes(Path(source.uri), f"/data/evaluation/{i}/dataset", settings) for i, source in enumerate(sets)}
+    return JobSpec(
+        job_id="run",
+        tenant_id="local",
+        attempt=1,
+        request=request,
+        thresholds=resolve_thresholds(request, classes),
+        model=model,
+        data=DataSources(**roles, evaluation=tuple(sets)),
+    )
+
+
+def _model(reference: ModelReference, errors: list[FieldError]) -> ModelSource:
+    text = reference.source or f"open_clip:{reference.architecture}/{reference.pretrained}"
+    if reference.id is not None:
+        errors.append(FieldError("/model/id", "is known to a service only; give a source such as local-dir:FOLDER"))
+    elif text.startswith("local-dir:"):
+        folder = Path(text.removeprefix("local-dir:")).expanduser().resolve()
+        text = f"local-dir:{folder}"
+        if not folder.is_dir():
+            errors.append(FieldError("/model/source", f"there is no folder {folder}"))
+    elif not text.startswith(("hf-hub:", "open_clip:")):
+        errors.append(FieldError("/model/source", "must begin with local-dir: or hf-hub:"))
+    return ModelSource(reference=text)
+
+
+def _data(pointer: str, name: str, reference: str | None, errors: list[FieldError]) -> DataSource | None:
+    if reference is None:
+        return None
+    path = Path(reference).expanduser().resolve()
+    if not path.exists():
+        errors.append(FieldError(pointer, f"there is nothing at {reference!r}; give the path of an archive or a class folder"))
+    return DataSource(name=name, uri=str(path))
+
+
+def _classes(path: Path, pointer: str, settings: Settings) -> set[str]:
+    if path.is_dir():
+        return {entry.name for entry in path.iterdir() if entry.is_dir()}
+    try:
+        return set(inspect_archive(path, ArchiveLimits.of(settings)).classes)
+    except InvalidRequest as error:
+        raise InvalidRequest([FieldError(pointer, e.detail) for e in error.errors]) from error

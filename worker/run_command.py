@@ -1,0 +1,95 @@
+"""`efface run`: the pipeline in this process, with no server."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from shared.errors import FieldError, InvalidRequest
+from shared.schemas.request import ErasureRequest
+from shared.schemas.result import PipelineResult
+from shared.settings import get_settings
+from shared.states import Stage
+from shared.storage import Storage
+from worker.pipeline import run_pipeline
+from worker.resolve import resolve_paths
+
+PASSED, MISSED = 0, 3
+
+
+class Bars:
+    """Progress as one bar a stage, on stderr."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+
+    def stage(self, stage: Stage) -> None:
+        """Finish the last bar and begin the next."""
+        self._finish()
+        self._task = self._bars.add_task(stage.value, total=None)
+
+    def step(
+        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            words = "  ".join(f"{name} {value:.3g}" for name, value in (metrics or {}).items())
+            self._bars.update(self._task, completed=step, total=total, metrics=words)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            total = self._bars.tasks[self._task].total or 1
+            self._bars.update(self._task, completed=total, total=total)
+
+
+def read_request(path: Path) -> ErasureRequest:
+    """Return the request in a file.
+
+    Raises:
+        InvalidRequest: it cannot be read, is not JSON or not a request.
+    """
+    try:
+        return ErasureRequest.model_validate(json.loads(path.read_text()))
+    except OSError as error:
+        raise InvalidRequest.at("", f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise InvalidRequest(
+            [FieldError("/" + "/".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest.at("", f"{path} is not JSON: {error}") from error
+
+
+def run(request_file: Path, out: Path, device: str) -> int:
+    """Run a request file and return the exit code: 0 where the verdict is passed, 3 where a threshold is missed.
+
+    Raises:
+        InvalidRequest: the request is wrong.
+        JobFailure: no verdict was reached.
+    """
+    settings = get_settings()
+    spec = resolve_paths(read_request(request_file), settings)
+    columns = (TextColumn("{task.description:>13}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[metrics]}"))
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="efface-run-") as folder:
+        storage = Storage(f"file://{folder}/objects")
+        scratch = Path(folder) / "scratch"
+        scratch.mkdir()
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            result = run_pipeline(spec, storage, Bars(bars), scratch, device)
+        _write(result, storage, out)
+    return PASSED if result.verdict == "passed" else MISSED
+
+
+def _write(result: PipelineResult, storage: Storage, out: Path) -> None:
+    """Copy the artifacts; of an earlier run nothing stays that could be taken for this one's."""
+    for old in ("model", "quarantine"):
+        shutil.rmtree(out / old, ignore_errors=True)
+    for artifact in result.artifacts:
+        storage.download(artifact.key, out / artifact.name)
