@@ -1,6 +1,7 @@
 """The two layers around every route: what is logged, counted and rendered, and who may come in."""
 
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -19,6 +20,8 @@ from shared.errors import Unauthenticated
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNREAD = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+"""Refused before the body was read: the connection is closed, or the client would go on to send gigabytes for nothing."""
 CLIENT_CLOSED_REQUEST = 499  # as in nginx's log; nobody is there to read it
 
 log = structlog.get_logger()
@@ -41,7 +44,7 @@ class Boundary:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request.state.request_id)
         begin = time.perf_counter()
-        answer = _Answer(send, request.state.request_id)
+        answer = _Answer(send, request)
         try:
             await self._app(scope, receive, answer)
         except ClientDisconnect:
@@ -65,19 +68,24 @@ class Boundary:
 
 
 class _Answer:
-    """A `send` that adds the request's id and remembers the status and when it went out."""
+    """A `send` that adds headers, and remembers the status and when it went out."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request: Request) -> None:
         self._send = send
-        self._request_id = request_id
+        self._request = request
         self.status: int | None = None
         self.started: float | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self.started = message["status"], time.perf_counter()
-            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode())]
+            message["headers"] = [*message["headers"], *self._headers(message["status"])]
         await self._send(message)
+
+    def _headers(self, status: int) -> Iterator[tuple[bytes, bytes]]:
+        yield b"x-request-id", self._request.state.request_id.encode()
+        if status in UNREAD and {"content-length", "transfer-encoding"} & set(self._request.headers):
+            yield b"connection", b"close"
 
 
 class Authentication:

@@ -112,7 +112,7 @@ def respond(request: Request, error: Exception) -> JSONResponse:
             log.error("storage.object_missing", key=error.args[0])
             return _ours(request, Unavailable("The object storage has lost the file that was asked for."))
         case OperationalError() | InterfaceError() | PoolTimeoutError():
-            log.error("database.unavailable", exc_info=error)
+            log.error("database.unavailable", error=str(getattr(error, "orig", error)))
             return _ours(request, Unavailable("The database does not answer. Try again in a moment."))
         case _:
             log.error("http.unexpected_error", exc_info=error)

@@ -1,13 +1,18 @@
 """Everything about a request that can be checked before its job exists, and what its references stand for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from services import datasets, models
 from services.references import allowed_path, model_reference
-from shared.errors import EffaceError, FieldError, InvalidRequest
-from shared.schemas.request import ClassTarget, ErasureRequest, SubgroupTarget, Thresholds
+from shared.archives import ArchiveLimits
+from shared.classes import class_errors, classes_at
+from shared.errors import FieldError, InvalidRequest
+from shared.schemas.request import ErasureRequest, ModelReference, Thresholds
 from shared.schemas.spec import DataSource, DataSources, ModelSource
 from shared.schemas.thresholds import resolve_thresholds
 from shared.settings import Settings
@@ -30,91 +35,69 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
     Raises:
         InvalidRequest: with every error that was found, not just the first.
     """
-    errors: list[FieldError] = []
-    resolver = _Resolver(session, tenant_id, settings, errors)
-    model = resolver.model(request)
-    roles = {role: resolver.data(f"/data/{role}", role, getattr(request.data, role)) for role in ROLES}
+    finder = _Finder(session, tenant_id, settings)
+    model = finder.model(request.model)
+    roles = {role: finder.data(f"/data/{role}", role, getattr(request.data, role)) for role in ROLES}
+    pointers = [f"/data/evaluation/{number}/dataset" for number in range(len(request.data.evaluation))]
     evaluation = [
-        resolver.data(f"/data/evaluation/{number}/dataset", entry.name, entry.dataset)
-        for number, entry in enumerate(request.data.evaluation)
+        finder.data(pointer, entry.name, entry.dataset)
+        for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
     ]
-    _check_classes(request, resolver.classes, errors)
+    errors = finder.errors + class_errors(request, finder.classes)
     if errors or model is None:
         raise InvalidRequest(errors)
     known = {
-        entry.name: resolver.classes[f"/data/evaluation/{i}/dataset"] for i, entry in enumerate(request.data.evaluation)
+        entry.name: finder.classes[pointer] for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
     }
     thresholds = resolve_thresholds(request, known)
-    sources = DataSources(**roles, evaluation=tuple(source for source in evaluation if source))
-    return Resolved(model, sources, thresholds)
+    return Resolved(model, DataSources(**roles, evaluation=tuple(s for s in evaluation if s)), thresholds)
 
 
-class _Resolver:
-    """Looks references up and collects what is wrong with them."""
+class _Finder:
+    """Finds what references stand for; what is wrong with them comes together in `errors`."""
 
-    def __init__(self, session: Session, tenant_id: str, settings: Settings, errors: list[FieldError]) -> None:
-        self._session, self._tenant_id, self._settings, self._errors = session, tenant_id, settings, errors
+    def __init__(self, session: Session, tenant_id: str, settings: Settings) -> None:
+        self._session, self._tenant_id, self._settings = session, tenant_id, settings
+        self.errors: list[FieldError] = []
         self.classes: dict[str, set[str]] = {}
-        """Pointer -> the classes of the data set there; empty for a path, which the worker opens."""
+        """Pointer -> the classes of the data set there."""
 
-    def model(self, request: ErasureRequest) -> ModelSource | None:
-        if request.model.id is None:
-            try:
-                return ModelSource(reference=model_reference(request.model, self._settings, "/model"))
-            except InvalidRequest as error:
-                self._errors += error.errors
-                return None
-        row = models.find(self._session, self._tenant_id, request.model.id)
-        if row is None:
-            self._errors.append(
-                FieldError("/model/id", f"there is no model {request.model.id!r}; GET /models lists what there is")
-            )
-            return None
-        return ModelSource(reference=row.reference, id=row.id, digest=row.digest)
+    def model(self, reference: ModelReference) -> ModelSource | None:
+        """Return a model's source, None where there is an error."""
+        with self._collected():
+            if reference.id is None:
+                return ModelSource(reference=model_reference(reference, self._settings, "/model"))
+            row = models.find(self._session, self._tenant_id, reference.id)
+            if row is not None:
+                return ModelSource(reference=row.reference, id=row.id, digest=row.digest)
+            raise InvalidRequest.at("/model/id", f"there is no model {reference.id!r}; GET /models lists what there is")
+        return None
 
     def data(self, pointer: str, name: str, reference: str | None) -> DataSource | None:
-        if reference is None:
-            return None
-        self.classes[pointer] = set()
-        if reference.startswith("ds_"):
-            row = datasets.find(self._session, self._tenant_id, reference)
-            if row is None:
-                self._errors.append(
-                    FieldError(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
-                )
+        """Return a data set's source, None where there is none or an error."""
+        with self._collected():
+            if reference is None:
                 return None
-            self.classes[pointer] = set(row.classes)
-            return DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest)
+            if not reference.startswith("ds_"):
+                path = allowed_path(reference, self._settings, pointer)
+                self.classes[pointer] = self._classes_at(path, pointer)
+                return DataSource(name=name, uri=str(path))
+            row = datasets.find(self._session, self._tenant_id, reference)
+            if row is not None:
+                self.classes[pointer] = set(row.classes)
+                return DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest)
+            raise InvalidRequest.at(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
+        return None
+
+    def _classes_at(self, path: Path, pointer: str) -> set[str]:
         try:
-            path = allowed_path(reference, self._settings, pointer)
-        except EffaceError as error:
-            self._errors += error.errors if isinstance(error, InvalidRequest) else [FieldError(pointer, error.detail)]
-            return None
-        if path.is_dir():
-            self.classes[pointer] = {entry.name for entry in path.iterdir() if entry.is_dir()}
-        return DataSource(name=name, uri=str(path))
+            return classes_at(path, ArchiveLimits.of(self._settings))
+        except InvalidRequest as error:
+            raise InvalidRequest([FieldError(pointer, wrong.detail) for wrong in error.errors]) from error
 
-
-def _check_classes(request: ErasureRequest, classes: dict[str, set[str]], errors: list[FieldError]) -> None:
-    """Compare the class folders of the data sets with the target."""
-    gone = set(request.target.names())
-    for role in ("forget", "forget_test"):
-        found = classes.get(f"/data/{role}", set())
-        if found and not found <= gone and len(found) > 1:
-            other = min(found - gone)
-            errors.append(
-                FieldError(f"/data/{role}", f"holds the class {other!r}, which is not to be forgotten; take it out")
-            )
-    retain = classes.get("/data/retain", set())
-    if isinstance(request.target, ClassTarget) and retain & gone:
-        errors.append(
-            FieldError(
-                "/data/retain", f"holds images of {min(retain & gone)!r}, which is to be forgotten; take them out"
-            )
-        )
-    if isinstance(request.target, SubgroupTarget) and request.target.labels:
-        unknown = retain - set(request.target.labels)
-        if unknown:
-            errors.append(
-                FieldError("/data/retain", f"holds the class {min(unknown)!r}, which is not among the target's labels")
-            )
+    @contextmanager
+    def _collected(self) -> Iterator[None]:
+        try:
+            yield
+        except InvalidRequest as error:
+            self.errors += error.errors

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import lzma
+import shutil
 import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -22,7 +26,15 @@ from shared.tables import Model
 CONFIG_NAME = "open_clip_config.json"
 SAFETENSORS_NAME = "open_clip_model.safetensors"
 PICKLE_NAME = "open_clip_pytorch_model.bin"
+TOKENIZER_NAMES = frozenset(
+    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"}
+    | {"spiece.model", "sentencepiece.bpe.model"}
+)
+"""Files of a Hugging Face tokenizer, which lie beside the weights of some models."""
 MAX_CONFIG_BYTES = 1024 * 1024
+MAX_UNPACKED_RATIO = 20
+"""Weights hardly compress; an archive that unpacks to more is taken for a bomb."""
+COPY_BYTES = 8 * 1024 * 1024
 MAX_HEADER_BYTES = 100 * 1024 * 1024
 
 
@@ -118,9 +130,12 @@ def view(row: Model) -> ModelView:
 
 def _files_of(path: Path, filename: str, architecture: str | None, scratch: Path) -> dict[str, Path]:
     """Return config and weights by their names in a local-dir folder."""
-    torch_file = zipfile.is_zipfile(path) and any(n.endswith("data.pkl") for n in zipfile.ZipFile(path).namelist())
+    torch_file = _is_torch_file(path)
     if not torch_file and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
-        files = _unpacked(path, scratch)
+        try:
+            files = _unpacked(path, scratch)
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+            raise _bad(f"the archive is damaged or encrypted ({error}); pack it again") from error
         if CONFIG_NAME not in files:
             raise _bad(f"the archive holds no {CONFIG_NAME}; pack a folder in open_clip's local-dir layout")
         if SAFETENSORS_NAME not in files and PICKLE_NAME not in files:
@@ -137,37 +152,51 @@ def _files_of(path: Path, filename: str, architecture: str | None, scratch: Path
         raise _bad("is neither .safetensors, nor a torch file (zip format), nor a zip or tar of a local-dir folder")
     if SAFETENSORS_NAME in files:
         _check_safetensors(files[SAFETENSORS_NAME])
+    elif not _is_torch_file(files[PICKLE_NAME]):
+        raise _bad(f"{PICKLE_NAME} is not a torch file in zip format, as torch.save writes it since 1.6")
     _architecture_of(files[CONFIG_NAME])
     return files
 
 
 def _unpacked(path: Path, scratch: Path) -> dict[str, Path]:
     """Copy the regular files that matter out of an archive, by their last name alone, so that no path can leave."""
-    wanted = {CONFIG_NAME, SAFETENSORS_NAME, PICKLE_NAME}
+    wanted = {CONFIG_NAME, SAFETENSORS_NAME, PICKLE_NAME} | TOKENIZER_NAMES
     files: dict[str, Path] = {}
+    limit = MAX_UNPACKED_RATIO * path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 name = PurePosixPath(entry.filename).name
                 if name in wanted and not entry.is_dir():
                     with archive.open(entry) as source:
-                        files[name] = _copied(source, scratch / name, entry.file_size)
+                        files[name] = _copied(source, scratch / name, entry.file_size, limit)
     else:
         with tarfile.open(path) as archive_file:
             for member in archive_file:
                 name = PurePosixPath(member.name).name
                 if name in wanted and member.isfile() and (source_file := archive_file.extractfile(member)):
-                    files[name] = _copied(source_file, scratch / name, member.size)
+                    files[name] = _copied(source_file, scratch / name, member.size, limit)
     return files
 
 
-def _copied(source: object, target: Path, size: int) -> Path:
-    if target.name == CONFIG_NAME and size > MAX_CONFIG_BYTES:
-        raise _bad(f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes")
+def _copied(source: IO[bytes], target: Path, size: int, limit: int) -> Path:
+    limit = min(limit, MAX_CONFIG_BYTES) if target.name == CONFIG_NAME else limit
+    if size > limit:
+        raise _bad(f"{target.name} unpacks to {size} bytes; at most {limit} are taken")
     with target.open("wb") as out:
-        while chunk := source.read(8 * 1024 * 1024):  # type: ignore[attr-defined]
-            out.write(chunk)
+        shutil.copyfileobj(source, out, COPY_BYTES)
     return target
+
+
+def _is_torch_file(path: Path) -> bool:
+    """True for what `torch.save` writes since version 1.6: a zip with a pickle in it, which is not opened here."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(PurePosixPath(name).name == "data.pkl" for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _check_safetensors(path: Path) -> None:

@@ -66,4 +66,5 @@ class Doorbell:
     def length(self) -> int:
         """Return how many messages wait."""
         with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=2)
             return int(connection.default_channel.client.llen("efface"))

@@ -22,20 +22,17 @@ log = structlog.get_logger()
 def make_worker(settings: Settings, standby: Standby) -> Celery:
     """Return the Celery application with the task registered and the standby child tied to the worker's life."""
     app = make_queue(settings)
+    database = Database(make_engine(settings))  # opened, but not connected, before the process of the task is forked
 
     @app.task(name=RUN_JOB_TASK)  # type: ignore[untyped-decorator]
     def run_job(job_id: str) -> None:
-        engine = make_engine(settings)
-        try:
-            supervise(
-                job_id,
-                database=Database(engine),
-                settings=settings,
-                socket_path=standby.path,
-                stopping_file=standby.stopping_file,
-            )
-        finally:
-            engine.dispose()
+        supervise(
+            job_id,
+            database=database,
+            settings=settings,
+            socket_path=standby.path,
+            stopping_file=standby.stopping_file,
+        )
 
     main_process = os.getpid()
     signals.worker_process_init.connect(lambda **_: when_orphaned(lambda: os._exit(1), main_process), weak=False)

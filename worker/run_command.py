@@ -32,7 +32,7 @@ class Bars:
     def stage(self, stage: Stage) -> None:
         """Finish the last bar and begin the next."""
         self._finish()
-        self._task = self._bars.add_task(stage.value, total=None)
+        self._task = self._bars.add_task(stage.value, total=None, metrics="")
 
     def step(
         self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None

@@ -45,10 +45,9 @@ def supervise(job_id: str, *, database: Database, settings: Settings, socket_pat
     if claim is None:
         log.info("job.nothing_to_claim", job_id=job_id)
         return
-    structlog.contextvars.bind_contextvars(job_id=job_id, attempt=claim.attempt)
-    log.info("job.claimed")
-    supervisor = Supervisor(claim, owner, database, settings, stopping_file)
-    supervisor.run(socket_path)
+    with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claim.attempt):
+        log.info("job.claimed")
+        Supervisor(claim, owner, database, settings, stopping_file).run(socket_path)
 
 
 class Supervisor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from api.client import Advance
@@ -20,7 +20,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def transfer(label: str, total: int | None) -> Iterator[Advance]:
     """Show a progress bar over bytes, and give what moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)
 
@@ -31,21 +31,26 @@ def upload(path: Path) -> Any:  # noqa: ANN401 - a context manager
 
 
 def follow(jobs: Iterable[JobView]) -> JobView:
-    """Show a job as it goes on, a bar for each stage, and return it as it ended."""
+    """Show a job as it goes on, a bar for each stage (a line, where there is no terminal); return it as it ended."""
     columns = (TextColumn("  {task.description:<13}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    job: JobView | None = None
-    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
-        task, shown = progress.add_task("queued", total=1.0), "queued"
-        for job in jobs:
-            stage = str(job.stage or job.state)
-            if stage != shown and not job.state.final:
+    ended: JobView | None = None
+    with Progress(*columns, TimeElapsedColumn(), console=err, disable=not err.is_terminal) as progress:
+        task: TaskID | None = None
+        shown = ""
+        for ended in jobs:
+            now = str(ended.stage or ended.state)
+            if task is not None and now != shown:
                 progress.update(task, completed=1.0)
                 progress.stop_task(task)
-                task, shown = progress.add_task(stage, total=1.0), stage
-            progress.update(task, completed=1.0 if job.state.final else job.progress)
-    if job is None:
-        raise RuntimeError("a job was watched, but never seen")
-    return job
+            if now != shown and not ended.state.final:
+                task, shown = progress.add_task(now, total=1.0), now
+                if not err.is_terminal:
+                    err.print(f"  {now}")
+            if task is not None and now == shown:
+                progress.update(task, completed=ended.progress)
+    if ended is None:
+        raise RuntimeError("a job is seen at least once")
+    return ended
 
 
 def jobs_table(jobs: Iterable[JobView]) -> Table:

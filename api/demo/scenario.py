@@ -20,8 +20,8 @@ PREFIX = "efface-demo-"
 MODEL = Path(__file__).parent / "model"
 FORGOTTEN_CLASS = "umbrella"
 FORGOTTEN_CELL = Cell("fish", "sketch")
-# Any seed but the training's draws pictures that the model has not seen; one each, so that no two sets share a picture.
-EVALUATION_SEED, SHAPES_SEED, FORGET_SEED, RETAIN_SEED = 11, 12, 13, 14
+FIRST_SEED = 11
+"""Any seed but that of the model's training draws pictures that it has not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,8 @@ def _acts(client: Client) -> Iterator[Act]:
                 "labels": list(OBJECTS),
             },
             "method": {"name": "three_stage"},
-            "data": {"forget": ids["forget"], "retain": ids["retain"], "evaluation": evaluation[1:]},
+            "data": {role: ids[role] for role in ("forget", "retain", "forget_test", "retain_test")}
+            | {"evaluation": evaluation[1:]},
             "external_id": "demo-subgroup",
         },
     )
@@ -101,15 +102,17 @@ def _upload(client: Client, folder: Path) -> dict[str, str]:
     """Draw, upload, and return the ids by name."""
     others = [cell for cell in cells() if cell != FORGOTTEN_CELL]
     wanted = {
-        "objects": (cells(), 20, EVALUATION_SEED),
-        "shapes": (cells(SHAPES), 20, SHAPES_SEED),
-        "forget": ([FORGOTTEN_CELL], 100, FORGET_SEED),
-        "retain": (others, 20, RETAIN_SEED),
+        "objects": (cells(), 20),
+        "shapes": (cells(SHAPES), 20),
+        "forget": ([FORGOTTEN_CELL], 100),
+        "forget_test": ([FORGOTTEN_CELL], 100),
+        "retain": (others, 20),
+        "retain_test": (others, 20),
     }
     ids = {"model": upload_model(client, MODEL, name="demo").id}
-    for name, (drawn, count, seed) in wanted.items():
+    for number, (name, (drawn, count)) in enumerate(wanted.items()):
         path = folder / f"{name}.zip"
-        pictures = write_archive(path, drawn, count, seed)
+        pictures = write_archive(path, drawn, count, FIRST_SEED + number)  # so that no two sets share a picture
         with show.upload(path) as advance:
             ids[name] = client.add_dataset(path, advance=advance).id
         show.out.print(f"Drew and uploaded {pictures} pictures: {name}")

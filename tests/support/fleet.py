@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,11 +85,20 @@ class Worker:
                     found.append(process)
         return found
 
+    def supervisor(self) -> psutil.Process:
+        """Return the process that runs the task."""
+        (found,) = (p for p in psutil.Process(self.process.pid).children() if "worker.child" not in p.cmdline())
+        return found
+
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to every process."""
         for process in self.family():
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+
+    def plain_log(self) -> str:
+        """Return what the worker has logged, without the colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
 
     def stop(self) -> None:
         """Ask the worker to stop and wait until nothing of it is left."""
@@ -116,7 +126,7 @@ class Fleet:
 
     def worker(self) -> Worker:
         """Start a worker."""
-        worker = Worker(self.settings, self.folder / f"worker-{len(self.workers)}.log")
+        worker = Worker(self.settings, self.folder / f"worker-{len(list(self.folder.glob('*.log')))}.log")
         self.workers.append(worker)
         return worker
 

@@ -1,7 +1,7 @@
 """What the fixtures of one test and of one module have in common."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import redis
@@ -49,3 +49,22 @@ def flush(redis_url: str) -> None:
     """Empty a Redis."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
+
+
+class Restartable:
+    """A server that can be stopped and started again on its data, on the same port."""
+
+    def __init__(self, start: Callable[[], AbstractContextManager[str]]) -> None:
+        self._start = start
+        self._running = ExitStack()
+
+    def __enter__(self) -> str:
+        return self._running.enter_context(self._start())
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self._running.close()
+        self._running.enter_context(self._start())

@@ -5,14 +5,16 @@ import io
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import pytest
 import uvicorn
 from PIL import Image
+from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.client import Client
@@ -27,11 +29,19 @@ from shared.states import Scope, Stage
 from shared.storage import Storage
 
 WEIGHTS = bytes(range(256)) * 40
-REPORT = b'{"verdict": "passed"}'
+REPORT = b"""{"verdict": "passed", "thresholds": [], "evaluations": [],
+ "target": {"accuracy": null, "synthetic_accuracy": null, "siblings": null}}"""
 
 
 @pytest.fixture
-def serve(database: Database) -> Iterator[Callable[[Settings], str]]:
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged, as dictionaries; rendered for a terminal a traceback would take seconds."""
+    with capture_logs() as captured:
+        yield captured
+
+
+@pytest.fixture
+def serve(database: Database, logs) -> Iterator[Callable[[Settings], str]]:
     """Starts servers, and stops them when the test ends."""
     running = []
 
@@ -137,9 +147,12 @@ class JobMaker:
 
     def running(self, **changes: object) -> str:
         job_id = self.queued(**changes)
+        self.claim(job_id)
+        return job_id
+
+    def claim(self, job_id: str) -> None:
         with self.database.transaction() as session:
             assert lifecycle.claim(session, job_id, "worker", 60)
-        return job_id
 
     def enter(self, job_id: str, stage: Stage) -> None:
         with self.database.transaction() as session:
@@ -152,31 +165,29 @@ class JobMaker:
 
     def succeeded(self) -> str:
         job_id = self.running()
-        files = {
-            "report.json": REPORT,
-            "model/open_clip_model.safetensors": WEIGHTS,
-            "model/open_clip_config.json": b"{}",
-        }
-        self._complete(job_id, "passed", files)
+        self.finish(job_id, passed=True)
         return job_id
 
     def missed(self) -> str:
         """A job that missed a threshold."""
         job_id = self.running()
-        files = {"report.json": REPORT, "quarantine/open_clip_model.safetensors": WEIGHTS}
-        self._complete(job_id, "failed", files)
+        self.finish(job_id, passed=False)
         return job_id
 
-    def _complete(self, job_id: str, verdict: str, files: dict[str, bytes]) -> None:
+    def finish(self, job_id: str, *, passed: bool) -> None:
+        folder = "model" if passed else "quarantine"
+        files = {"report.json": REPORT, f"{folder}/open_clip_model.safetensors": WEIGHTS}
+        files[f"{folder}/open_clip_config.json"] = b"{}"
         records = []
         for name, content in files.items():
             key = f"tenants/t/jobs/{job_id}/1/{name}"
             self.storage.put(key, content)
             sha256 = hashlib.sha256(content).hexdigest()
             records.append(ArtifactRecord(name=name, key=key, sha256=sha256, size_bytes=len(content)))
-        error = JobError(code="thresholds_not_met", message="Too much is left.") if verdict == "failed" else None
-        result = PipelineResult.model_validate(
-            {"verdict": verdict, "error": error, "artifacts": records, "architecture": "ViT", "model_digest": "00"}
+        error = None if passed else JobError(code="thresholds_not_met", message="Too much is left.")
+        verdict: Literal["passed", "failed"] = "passed" if passed else "failed"
+        result = PipelineResult(
+            verdict=verdict, error=error, artifacts=tuple(records), architecture="ViT", model_digest="00"
         )
         with self.database.transaction() as session:
             assert lifecycle.complete(session, job_id, 1, result)

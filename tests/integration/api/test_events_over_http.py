@@ -56,9 +56,9 @@ def test_a_stream_is_live_and_ends_with_the_job(alice, make_job):
         assert [next(messages)["event"] for _ in range(2)] == ["job.queued", "job.started"]
         make_job.enter(job_id, Stage.FORGETTING)
         assert next(messages)["event"] == "job.stage"
-        alice.post(f"/jobs/{job_id}/cancel")
-        assert next(messages)["event"] == "job.cancel_requested"
-        make_job._complete(job_id, "failed", {"report.json": b"{}"})
+        make_job.step(job_id, 1, 0.5)
+        assert next(messages)["event"] == "job.progress"
+        make_job.finish(job_id, passed=False)
         assert [message["event"] for message in messages] == ["job.failed"]
 
 
@@ -93,7 +93,7 @@ def test_more_events_than_fit_in_a_batch(alice, make_job, monkeypatch):
     job_id = make_job.running()
     for step in range(7):
         make_job.step(job_id, step, step / 7)
-    make_job._complete(job_id, "failed", {"report.json": b"{}"})
+    make_job.finish(job_id, passed=False)
 
     with stream(alice, job_id) as messages:
         assert [int(message["id"]) for message in messages] == list(range(1, 11))
@@ -126,7 +126,7 @@ def test_the_client_watches_a_job_to_its_end(alice_client, make_job):
     watcher.start()
     make_job.enter(job_id, Stage.FORGETTING)
     make_job.step(job_id, 1, 0.5)
-    make_job._complete(job_id, "failed", {"report.json": b"{}"})
+    make_job.finish(job_id, passed=False)
     watcher.join(20)
 
     assert seen[-1][0] == "failed"

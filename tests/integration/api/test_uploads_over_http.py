@@ -1,7 +1,6 @@
 """Data sets and models, uploaded as a body and as a form."""
 
 import json
-import os
 import struct
 import tarfile
 import tempfile
@@ -32,7 +31,7 @@ def model_archive(tmp_path):
 
 
 def left_over():
-    return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("efface-upload-")]
+    return list(Path(tempfile.gettempdir()).glob("efface-upload-*"))
 
 
 def pointers(response):

@@ -25,7 +25,7 @@ def service(postgres_url: str, redis_server: str, tmp_path_factory: pytest.TempP
     """One worker and one relay for all tests of this module."""
     folder = tmp_path_factory.mktemp("service")
     parts.flush(redis_server)
-    settings = parts.make_settings(postgres_url, redis_server, folder).model_copy(update={"job_seconds": 15})
+    settings = parts.make_settings(postgres_url, redis_server, folder).model_copy(update={"job_seconds": 8})
     with (
         parts.emptied_database(settings) as database,
         make_fleet(settings, database, Storage(settings.storage_url), folder) as fleet,

@@ -1,0 +1,74 @@
+"""Which classes a data set on disk holds, and whether those of a request's data sets fit its target. Needs no torch."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+
+from shared.archives import ArchiveLimits, inspect_archive
+from shared.errors import FieldError
+from shared.layouts import CLASS_NAMES, UNLABELLED, class_names, folder_classes, is_image
+from shared.schemas.request import ErasureRequest
+
+FORGET = ("/data/forget", "/data/forget_test")
+RETAIN = ("/data/retain", "/data/retain_test")
+
+
+def classes_at(path: Path, limits: ArchiveLimits) -> set[str]:
+    """Return the classes of an archive, of a class folder, or of a folder of WebDataset shards `*.tar`.
+
+    Raises:
+        InvalidRequest: it is none of these, or breaks a rule.
+    """
+    if not path.is_dir():
+        return set(inspect_archive(path, limits).classes)
+    shards = sorted(path.glob("*.tar"))
+    if shards and (path / CLASS_NAMES).is_file():
+        return set(class_names((path / CLASS_NAMES).read_bytes()))
+    if shards:
+        return {name for shard in shards for name in inspect_archive(shard, limits).classes}
+    files = (PurePosixPath(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    images = [name for name in files if is_image(name) and not any(part.startswith(".") for part in name.parts)]
+    return set(folder_classes(images))
+
+
+def class_errors(request: ErasureRequest, classes: Mapping[str, Collection[str]]) -> list[FieldError]:
+    """Return what is wrong with the classes of a request's data sets.
+
+    Args:
+        request: what was asked.
+        classes: the classes of each data set by the pointer that names it in the request, e.g. `/data/forget`.
+    """
+    errors = [_forget_error(request, pointer, classes[pointer]) for pointer in FORGET if pointer in classes]
+    if _measured_on_own_data(request, classes):
+        errors += [_retain_error(request, pointer, classes[pointer]) for pointer in RETAIN if pointer in classes]
+    return [error for error in errors if error is not None]
+
+
+def _measured_on_own_data(request: ErasureRequest, classes: Mapping[str, Collection[str]]) -> bool:
+    """True where the images of `data.retain` are measured: no evaluation set shows what is to be forgotten."""
+    gone = set(request.target.names())
+    shown = any(gone & set(found) for pointer, found in classes.items() if pointer.startswith("/data/evaluation/"))
+    return request.target.type == "subgroup" or not shown
+
+
+def _forget_error(request: ErasureRequest, pointer: str, found: Collection[str]) -> FieldError | None:
+    other = set(found) - set(request.target.names())
+    if len(set(found)) < 2 or not other:
+        return None  # one folder may have any name: its images are what counts
+    return FieldError(pointer, f"holds the class {min(other)!r}, which is not to be forgotten; take it out")
+
+
+def _retain_error(request: ErasureRequest, pointer: str, found: Collection[str]) -> FieldError | None:
+    gone, labels = set(request.target.names()), set(request.target.labels)
+    if UNLABELLED in found and UNLABELLED not in labels:
+        return FieldError(pointer, "has no class folders; put each image into a folder with the name of its class")
+    if request.target.type == "class" and gone & set(found):
+        name = min(gone & set(found))
+        return FieldError(pointer, f"holds images of {name!r}, which is to be forgotten; take them out")
+    if labels and set(found) - labels:
+        name = min(set(found) - labels)
+        return FieldError(
+            pointer, f"holds the class {name!r}, which is not among target.labels; add it, or take it out"
+        )
+    if not labels and set(found) <= gone:
+        return FieldError(pointer, f"holds {min(gone)!r} alone; add images of other classes, or give target.labels")
+    return None
