@@ -54,6 +54,8 @@ def main() -> None:
     data = parser.parse_args().data
     cifar = sorted((data / "cifar10" / "test").glob("*/*.png"))
     write_tar(data / "archives" / "cifar10_test.tar", [(f"{f.parent.name}/{f.name}", f) for f in cifar])
+    tenth = cifar[::10]  # every tenth of the sorted files: 100 of each class
+    write_tar(data / "archives" / "cifar10_test_1000.tar", [(f"{f.parent.name}/{f.name}", f) for f in tenth])
     write_tar(data / "archives" / "pacs_test.tar", named(cells(data / "pacs" / "test")))
     subgroup(data, "sketch", "elephant")
 

@@ -13,7 +13,9 @@ BAD_INPUT, FAILED = 2, 1
 
 
 def run(
-    request: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="what POST /jobs takes; data sets and models by path")],
+    request: Annotated[
+        Path, typer.Argument(metavar="REQUEST.json", help="what POST /jobs takes; data sets and models by path")
+    ],
     out: Annotated[Path, typer.Option(help="where report.json and model/ (or quarantine/) go")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:

@@ -1,6 +1,7 @@
 """The pipeline: load, measure, forget, measure again, judge, publish. It knows no database and no queue."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -112,16 +113,12 @@ class _Run:
         total = sum(len(m.images) for m in plan.measurements)
         results: list[Hits] = []
         for measurement in plan.measurements:
-            seen = sum(map(len, results))
-            results.append(
-                hits_of(
-                    clip,
-                    measurement,
-                    self._cache,
-                    lambda done, _, seen=seen: self._progress.step(stage, seen + done, total),
-                )
-            )
+            report = partial(self._report_images, stage, sum(map(len, results)), total)
+            results.append(hits_of(clip, measurement, self._cache, report))
         return results
+
+    def _report_images(self, stage: Stage, before: int, total: int, done: int, _: int) -> None:
+        self._progress.step(stage, before + done, total)
 
     def _erase(self, original: Clip, plan: Plan) -> Erasure:
         """Run the method's stages, from the last checkpoint on if an earlier attempt left one."""

@@ -28,7 +28,10 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
     if errors:
         raise InvalidRequest(errors)
     sets = [source for source in evaluation if source is not None]
-    classes = {source.name: _classes(Path(source.uri), f"/data/evaluation/{i}/dataset", settings) for i, source in enumerate(sets)}
+    classes = {
+        source.name: _classes(Path(source.uri), f"/data/evaluation/{i}/dataset", settings)
+        for i, source in enumerate(sets)
+    }
     return JobSpec(
         job_id="run",
         tenant_id="local",
@@ -59,7 +62,9 @@ def _data(pointer: str, name: str, reference: str | None, errors: list[FieldErro
         return None
     path = Path(reference).expanduser().resolve()
     if not path.exists():
-        errors.append(FieldError(pointer, f"there is nothing at {reference!r}; give the path of an archive or a class folder"))
+        errors.append(
+            FieldError(pointer, f"there is nothing at {reference!r}; give the path of an archive or a class folder")
+        )
     return DataSource(name=name, uri=str(path))
 
 

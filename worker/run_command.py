@@ -35,7 +35,11 @@ class Bars:
         self._task = self._bars.add_task(stage.value, total=None, metrics="")
 
     def step(
-        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+        self,
+        stage: Stage,  # noqa: ARG002 - the bar is that of the current stage
+        step: int,
+        total: int | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Move the bar."""
         if self._task is not None:
@@ -60,7 +64,10 @@ def read_request(path: Path) -> ErasureRequest:
         raise InvalidRequest.at("", f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise InvalidRequest(
-            [FieldError("/" + "/".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+            [
+                FieldError("/" + "/".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))
+                for e in error.errors()
+            ]
         ) from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest.at("", f"{path} is not JSON: {error}") from error
@@ -75,7 +82,12 @@ def run(request_file: Path, out: Path, device: str) -> int:
     """
     settings = get_settings()
     spec = resolve_paths(read_request(request_file), settings)
-    columns = (TextColumn("{task.description:>13}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[metrics]}"))
+    columns = (
+        TextColumn("{task.description:>13}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[metrics]}"),
+    )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="efface-run-") as folder:
         storage = Storage(f"file://{folder}/objects")

@@ -16,7 +16,7 @@ Report = Callable[[int, int], None]
 @torch.no_grad()
 def embed(clip: Clip, images: ImageSet, report: Report | None = None) -> Tensor:
     """Return unit image embeddings [N, d] on the CPU; `report(done, total)` is called after every batch of images."""
-    clip.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions, same numbers
+    clip.model.to(memory_format=torch.channels_last)  # faster convolutions, same numbers
     parts = []
     done = 0
     for pixels in images.batches(clip.transform, BATCH_SIZE):

@@ -108,12 +108,14 @@ def _own_set(request: ErasureRequest, forget: ImageSet, retain: ImageSet, labels
         forget = _renamed(forget, target[0])  # one folder, whatever its name: the images are what counts
     sibling: Role = "sibling" if request.target.type == "subgroup" else "forget"
     images = _joined("target", forget, retain)
+    gone: list[Role] = ["forget"] * len(forget)
+    kept: list[Role] = [sibling if name in target else "retain" for name in retain.names()]
     check_labels("retain", retain, labels)
     return Measurement(
         name="target",
         role="target",
         images=images,
-        roles=("forget",) * len(forget) + tuple(sibling if n in target else "retain" for n in retain.names()),
+        roles=(*gone, *kept),
         labels=labels,
         templates=request.target.templates,
     )

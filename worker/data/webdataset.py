@@ -20,7 +20,8 @@ def unpack_shards(name: str, shards: Sequence[Path], digest: str, folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     beside = shards[0].parent / CLASS_NAMES
     names = class_names(beside.read_bytes()) if beside.is_file() else []
-    paths, found = [], []
+    paths: list[Path] = []
+    found: list[str] = []
     for sample in webdataset.WebDataset([str(shard) for shard in shards], shardshuffle=False):
         if f"{sample['__key__']}.txt" == CLASS_NAMES:
             names = class_names(sample["txt"])

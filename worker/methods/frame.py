@@ -95,6 +95,6 @@ class MethodStage(NamedTuple):
 def bf16_is_fast(device: torch.device) -> bool:
     """True on GPUs that support bfloat16, and on CPUs with AMX or AVX-512 BF16 instructions."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     capabilities = torch.backends.cpu.get_cpu_capability()
-    return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())
+    return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())  # the only way to ask

@@ -1,8 +1,8 @@
 """Parameters of the three-stage method (arXiv 2506.03117)."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from shared.schemas.base import Fraction, Schema
 
@@ -33,4 +33,5 @@ class ThreeStageParameters(Schema):
 
     @property
     def adapter_rank(self) -> int | None:
+        """Rank of the LoRA matrices; None where whole parameters are trained."""
         return self.rank if self.adapter == "lora" else None

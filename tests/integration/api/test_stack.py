@@ -51,7 +51,8 @@ class Up:
         return httpx.get(self.url + path, headers={"Authorization": f"Bearer {self.key}"})
 
     def child(self, name: str) -> psutil.Process | None:
-        return next((p for p in self.process.children() if p.cmdline()[-1:] == [name]), None)
+        living = (p for p in self.process.children() if p.status() != psutil.STATUS_ZOMBIE)
+        return next((p for p in living if p.cmdline()[-1:] == [name]), None)
 
     def alive(self) -> list[psutil.Process]:
         return [p for p in self.family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

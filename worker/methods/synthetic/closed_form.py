@@ -1,15 +1,18 @@
 """The closed form: take a class's direction out of the image projection, and reflect it in the text projection.
 
-    mu = mean of W_c over the labels that stay;   u = first left singular vector of [t(y, template_k) - mu]_k, for each name y
-    U = orthonormal basis of all u;   image projection <- projection P, P = I - U U^T;   text projection <- projection R, R = I - 2 U U^T
+    mu = mean of W_c over the labels that stay
+    u  = first left singular vector of [t(y, template_k) - mu]_k, for each name y;   U = orthonormal basis of all u
+    image projection <- projection P,  P = I - U U^T
+    text projection  <- projection R,  R = I - 2 U U^T
 
-Centring matters: text embeddings share a cone, and what is to go is what sets the class apart within it. As P R = P, a pair of the edited
-towers scores as if only images had been projected; and since R turns the class's direction round, the original image tower put back with
-the edited text tower does not recognise it either. R is orthogonal, so it changes no norm. From the null-space family (Mishra et al.,
-arXiv 2512.14137), centred.
+Centring matters: text embeddings share a cone, and what is to go is what sets the class apart within it. As P R = P, a
+pair of the edited towers scores as if only images had been projected; and since R turns the class's direction round, the
+original image tower put back with the edited text tower does not recognise it either. R is orthogonal, so it changes no
+norm. From the null-space family (Mishra et al., arXiv 2512.14137), centred.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,19 +74,20 @@ def class_directions(erasure: Erasure) -> Tensor:
     centre = zero_shot_classifier(clip, stays, target.templates).mean(dim=0)
     templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
     directions = [first_direction(encode_texts(clip, prompts(name, templates)) - centre) for name in names]
-    basis, _ = torch.linalg.qr(torch.stack(directions, dim=1))
+    basis: Tensor = torch.linalg.qr(torch.stack(directions, dim=1)).Q
     return basis
 
 
 def first_direction(offsets: Tensor) -> Tensor:
     """Return the unit vector [d] along which offsets [K, d] are largest: their first right singular vector."""
     _, _, right = torch.linalg.svd(offsets.float(), full_matrices=False)
-    return F.normalize(right[0], dim=0)
+    direction: Tensor = F.normalize(right[0], dim=0)
+    return direction
 
 
 def project_images(model: nn.Module, matrix: Tensor) -> None:
     """Multiply what the image tower gives, v <- v M, for a symmetric M [d, d], by editing its last linear map."""
-    visual = model.visual
+    visual: Any = model.visual
     if isinstance(getattr(visual, "proj", None), nn.Parameter):  # vision transformer: [width, d]
         visual.proj.copy_(visual.proj @ matrix)
     elif hasattr(visual, "attnpool") and hasattr(

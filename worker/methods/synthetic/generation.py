@@ -113,8 +113,8 @@ def published_ascent(erasure: Erasure, classifier: Tensor, labels: Tensor, param
     step, and acceptance when the rescaled image is classified as y with confidence over a bar. Decided as published: x lives in
     ImageNet-normalised space and CLIP's normalisation is applied on top of it in the ascent (not in the acceptance test); the bar
     falls by 0.025, to 0.45 at the least, for a sample that had to be started anew. Decided otherwise: samples run in batches,
-    each frozen once accepted (batch normalisation is in eval mode, so they do not touch one another); and the number of new starts is
-    bounded.
+    each frozen once accepted (batch normalisation is in eval mode, so they do not touch one another); and the number of new
+    starts is bounded.
 
     Raises:
         JobFailure: `method_failed`: some samples were never accepted.

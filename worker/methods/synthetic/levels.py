@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,9 @@ RESNET_LEVELS = tuple(
 def published_loop(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
     """Run the loop of arXiv 2407.07485 on the training samples until their accuracy is at most `limit`.
 
-    Decided as published: Adam with weight decay 0.2 added to the gradient of the selected tensors, strict "less than", rollback of weights
-    and optimiser, all samples in one batch. Decided otherwise: where no step ever helped the published code goes on with the last rejected
-    weights; here that is a failure.
+    Decided as published: Adam with weight decay 0.2 added to the gradient of the selected tensors, strict "less than",
+    rollback of weights and optimiser, all samples in one batch. Decided otherwise: where no step ever helped the published
+    code goes on with the last rejected weights; here that is a failure.
 
     Raises:
         JobFailure: `method_failed`: no step lowered the accuracy.
@@ -78,11 +78,14 @@ def published_loop(erasure: Erasure, parameters: SyntheticParameters, bank: Bank
 
 
 def candidate_tensors(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the tensors of both towers that may be updated: in a ResNet those of attention pooling alone; never embeddings of text."""
+    """Return the tensors of both towers that may be updated: in a ResNet those of attention pooling alone.
+
+    Of the text tower those of the transformer, never its embeddings or its projection.
+    """
     visual = dict(model.visual.named_parameters())  # type: ignore[union-attr]
     if hasattr(model.visual, "attnpool"):
         visual = {n: p for n, p in visual.items() if n.startswith("attnpool.") and "positional" not in n}
-    text = getattr(model, "text", model)
+    text: Any = getattr(model, "text", model)
     return list(visual.values()), list(text.transformer.parameters())
 
 

@@ -18,7 +18,8 @@ def lipschitz_loss(image: Tensor, text: Tensor, perturbed: Tensor, distance: Ten
     """
     of_text = (text - perturbed).norm(dim=-1)
     of_image = (image - perturbed).norm(dim=-1)
-    return ((of_text + of_image) / distance.clamp_min(1e-12)).sum() / (4 * len(perturbed))
+    loss: Tensor = ((of_text + of_image) / distance.clamp_min(1e-12)).sum() / (4 * len(perturbed))
+    return loss
 
 
 def masked_divergence(logits: Tensor, original: Tensor, forgotten: list[int]) -> Tensor:

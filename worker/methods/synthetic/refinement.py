@@ -2,11 +2,13 @@
 
     L = KL( q_0(x_f) || softmax(s cos(f(x_f), W)) ) + 10 (1 - cos(f(x_r), a(x_r)))
 
-q_0 is the original's answer with the forgotten labels masked (DELETE); a(x) is the original's feature, projected where the closed form was
-applied before. A step that moves retain samples' answers by more than the trust region is undone and the learning rate halved.
+q_0 is the original's answer with the forgotten labels masked (DELETE); a(x) is the original's feature, projected where
+the closed form was applied before. A step that moves retain samples' answers by more than the trust region is undone and
+the learning rate halved.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +74,7 @@ def late_parameters(model: nn.Module) -> list[nn.Parameter]:
 
     Batch normalisation stays as it is, statistics and affine parameters.
     """
-    visual = model.visual
+    visual: Any = model.visual
     if hasattr(visual, "attnpool"):
         modules: list[nn.Module] = [visual.layer4, visual.attnpool]
     else:

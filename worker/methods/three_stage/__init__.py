@@ -1,4 +1,4 @@
-"""The three-stage method: forget, remind, restore (Zhang et al., arXiv 2506.03117), for subgroups and for whole classes with images.
+"""The three-stage method: forget, remind, restore (Zhang et al., arXiv 2506.03117), for subgroups and whole classes.
 
 Read in this order: `forget`, `remind`, `restore`; then `losses`, `fisher`, `adapters`, `prompts`, `material`, `tower`.
 """
