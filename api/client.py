@@ -1,18 +1,16 @@
 """A client of the HTTP door: one typed method for every call.
 
-with Client("http://127.0.0.1:8080", key) as client:
-    dataset = client.add_dataset(Path("images.tar"))
-    job = client.submit(request)
-    for job in client.watch(job.id):
-        print(job.state, job.stage, job.progress)
+Usage:
+    with Client("http://127.0.0.1:8080", key) as client:
+        dataset = client.add_dataset(Path("images.tar"))
+        job = client.submit(request)
+        for job in client.watch(job.id):
+            print(job.state, job.stage, job.progress)
 """
 
-import hashlib
 import json
 import time
-from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,48 +18,20 @@ from urllib.parse import quote
 
 import httpx
 
+from api.connection import Advance, ApiProblem, Connection, Damaged, Unreachable
 from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobView, MetricSeries
 from shared.schemas.model import ModelView
 
-CHUNK_BYTES = 1024 * 1024
 POLL_SECONDS = 2.0
 STREAM_TIMEOUT = httpx.Timeout(40.0, connect=5.0)
 """Two and a half heartbeats of the event stream."""
-UPLOAD_ANSWER_SECONDS = 3600.0
 WEIGHTS_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
-Advance = Callable[[int], None]
-"""Is told of bytes that were sent or received."""
 ViewT = TypeVar("ViewT", bound=Schema)
 
-
-class ApiProblem(Exception):
-    """The server refused a call; `str()` is what it said."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(problem.get("detail") or problem.get("title") or f"the server answered {status}")
-        self.status = status
-        self.code = str(problem.get("code", ""))
-        self.errors: list[dict[str, str]] = list(problem.get("errors") or [])
-
-    @classmethod
-    def of(cls, response: httpx.Response) -> Self:
-        """Return the problem in a response that was read."""
-        try:
-            body = response.json()
-        except ValueError:
-            body = {}
-        return cls(response.status_code, body if isinstance(body, dict) else {})
-
-
-class Unreachable(Exception):
-    """The server does not answer, or the connection broke."""
-
-
-class Damaged(Exception):
-    """A download is not what the server said it would be."""
+__all__ = ["Advance", "ApiProblem", "Client", "Damaged", "Unreachable"]
 
 
 class Client:
@@ -74,13 +44,7 @@ class Client:
         self, base_url: str, key: str, *, timeout_seconds: float = 60.0, transport: httpx.BaseTransport | None = None
     ) -> None:
         """Make a client; nothing is sent yet. `transport` replaces the network, for tests."""
-        self._http = httpx.Client(
-            base_url=base_url,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(timeout_seconds, connect=5.0),
-            transport=transport,
-            follow_redirects=True,  # httpx drops the key when a redirect leaves the host
-        )
+        self._connection = Connection(base_url, key, timeout_seconds, transport)
 
     def __enter__(self) -> Self:
         return self
@@ -92,23 +56,23 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._connection.close()
 
     # Service ---------------------------------------------------------------------------------------------------------
 
     def version(self) -> dict[str, Any]:
         """Return what runs there."""
-        return dict(self._call("GET", "/version").json())
+        return dict(self._connection.call("GET", "/version").json())
 
     # Jobs ------------------------------------------------------------------------------------------------------------
 
     def submit(self, request: Mapping[str, Any], *, validate_only: bool = False) -> JobView:
         """Submit an erasure request, as it stands in a REQUEST.json; with `validate_only` it is only checked."""
-        return _job(self._call("POST", "/jobs", json=request, params={"validate_only": validate_only}))
+        return _job(self._connection.call("POST", "/jobs", json=request, params={"validate_only": validate_only}))
 
     def job(self, job_id: str) -> JobView:
         """Return a job."""
-        return _job(self._call("GET", _path("jobs", job_id)))
+        return _job(self._connection.call("GET", _path("jobs", job_id)))
 
     def jobs(self, **filters: str) -> Iterator[JobView]:
         """Yield jobs, newest first. Filters: state, method, model, external_id."""
@@ -116,7 +80,7 @@ class Client:
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job; doing it twice is no error."""
-        return _job(self._call("POST", _path("jobs", job_id, "cancel")))
+        return _job(self._connection.call("POST", _path("jobs", job_id, "cancel")))
 
     def watch(self, job_id: str, *, patience_seconds: float = 300.0) -> Iterator[JobView]:
         """Yield the job now, whenever it changes, and at last when it has ended.
@@ -147,7 +111,7 @@ class Client:
         """Yield what has happened to a job so far, oldest first."""
         more = True
         while more:
-            page = self._call("GET", _path("jobs", job_id, "events"), params={"after": after}).json()
+            page = self._connection.call("GET", _path("jobs", job_id, "events"), params={"after": after}).json()
             for item in page["data"]:
                 event = _view(EventView, item)
                 after = event.seq
@@ -157,19 +121,21 @@ class Client:
     def stream(self, job_id: str, *, after: int = 0) -> Iterator[EventView]:
         """Yield what has happened and what happens to a job, until it ends or the connection does."""
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
-        with self._opened(_path("jobs", job_id, "events"), headers=headers, timeout=STREAM_TIMEOUT) as response:
+        with self._connection.opened(
+            _path("jobs", job_id, "events"), headers=headers, timeout=STREAM_TIMEOUT
+        ) as response:
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     yield _view(EventView, json.loads(line.removeprefix("data:")))
 
     def metrics(self, job_id: str) -> list[MetricSeries]:
         """Return every series that the method reported so far."""
-        page = self._call("GET", _path("jobs", job_id, "metrics")).json()
+        page = self._connection.call("GET", _path("jobs", job_id, "metrics")).json()
         return [_view(MetricSeries, item) for item in page["data"]]
 
     def report(self, job_id: str) -> dict[str, Any]:
         """Return the report of a job that has ended."""
-        return dict(self._call("GET", _path("jobs", job_id, "report")).json())
+        return dict(self._connection.call("GET", _path("jobs", job_id, "report")).json())
 
     def weights(self, job_id: str, folder: Path, *, advance: Advance | None = None) -> Path:
         """Download the published model into `folder`, in open_clip's local-dir layout, and return the folder.
@@ -179,7 +145,7 @@ class Client:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name in WEIGHTS_FILES:
-            self._download(_path("jobs", job_id, "weights"), {"file": name}, folder / name, advance)
+            self._connection.download(_path("jobs", job_id, "weights"), {"file": name}, folder / name, advance)
         return folder
 
     # Models and data sets --------------------------------------------------------------------------------------------
@@ -191,15 +157,15 @@ class Client:
         params = {"name": name or path.stem, "filename": path.name}
         if architecture is not None:
             params["architecture"] = architecture
-        return _view(ModelView, self._upload("/models", path, params, advance).json())
+        return _view(ModelView, self._connection.upload("/models", path, params, advance).json())
 
     def register_model(self, name: str, model: Mapping[str, str]) -> ModelView:
         """Register a model that is somewhere else: `model` is as in an erasure request."""
-        return _view(ModelView, self._call("POST", "/models", json={"name": name, "model": model}).json())
+        return _view(ModelView, self._connection.call("POST", "/models", json={"name": name, "model": model}).json())
 
     def model(self, model_id: str) -> ModelView:
         """Return a model."""
-        return _view(ModelView, self._call("GET", _path("models", model_id)).json())
+        return _view(ModelView, self._connection.call("GET", _path("models", model_id)).json())
 
     def models(self) -> Iterator[ModelView]:
         """Yield models, newest first."""
@@ -208,30 +174,15 @@ class Client:
     def add_dataset(self, path: Path, *, name: str | None = None, advance: Advance | None = None) -> DatasetView:
         """Upload an archive of images."""
         params = {"name": name or path.stem, "filename": path.name}
-        return _view(DatasetView, self._upload("/datasets", path, params, advance).json())
+        return _view(DatasetView, self._connection.upload("/datasets", path, params, advance).json())
 
     def dataset(self, dataset_id: str) -> DatasetView:
         """Return a data set."""
-        return _view(DatasetView, self._call("GET", _path("datasets", dataset_id)).json())
+        return _view(DatasetView, self._connection.call("GET", _path("datasets", dataset_id)).json())
 
     def datasets(self) -> Iterator[DatasetView]:
         """Yield data sets, newest first."""
         yield from self._listed("/datasets", DatasetView)
-
-    # How -------------------------------------------------------------------------------------------------------------
-
-    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
-        with _translated():
-            response = self._http.request(method, path, **options)
-        return _accepted(response)
-
-    @contextmanager
-    def _opened(self, path: str, **options: Any) -> Iterator[httpx.Response]:  # noqa: ANN401 - httpx's own
-        """Open a response whose body is read bit by bit."""
-        with _translated(), self._http.stream("GET", path, **options) as response:
-            if response.is_error:
-                response.read()
-            yield _accepted(response)
 
     def _nudges(self, job_id: str, after: int) -> Iterator[int]:
         """Yield a seq whenever it may be worth to look at the job: now, and after every event."""
@@ -241,7 +192,7 @@ class Client:
 
     def _if_changed(self, job_id: str, etag: str) -> tuple[JobView | None, str]:
         """Return the job if it is not the one of the ETag, and the ETag that it has now."""
-        response = self._call("GET", _path("jobs", job_id), headers={"If-None-Match": etag} if etag else {})
+        response = self._connection.call("GET", _path("jobs", job_id), headers={"If-None-Match": etag} if etag else {})
         if response.status_code == httpx.codes.NOT_MODIFIED:
             return None, etag
         return _job(response), response.headers["ETag"]
@@ -250,52 +201,11 @@ class Client:
         params: dict[str, Any] = {"limit": 100, **(filters or {})}
         more = True
         while more:
-            page = self._call("GET", path, params=params).json()
+            page = self._connection.call("GET", path, params=params).json()
             for item in page["data"]:
                 params["after"] = item["id"]
                 yield _view(schema, item)
             more = page["has_more"]
-
-    def _upload(self, path: str, file: Path, params: Mapping[str, str], advance: Advance | None) -> httpx.Response:
-        headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
-        timeout = httpx.Timeout(UPLOAD_ANSWER_SECONDS, connect=5.0)  # the server checks every image before it answers
-        return self._call("POST", path, content=_read(file, advance), params=params, headers=headers, timeout=timeout)
-
-    def _download(self, path: str, params: Mapping[str, str], target: Path, advance: Advance | None) -> None:
-        digest = hashlib.sha256()
-        with self._opened(path, params=params) as response, target.open("wb") as out:
-            first = response.history[0] if response.history else response  # a redirect carries the digest, too
-            for chunk in response.iter_bytes(CHUNK_BYTES):
-                out.write(chunk)
-                digest.update(chunk)
-                if advance is not None:
-                    advance(len(chunk))
-        said = first.headers.get("Repr-Digest", "").removeprefix("sha-256=:").removesuffix(":")
-        if b64decode(said) != digest.digest():
-            target.unlink()
-            raise Damaged(f"{target.name} arrived damaged; its SHA-256 is not the one that the server gives")
-
-
-def _read(file: Path, advance: Advance | None) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while chunk := source.read(CHUNK_BYTES):
-            yield chunk
-            if advance is not None:
-                advance(len(chunk))
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise Unreachable(f"The server cannot be reached: {error or type(error).__name__}") from error
-
-
-def _accepted(response: httpx.Response) -> httpx.Response:
-    if response.is_error:
-        raise ApiProblem.of(response)
-    return response
 
 
 def _path(*parts: str) -> str:

@@ -13,8 +13,8 @@ def run() -> None:
     """Run the migrations in one transaction each."""
     engine = create_engine(context.config.attributes["database_url"])
     with engine.connect() as connection:
-        connection.execute(text("SET lock_timeout = '5s'"))
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
+        connection.execute(text("SET lock_timeout = '5s'"))  # not before: another process may migrate for longer
         connection.commit()
         context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
         with context.begin_transaction():

@@ -1,5 +1,6 @@
 """Models: checkpoints that were uploaded, published by a job, or registered by reference."""
 
+import gzip
 import hashlib
 import json
 import lzma
@@ -34,6 +35,8 @@ TOKENIZER_NAMES = frozenset(
 MAX_CONFIG_BYTES = 1024 * 1024
 MAX_UNPACKED_RATIO = 20
 """Weights hardly compress; an archive that unpacks to more is taken for a bomb."""
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 COPY_BYTES = 8 * 1024 * 1024
 MAX_HEADER_BYTES = 100 * 1024 * 1024
 
@@ -134,7 +137,7 @@ def _files_of(path: Path, filename: str, architecture: str | None, scratch: Path
     if not torch_file and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
         try:
             files = _unpacked(path, scratch)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise _bad(f"the archive is damaged or encrypted ({error}); pack it again") from error
         if CONFIG_NAME not in files:
             raise _bad(f"the archive holds no {CONFIG_NAME}; pack a folder in open_clip's local-dir layout")

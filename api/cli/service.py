@@ -139,17 +139,15 @@ def create_key(
 @keys.command("list")
 def list_keys() -> None:
     """List all keys; what they are made of is kept nowhere."""
-    from rich.table import Table
-
-    from api.cli.show import out
+    from api.cli.show import out, table
     from services import keys as service
 
-    table = Table("id", "tenant", "name", "scopes", "created", "revoked", box=None, pad_edge=False)
+    rows = table("id", "tenant", "name", "scopes", "created", "revoked")
     with _transaction() as session:
         for key, tenant in service.list_keys(session):
             revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-            table.add_row(key.id, tenant, key.name, ", ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
-    out.print(table)
+            rows.add_row(key.id, tenant, key.name, ", ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+    out.print(rows)
 
 
 @keys.command("revoke")

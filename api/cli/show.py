@@ -53,31 +53,38 @@ def follow(jobs: Iterable[JobView]) -> JobView:
     return ended
 
 
+def table(*columns: str) -> Table:
+    """Return an empty table whose first column, the ids, is never cut."""
+    empty = Table(*columns, box=None, pad_edge=False)
+    empty.columns[0].no_wrap = True
+    return empty
+
+
 def jobs_table(jobs: Iterable[JobView]) -> Table:
     """Return jobs as a table."""
-    table = Table("id", "state", "method", "target", "external id", "created", box=None, pad_edge=False)
+    rows = table("id", "state", "method", "target", "external id", "created")
     for job in jobs:
         target = ", ".join(job.request.target.names())
         created = f"{job.created_at:%Y-%m-%d %H:%M}"
-        table.add_row(job.id, job.state, job.request.method.name, target, job.external_id or "", created)
-    return table
+        rows.add_row(job.id, job.state, job.request.method.name, target, job.external_id or "", created)
+    return rows
 
 
 def report_table(report: Mapping[str, Any]) -> Table:
     """Return what a report measured, before and after, with the thresholds."""
-    table = Table("measured", "n", "before", "after", box=None, pad_edge=False, padding=(0, 2))
-    for column in table.columns[1:]:
+    rows = Table("measured", "n", "before", "after", box=None, pad_edge=False, padding=(0, 2))
+    for column in rows.columns[1:]:
         column.justify = "right"
     for label, change in _changes(report):
         if change is not None:
             after = change["after"]
             interval = f"{_percent(after)} [dim][{100 * after['low']:.1f}, {100 * after['high']:.1f}][/dim]"
-            table.add_row(label, str(after["n"]), _percent(change["before"]), interval)
+            rows.add_row(label, str(after["n"]), _percent(change["before"]), interval)
     for threshold in report["thresholds"]:
         mark = "[green]met[/green]" if threshold["passed"] else "[red]missed[/red]"
         value = f"{threshold['value']:.3f} (limit {threshold['limit']:g})"
-        table.add_row(threshold["measure"], "", "", f"{value} {mark}")
-    return table
+        rows.add_row(threshold["measure"], "", "", f"{value} {mark}")
+    return rows
 
 
 def _changes(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any] | None]]:

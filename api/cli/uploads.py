@@ -54,16 +54,14 @@ def add_model(
 @models.command("list")
 def list_models(url: Url = DEFAULT_URL, key: Key = "") -> None:
     """List models, newest first."""
-    from rich.table import Table
+    from api.cli.show import out, table
 
-    from api.cli.show import out
-
-    table = Table("id", "name", "architecture", "parent", "created", box=None, pad_edge=False)
+    rows = table("id", "name", "architecture", "parent", "created")
     with connect(url, key) as client:
         for model in client.models():
             created = f"{model.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(model.id, model.name, model.architecture or "", model.parent or "", created)
-    out.print(table)
+            rows.add_row(model.id, model.name, model.architecture or "", model.parent or "", created)
+    out.print(rows)
 
 
 @datasets.command("add")
@@ -83,13 +81,11 @@ def add_dataset(
 @datasets.command("list")
 def list_datasets(url: Url = DEFAULT_URL, key: Key = "") -> None:
     """List data sets, newest first."""
-    from rich.table import Table
+    from api.cli.show import out, table
 
-    from api.cli.show import out
-
-    table = Table("id", "name", "images", "classes", "created", box=None, pad_edge=False)
+    rows = table("id", "name", "images", "classes", "created")
     with connect(url, key) as client:
         for dataset in client.datasets():
             created = f"{dataset.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(dataset.id, dataset.name, str(dataset.images), str(len(dataset.classes)), created)
-    out.print(table)
+            rows.add_row(dataset.id, dataset.name, str(dataset.images), str(len(dataset.classes)), created)
+    out.print(rows)

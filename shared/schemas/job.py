@@ -38,7 +38,7 @@ class JobView(Schema):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    version: int = Field(exclude=True, description="row version, the ETag")
+    version: int = Field(0, exclude=True, description="row version; clients get it as the ETag")
 
 
 class EventView(Schema):

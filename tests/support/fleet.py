@@ -21,11 +21,11 @@ from services.relay import run_relay
 from shared.database import Database
 from shared.queue import Doorbell, make_queue
 from shared.schemas.job import JobView
-from shared.schemas.request import ErasureRequest
 from shared.settings import Settings
 from shared.states import JobState
 from shared.storage import Storage
 from shared.tables import Artifact, Job, JobEvent, Model, Outbox
+from tests.support import requests
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
@@ -145,14 +145,8 @@ class Fleet:
 
     def submit(self, **metadata: object) -> str:
         """Submit a job that behaves as `tests.support.pipelines` says, and return its id."""
-        body = {
-            "model": {"source": f"local-dir:{self.folder / 'clip'}"},
-            "target": {"type": "class", "class": "horse", "labels": ["horse", "dog"]},
-            "method": {"name": "synthetic"},
-            "metadata": {name: str(value) for name, value in metadata.items()},
-        }
+        request = requests.names_only(self.folder / "clip", metadata=metadata)
         with self.database.transaction() as session:
-            request = ErasureRequest.model_validate(body)
             return jobs.submit(session, self.tenant_id, request, self.settings).id
 
     def job(self, job_id: str) -> JobView:

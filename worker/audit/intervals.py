@@ -19,4 +19,6 @@ def wilson(hits: int, n: int) -> Estimate:
     scale = 1 + Z * Z / n
     centre = (share + Z * Z / (2 * n)) / scale
     half = Z / scale * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return Estimate(value=share, n=n, low=max(0.0, centre - half), high=min(1.0, centre + half))
+    low = 0.0 if hits == 0 else centre - half  # exactly, where rounding would leave a trace
+    high = 1.0 if hits == n else centre + half
+    return Estimate(value=share, n=n, low=low, high=high)

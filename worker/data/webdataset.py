@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import webdataset
 
@@ -21,7 +22,7 @@ def unpack_shards(name: str, shards: Sequence[Path], digest: str, folder: Path) 
     beside = shards[0].parent / CLASS_NAMES
     names = class_names(beside.read_bytes()) if beside.is_file() else []
     paths: list[Path] = []
-    found: list[str] = []
+    found: list[tuple[dict[str, Any], str]] = []
     for sample in webdataset.WebDataset([str(shard) for shard in shards], shardshuffle=False):
         if f"{sample['__key__']}.txt" == CLASS_NAMES:
             names = class_names(sample["txt"])

@@ -1,9 +1,11 @@
 """Data sets and models, uploaded as a body and as a form."""
 
 import json
+import socket
 import struct
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,22 @@ def test_a_broken_form_is_a_client_error(alice):
 
     assert response.status_code == 400
     assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(server, make_key, logs, storage):
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /datasets?name=x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {make_key()}\r\n"
+        connection.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + b"x" * 100_000)
+        while not left_over():
+            time.sleep(0.01)
+
+    while not (lines := [line for line in logs if line["event"] == "http.request"]):
+        time.sleep(0.01)
+
+    assert lines[0]["status"] == 499
+    assert left_over() == []
+    assert storage.list("tenants") == []
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ TEMPLATES = (
     "a drawing of a {}.",
     "a close-up of a {}.",
 )
-FEW_LABELS = 10
+FEW_LABELS = 4
 COMMON_NAMES = (
     "person", "tree", "house", "car", "dog", "bottle", "chair", "flower", "book", "mountain",
     "bridge", "bread", "bird", "boat", "shoe", "river", "clock", "hat", "road", "fruit",

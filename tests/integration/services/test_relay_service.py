@@ -1,0 +1,84 @@
+"""The outbox: what was committed is sent, at least once, and then forgotten."""
+
+from collections.abc import Callable
+
+import pytest
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from services import lifecycle, relay, retention
+from shared.database import Database
+from shared.embedded import free_port
+from shared.queue import Doorbell, make_queue
+from shared.settings import Settings
+from shared.storage import Storage
+from shared.tables import Job, Outbox
+from tests.support.world import World, passed
+
+
+@pytest.fixture
+def doorbell(settings: Settings) -> Doorbell:
+    """The queue on the session's Redis."""
+    return Doorbell(make_queue(settings))
+
+
+def test_what_is_committed_is_sent_and_forgotten(
+    database: Database, doorbell: Doorbell, submit: Callable[..., str]
+) -> None:
+    waiting = [submit() for _ in range(3)]
+    with database.transaction() as session:
+        assert relay.publish(session, doorbell, limit=2) == 2
+    with database.transaction() as session:
+        assert relay.publish(session, doorbell) == 1
+        assert relay.publish(session, doorbell) == 0
+        assert session.scalars(select(Outbox)).all() == []
+        assert all(session.scalars(select(Job.doorbell_at).where(Job.id.in_(waiting))))
+    assert doorbell.length() == 3
+
+
+def test_two_relays_send_different_rows(database: Database, doorbell: Doorbell, submit: Callable[..., str]) -> None:
+    submit(), submit()
+    with database.transaction() as one, database.transaction() as two:
+        assert relay.publish(one, doorbell, limit=1) == 1
+        assert relay.publish(two, doorbell) == 1
+    assert doorbell.length() == 2
+
+
+def test_while_redis_is_down_the_row_waits(
+    database: Database, settings: Settings, doorbell: Doorbell, submit: Callable[..., str]
+) -> None:
+    submit()
+    down = settings.model_copy(update={"redis_url": SecretStr(f"redis://127.0.0.1:{free_port()}/0")})
+    with pytest.raises(OperationalError), database.transaction() as session:
+        relay.publish(session, Doorbell(make_queue(down)))
+    with database.transaction() as session:
+        assert relay.publish(session, doorbell) == 1
+
+
+def test_leftovers_are_all_that_the_winner_did_not_leave(
+    database: Database, storage: Storage, tenant: str, submit: Callable[..., str]
+) -> None:
+    job = submit()
+    prefix = f"tenants/{tenant}/jobs/{job}"
+    for name in ("checkpoints/preparing", "1/report.json", "2/model/open_clip_model.safetensors", "20/other"):
+        storage.put(f"{prefix}/{name}", b"x")
+    storage.put(f"{prefix}0/neighbour", b"x")
+    world = World(database, tenant, job)
+    world.claim()
+    world.expire()
+    world.claim()
+    with database.transaction() as session:
+        assert retention.unpurged(session) == []
+    world.do(lifecycle.complete, 2, passed(world, 2))
+    with database.transaction() as session:
+        ((spec, kept),) = retention.unpurged(session)
+    assert (spec.job_id, kept) == (job, 2)
+    assert retention.delete_leftovers(storage, spec, kept) == 3
+    assert [o.key for o in storage.list(prefix)] == [f"{prefix}/2/model/open_clip_model.safetensors"]
+    assert len(storage.list(f"{prefix}0")) == 1
+    with database.transaction() as session:
+        retention.mark_purged(session, job)
+        assert retention.unpurged(session) == []
+        retention.sweep_again(session, job)
+        assert [spec.job_id for spec, _ in retention.unpurged(session)] == [job]

@@ -1,0 +1,183 @@
+"""Everything that can be checked about a request is checked before its job exists."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services import jobs, models
+from shared.database import Database
+from shared.errors import InvalidRequest
+from shared.schemas.model import ModelRegistration
+from shared.schemas.request import ErasureRequest, ModelReference
+from shared.schemas.spec import JobSpec
+from shared.settings import Settings
+from shared.states import JobState
+from shared.tables import Job, JobEvent, Outbox
+from tests.support import requests
+
+
+@pytest.fixture
+def errors(session: Session, tenant: str, settings: Settings) -> Callable[[ErasureRequest], dict[str, str]]:
+    """Submits what is wrong; returns what is said about it, by pointer. No job comes of it."""
+
+    def submit_wrong(request: ErasureRequest) -> dict[str, str]:
+        with pytest.raises(InvalidRequest) as caught:
+            jobs.submit(session, tenant, request, settings)
+        assert session.scalar(select(func.count()).select_from(Job)) == 0
+        return {error.pointer: error.detail for error in caught.value.errors}
+
+    return submit_wrong
+
+
+def test_job_event_and_outbox_row_are_one_transaction(
+    database: Database, tenant: str, settings: Settings, clip: Path
+) -> None:
+    with pytest.raises(ZeroDivisionError), database.transaction() as session:
+        view = jobs.submit(session, tenant, requests.names_only(clip, external_id="DSR-1"), settings)
+        assert (view.state, view.attempt, view.external_id) == (JobState.QUEUED, 0, "DSR-1")
+        assert session.scalars(select(Outbox.job_id)).all() == [view.id]
+        assert session.execute(select(JobEvent.seq, JobEvent.type)).all() == [(1, "job.queued")]
+        raise ZeroDivisionError
+    with database.transaction() as session:
+        for table in (Job, JobEvent, Outbox):
+            assert session.scalar(select(func.count()).select_from(table)) == 0
+
+
+def test_validate_only_writes_nothing(session: Session, tenant: str, settings: Settings, clip: Path) -> None:
+    view = jobs.submit(session, tenant, requests.names_only(clip), settings, validate_only=True)
+    assert view.thresholds.max_synthetic_accuracy == 0.05
+    session.flush()
+    for table in (Job, JobEvent, Outbox):
+        assert session.scalar(select(func.count()).select_from(table)) == 0
+
+
+def test_references_are_resolved(
+    session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str], tmp_path: Path
+) -> None:
+    registration = ModelRegistration(name="clip", model=ModelReference(source=f"local-dir:{clip}"))
+    model = models.register(session, tenant, registration, settings)
+    images, uploaded = requests.folder(tmp_path / "images", "dog", "cat"), upload("horse", "dog")
+    data = {"evaluation": [{"name": "own", "dataset": uploaded}, {"name": "other", "dataset": str(images)}]}
+    view = jobs.submit(session, tenant, requests.names_only(clip, model={"id": model.id}, data=data), settings)
+    spec = JobSpec.model_validate(session.get_one(Job, view.id).spec)
+    assert (spec.model.reference, spec.model.id) == (f"local-dir:{clip}", model.id)
+    assert [source.uri for source in spec.data.evaluation] == [
+        f"storage:tenants/{tenant}/datasets/{uploaded}",
+        str(images),
+    ]
+    assert view.thresholds.model_dump(exclude_none=True) == {
+        "max_forget_accuracy": 0.05,
+        "max_retain_drop": 0.02,
+        "max_transfer_drop": 0.02,
+    }
+
+
+def test_every_error_is_reported_at_once(errors: Callable[..., Any], clip: Path) -> None:
+    request = requests.subgroup(clip, forget="ds_none", retain="ds_nothing", model={"id": "mdl_none"})
+    assert set(errors(request)) == {"/model/id", "/data/forget", "/data/retain"}
+
+
+def test_what_is_anothers_does_not_exist(
+    session: Session, stranger: str, settings: Settings, clip: Path, upload: Callable[..., str]
+) -> None:
+    data = {"evaluation": [{"name": "own", "dataset": upload("horse", "dog")}]}
+    with pytest.raises(InvalidRequest, match="there is no data set"):
+        jobs.submit(session, stranger, requests.names_only(clip, data=data), settings)
+
+
+@pytest.mark.parametrize("path", ["/etc", "inside/../../outside", "link"])
+def test_paths_outside_of_the_roots(
+    errors: Callable[..., Any], clip: Path, settings: Settings, tmp_path: Path, path: str
+) -> None:
+    settings.path_roots[:] = [clip]
+    (clip / "link").symlink_to(tmp_path)
+    found = errors(requests.names_only(clip, model={"source": f"local-dir:{clip / path}"}))
+    assert "EFFACE_PATH_ROOTS" in found["/model/source"]
+    data = {"evaluation": [{"name": "own", "dataset": str(clip / path)}]}
+    assert "EFFACE_PATH_ROOTS" in errors(requests.names_only(clip, data=data))["/data/evaluation/0/dataset"]
+
+
+@pytest.mark.parametrize(
+    "model", [{"source": "hf-hub:laion/CLIP"}, {"architecture": "ViT-B-32", "pretrained": "openai"}], ids=str
+)
+def test_hubs_where_the_operator_allows_them(
+    errors: Callable[..., Any],
+    session: Session,
+    tenant: str,
+    settings: Settings,
+    clip: Path,
+    model: dict[str, str],
+) -> None:
+    (message,) = errors(requests.names_only(clip, model=model)).values()
+    assert "EFFACE_ALLOW_HUB" in message
+    allowed = settings.model_copy(update={"allow_hub": True})
+    assert jobs.submit(session, tenant, requests.names_only(clip, model=model), allowed).state == JobState.QUEUED
+
+
+def test_unknown_kinds_of_models(errors: Callable[..., Any], clip: Path) -> None:
+    assert "local-dir:" in errors(requests.names_only(clip, model={"source": "s3://models/clip"}))["/model/source"]
+    file = clip / "file"
+    file.touch()
+    found = errors(requests.names_only(clip, model={"source": f"local-dir:{file}"}))
+    assert "is not a folder" in found["/model/source"]
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "pointer", "words"),
+    [
+        (["horse", "dog"], ["horse", "dog"], "/data/forget", "'dog', which is not to be forgotten"),
+        (["horse"], ["horse", "fish"], "/data/retain", "'fish', which is not among target.labels"),
+    ],
+)
+def test_classes_of_a_subgroup(
+    errors: Callable[..., Any],
+    clip: Path,
+    upload: Callable[..., str],
+    forget: list[str],
+    retain: list[str],
+    pointer: str,
+    words: str,
+) -> None:
+    found = errors(requests.subgroup(clip, forget=upload(*forget), retain=upload(*retain)))
+    assert list(found) == [pointer]
+    assert words in found[pointer]
+
+
+def test_a_single_folder_of_any_name_shows_the_subgroup(
+    session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
+) -> None:
+    request = requests.subgroup(clip, forget=upload("sketches"), retain=upload("horse", "dog"))
+    assert jobs.submit(session, tenant, request, settings).thresholds.max_forget_accuracy == 0.05
+
+
+def test_without_labels_the_retain_set_must_tell_them(
+    errors: Callable[..., Any], clip: Path, upload: Callable[..., str]
+) -> None:
+    target = {"type": "subgroup", "class": "horse", "subgroup": "sketch"}
+    found = errors(requests.subgroup(clip, forget=upload("horse"), retain=upload("horse"), target=target))
+    assert "images of other classes" in found["/data/retain"]
+
+
+def test_retained_images_of_a_class_target(errors: Callable[..., Any], clip: Path, upload: Callable[..., str]) -> None:
+    data = {"forget": upload("horse"), "retain": upload("dog", "horse")}
+    found = errors(requests.names_only(clip, method={"name": "three_stage"}, data=data))
+    assert "'horse', which is to be forgotten" in found["/data/retain"]
+
+
+def test_a_broken_archive_on_the_server_is_found_now(errors: Callable[..., Any], clip: Path) -> None:
+    (clip / "images.zip").write_bytes(b"PK\x03\x04 and nothing more")
+    data = {"evaluation": [{"name": "own", "dataset": str(clip / "images.zip")}]}
+    assert set(errors(requests.names_only(clip, data=data))) == {"/data/evaluation/0/dataset"}
+
+
+def test_a_threshold_that_nothing_can_answer(errors: Callable[..., Any], clip: Path) -> None:
+    found = errors(requests.names_only(clip, thresholds={"max_transfer_drop": 0.1}))
+    assert set(found) == {"/thresholds/max_transfer_drop"}
+
+
+def test_a_time_without_a_zone(errors: Callable[..., Any], clip: Path) -> None:
+    assert set(errors(requests.names_only(clip, received_at="2026-11-02T09:00:00"))) == {"/received_at"}

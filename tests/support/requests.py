@@ -1,0 +1,67 @@
+"""Requests and uploads that are right, for tests to start from."""
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from shared.schemas.request import ErasureRequest
+
+
+def names_only(clip: Path, *, metadata: Mapping[str, object] | None = None, **changes: Any) -> ErasureRequest:
+    """Return the forgetting of a class by its name, in a model below one of the server's path roots."""
+    body = {
+        "model": {"source": f"local-dir:{clip}"},
+        "target": {"type": "class", "class": "horse", "labels": ["horse", "dog", "cat"]},
+        "method": {"name": "synthetic"},
+        "metadata": {name: str(value) for name, value in (metadata or {}).items()},
+    }
+    return ErasureRequest.model_validate(body | changes)
+
+
+def subgroup(clip: Path, *, forget: str, retain: str, **changes: Any) -> ErasureRequest:
+    """Return the forgetting of a part of a class, shown by images."""
+    body = {
+        "model": {"source": f"local-dir:{clip}"},
+        "target": {"type": "subgroup", "class": "horse", "subgroup": "sketch", "labels": ["horse", "dog"]},
+        "method": {"name": "three_stage"},
+        "data": {"forget": forget, "retain": retain},
+    }
+    return ErasureRequest.model_validate(body | changes)
+
+
+def archive(path: Path, *classes: str, images: int = 1) -> Path:
+    """Write a zip with `images` images in each class folder."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name in classes:
+            for number in range(images):
+                file.writestr(f"{name}/{number}.png", png(number))
+    return path
+
+
+def folder(path: Path, *classes: str) -> Path:
+    """Write class folders with one image each."""
+    for name in classes:
+        (path / name).mkdir(parents=True)
+        (path / name / "0.png").write_bytes(png(0))
+    return path
+
+
+def png(shade: int) -> bytes:
+    """Return a small image."""
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (shade, shade, shade)).save(file, "PNG")
+    return file.getvalue()
+
+
+def safetensors(path: Path, values: bytes = bytes(8)) -> Path:
+    """Write a sound safetensors file with one tensor of bytes."""
+    entry = {"dtype": "U8", "shape": [len(values)], "data_offsets": [0, len(values)]}
+    header = json.dumps({"weight": entry}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + values)
+    return path

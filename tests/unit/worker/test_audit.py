@@ -1,0 +1,143 @@
+"""The audit's arithmetic: intervals, changes, the gate, splits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared.schemas.report import TargetResult
+from shared.schemas.request import ErasureRequest, Thresholds
+from shared.storage import Storage
+from tests.support.tiny import write_pictures
+from worker.audit.cache import EvaluationCache
+from worker.audit.evaluation import Measurement, change, evaluation_result
+from worker.audit.intervals import wilson
+from worker.audit.plan import Opened, make_plan
+from worker.data.archives import folder_files, image_set
+from worker.data.images import ImageSet
+from worker.data.splits import content_hashes, split
+from worker.gate import judge
+
+
+def pictures(folder: Path, classes: tuple[str, ...], count: int, seed: int = 0) -> ImageSet:
+    write_pictures(folder, classes, count, seed)
+    return image_set(folder.name, f"digest of {folder.name}", folder, folder_files(folder))
+
+
+def test_wilson_by_hand() -> None:
+    # p = 8/10, z = 1.96: centre = (0.8 + 0.19208) / 1.38416 = 0.71674; half = 1.96 * sqrt(0.016 + 0.0096) / 1.38416 = 0.2267
+    estimate = wilson(8, 10)
+    assert estimate.value == 0.8
+    assert estimate.low == pytest.approx(0.4902, abs=1e-3)
+    assert estimate.high == pytest.approx(0.9433, abs=1e-3)
+
+
+def test_wilson_at_the_ends_stays_in_the_unit_interval() -> None:
+    none, all_ = wilson(0, 20), wilson(20, 20)
+    assert none.low == 0.0 < none.high < 0.2
+    assert all_.high == 1.0 > all_.low > 0.8
+
+
+def test_wilson_refuses_no_images() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        wilson(0, 0)
+
+
+def test_change_counts_only_the_chosen() -> None:
+    before, after = torch.tensor([True, True, False, True]), torch.tensor([False, True, True, True])
+    result = change(before, after, [True, False, True, True])
+    assert result is not None
+    assert result.before.value == pytest.approx(2 / 3)
+    assert result.after.value == pytest.approx(2 / 3)
+    assert change(before, after, [False] * 4) is None
+
+
+def test_gate_takes_the_worst_set_and_fails_what_was_not_measured(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "own", ("red", "green"), 2)
+    own = Measurement(
+        name="own",
+        role="target",
+        images=images,
+        roles=tuple("forget" if n == "red" else "retain" for n in images.names()),
+        labels=("red", "green"),
+        templates=("{}",),
+    )
+    names = images.names()
+    before = torch.ones(4, dtype=torch.bool)
+    after = torch.tensor([n == "green" for n in names])
+    result = evaluation_result(own, before, after)
+    assert {c.name: (c.role, c.accuracy.after.value) for c in result.classes} == {
+        "red": ("forget", 0),
+        "green": ("retain", 1),
+    }
+    limits = Thresholds(max_forget_accuracy=0.05, max_retain_drop=0.0, max_transfer_drop=0.1)
+    verdicts = {t.measure: t for t in judge(limits, TargetResult(accuracy=None, synthetic_accuracy=None), (result,))}
+    assert verdicts["max_forget_accuracy"].passed
+    assert verdicts["max_forget_accuracy"].where == "own"
+    assert verdicts["max_retain_drop"].passed
+    assert not verdicts["max_transfer_drop"].passed  # there is no other set: unknown is not good enough
+
+
+def test_split_is_disjoint_complete_and_depends_on_content_alone(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "a", ("red", "green"), 10)
+    rest, part = split(images, 0.2)
+    assert (len(rest), len(part)) == (16, 4)
+    assert not content_hashes(rest) & content_hashes(part)
+    moved = image_set(
+        "b", "another", images.paths[0].parents[1], list(reversed(folder_files(images.paths[0].parents[1])))
+    )
+    assert content_hashes(split(moved, 0.2)[1]) == content_hashes(part)
+
+
+def test_subsets_have_digests_of_their_own(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "a", ("red",), 4)
+    assert len({images.digest, images.subset([0, 1]).digest, images.subset([0, 2]).digest}) == 3
+
+
+def test_cache_tells_models_and_labels_apart(tmp_path: Path) -> None:
+    cache = EvaluationCache(Storage(f"file://{tmp_path}"), "tenants/t/cache")
+    cache.save("model", "data", ("a", "b"), ("{}",), [0, 1, 1])
+    assert cache.load("model", "data", ("a", "b"), ("{}",)) == [0, 1, 1]
+    assert cache.load("other", "data", ("a", "b"), ("{}",)) is None
+    assert cache.load("model", "data", ("b", "a"), ("{}",)) is None
+
+
+def subgroup_request() -> ErasureRequest:
+    return ErasureRequest.model_validate(
+        {
+            "model": {"source": "local-dir:x"},
+            "target": {"type": "subgroup", "class": "red", "subgroup": "dark"},
+            "method": {"name": "three_stage"},
+            "data": {"forget": "f", "retain": "r"},
+        }
+    )
+
+
+def test_plan_of_a_subgroup_keeps_test_images_from_the_method(tmp_path: Path) -> None:
+    forget = pictures(tmp_path / "f", ("red",), 10)
+    retain = pictures(tmp_path / "r", ("red", "green", "blue"), 10, seed=1)
+    plan = make_plan(subgroup_request(), Opened(forget, retain, None, None, None, None, ()))
+    (own,) = plan.measurements
+    assert plan.labels == ("blue", "green", "red")
+    assert {role: own.roles.count(role) for role in ("forget", "sibling", "retain")}["forget"] == 2
+    assert all(n == "red" for n, role in zip(own.images.names(), own.roles, strict=True) if role != "retain")
+    learnt = content_hashes(
+        plan.data.forget, plan.data.retain, plan.data.calibration_forget, plan.data.calibration_retain
+    )
+    assert not learnt & content_hashes(own.images)
+    assert len(learnt) + len(content_hashes(own.images)) == 40
+
+
+def test_plan_drops_test_images_that_are_also_learnt_from(tmp_path: Path) -> None:
+    forget = pictures(tmp_path / "f", ("red",), 6)
+    retain = pictures(tmp_path / "r", ("green", "blue"), 6, seed=1)
+    fresh = pictures(tmp_path / "t", ("red",), 3, seed=2)
+    both = image_set("both", "d", tmp_path, [p for p in folder_files(tmp_path) if p.parts[0] in ("f", "t")])
+    both = ImageSet("both", "d", both.paths, (0,) * len(both), ("red",))
+    plan = make_plan(subgroup_request(), Opened(forget, retain, None, None, both, fresh_retain(tmp_path), ()))
+    own = plan.measurements[0]
+    assert own.roles.count("forget") == len(fresh)
+
+
+def fresh_retain(folder: Path) -> ImageSet:
+    return pictures(folder / "rt", ("green", "blue"), 3, seed=3)

@@ -1,0 +1,156 @@
+"""The pipeline on small random models: what it writes, what it judges, and that it goes on where it stopped."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from shared.errors import JobFailure
+from shared.schemas.report import Report
+from shared.schemas.request import ErasureRequest
+from shared.schemas.spec import JobSpec
+from shared.settings import Settings
+from shared.states import Stage
+from shared.storage import Storage
+from tests.support.tiny import write_model, write_pictures
+from worker.pipeline import run_pipeline
+from worker.resolve import resolve_paths
+
+LABELS = ["red", "green", "blue"]
+SMALL = {"samples_per_class": 8, "retain_samples": 8, "iterations": 2}
+
+
+class Recorder:
+    """Remembers stages, and can end the process's work at one of them."""
+
+    def __init__(self, stop_at: Stage | None = None) -> None:
+        self.stages: list[Stage] = []
+        self._stop_at = stop_at
+
+    def stage(self, stage: Stage) -> None:
+        if stage is self._stop_at:
+            raise KeyboardInterrupt
+        self.stages.append(stage)
+
+    def step(
+        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        assert stage is self.stages[-1]
+
+
+def spec_of(folder: Path, kind: str, **changes: object) -> JobSpec:
+    model = folder / "model"
+    if not model.exists():
+        write_model(model, kind)
+        write_pictures(folder / "pictures", tuple(LABELS))
+    request = {
+        "model": {"source": f"local-dir:{model}"},
+        "target": {"type": "class", "class": "red", "labels": LABELS},
+        "method": {"name": "synthetic", "parameters": SMALL},
+        "data": {"evaluation": [{"name": "own", "dataset": str(folder / "pictures")}]},
+        "thresholds": {"max_forget_accuracy": 1.0, "max_retain_drop": 1.0},
+    } | changes
+    return resolve_paths(ErasureRequest.model_validate(request), Settings(_env_file=None))  # type: ignore[call-arg]
+
+
+def scratch(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_a_run_publishes_a_model_that_open_clip_loads(tmp_path: Path, kind: str) -> None:
+    spec, storage, recorder = spec_of(tmp_path, kind), Storage(f"file://{tmp_path}/objects"), Recorder()
+    result = run_pipeline(spec, storage, recorder, scratch(tmp_path, "s"), "cpu")
+    assert result.verdict == "passed"
+    assert recorder.stages == [Stage.PREPARING, Stage.SYNTHESIZING, Stage.FORGETTING, Stage.AUDITING, Stage.PUBLISHING]
+    report = Report.model_validate_json(storage.get(f"{spec.attempt_prefix}/report.json"))
+    assert report.model_before.digest != report.model_after.digest == result.model_digest
+    assert report.model_change.towers == ("image", "text")
+    assert report.target.synthetic_accuracy is not None
+    for artifact in result.artifacts:
+        storage.download(artifact.key, tmp_path / "out" / artifact.name)
+    model = open_clip.create_model(f"local-dir:{tmp_path}/out/model")
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_missed_threshold_puts_the_weights_into_quarantine(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "vit", thresholds={"max_transfer_drop": None, "max_retain_drop": 0.0, "max_synthetic_accuracy": 0.0,
+                                                "max_forget_accuracy": 0.0},
+                   target={"type": "class", "class": "red", "labels": ["red", "green", "blue"], "templates": ["{}"]})  # fmt: skip
+    storage = Storage(f"file://{tmp_path}/objects")
+    result = run_pipeline(spec, storage, Recorder(), scratch(tmp_path, "s"), "cpu")
+    names = {a.name for a in result.artifacts}
+    if result.verdict == "failed":
+        assert result.error is not None
+        assert result.error.code == "thresholds_not_met"
+        assert not any(name.startswith("model/") for name in names)
+        assert "quarantine/open_clip_model.safetensors" in names
+    else:  # a random model may meet even these; then every measured value must be zero
+        report = json.loads(storage.get(f"{spec.attempt_prefix}/report.json"))
+        assert all(t["value"] <= 0.0 for t in report["thresholds"])
+
+
+def test_a_second_attempt_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    storage, spec = Storage(f"file://{tmp_path}/objects"), spec_of(tmp_path, "vit")
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(spec, storage, Recorder(stop_at=Stage.AUDITING), scratch(tmp_path, "s1"), "cpu")
+    recorder = Recorder()
+    again = spec.model_copy(update={"attempt": 2})
+    result = run_pipeline(again, storage, recorder, scratch(tmp_path, "s2"), "cpu")
+    assert Stage.FORGETTING not in recorder.stages
+    report = Report.model_validate_json(storage.get(f"{again.attempt_prefix}/report.json"))
+    assert [s.stage for s in report.stages if s.resumed] == [Stage.SYNTHESIZING, Stage.FORGETTING]
+    whole = run_pipeline(
+        spec.model_copy(update={"job_id": "other"}), storage, Recorder(), scratch(tmp_path, "s3"), "cpu"
+    )
+    assert whole.model_digest == result.model_digest  # resumed or not, the same weights
+
+
+def test_the_sample_bank_serves_a_second_request(tmp_path: Path) -> None:
+    storage, spec = Storage(f"file://{tmp_path}/objects"), spec_of(tmp_path, "vit")
+    notes = []
+    for number in range(2):
+        job = spec.model_copy(update={"job_id": f"job{number}"})
+        run_pipeline(job, storage, Recorder(), scratch(tmp_path, f"s{number}"), "cpu")
+        notes.append(json.loads(storage.get(f"{job.attempt_prefix}/report.json"))["method"]["samples"]["from_bank"])
+    assert notes == [False, True]
+
+
+def test_faithful_fails_honestly_or_lowers_its_own_samples(tmp_path: Path) -> None:
+    parameters = {"mode": "faithful", "samples_per_class": 4, "published_iterations": 3, "max_starts": 1, "acceptance": 0.0,
+                  "noise_draws": 2, "max_steps": 2}  # fmt: skip
+    spec = spec_of(tmp_path, "vit", method={"name": "synthetic", "parameters": parameters})
+    storage = Storage(f"file://{tmp_path}/objects")
+    try:
+        run_pipeline(spec, storage, Recorder(), scratch(tmp_path, "s"), "cpu")
+    except JobFailure as failure:
+        assert failure.code == "method_failed"
+        assert not storage.list(spec.attempt_prefix)
+    else:
+        method = json.loads(storage.get(f"{spec.attempt_prefix}/report.json"))["method"]
+        assert method["levels"]["training_accuracy"] < 1.0
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_three_stages_on_a_subgroup(tmp_path: Path, kind: str) -> None:
+    write_pictures(tmp_path / "forget", ("red",), 12, seed=5)
+    write_pictures(tmp_path / "retain", tuple(LABELS), 8, seed=6)
+    spec = spec_of(
+        tmp_path,
+        kind,
+        target={"type": "subgroup", "class": "red", "subgroup": "noisy", "labels": LABELS},
+        method={"name": "three_stage", "parameters": {"forget_steps": 2, "remind_steps": 2}},
+        data={"forget": str(tmp_path / "forget"), "retain": str(tmp_path / "retain")},
+    )
+    recorder = Recorder()
+    storage = Storage(f"file://{tmp_path}/objects")
+    run_pipeline(spec, storage, recorder, scratch(tmp_path, "s"), "cpu")
+    assert [s for s in recorder.stages if s in (Stage.FORGETTING, Stage.REMINDING, Stage.RESTORING)] == [
+        Stage.FORGETTING, Stage.REMINDING, Stage.RESTORING,
+    ]  # fmt: skip
+    report = Report.model_validate_json(storage.get(f"{spec.attempt_prefix}/report.json"))
+    assert report.target.siblings is not None
