@@ -101,11 +101,11 @@ class Authentication:
         """Find out whose request it is, and pass it on."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             request = Request(scope)
-            if "\0" in scope["path"]:  # names nothing, and Postgres refuses to look for it
-                raise HTTPException(HTTPStatus.NOT_FOUND)
             principal = await run_in_threadpool(_authenticate, parts_of(request), _token(request))
             request.state.principal = principal
             structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
+            if "\0" in scope["path"]:  # names nothing, and Postgres refuses to look for it
+                raise HTTPException(HTTPStatus.NOT_FOUND)
         await self._app(scope, receive, send)
 
 

@@ -1,4 +1,4 @@
-"""The process that does the work: `python -m worker.child LISTENING_DESCRIPTOR PARENT`.
+"""The process that does the work: `python -m worker.child LISTENING_DESCRIPTOR PARENT NICENESS`.
 
 It imports torch, waits for one connection, runs one job and exits. It leads its own process group, so that whoever
 kills the group gets everything. It ends itself when its supervisor is gone or silent for a lease, and when the worker
@@ -37,7 +37,6 @@ Pipeline = Callable[[JobSpec, Storage, Progress, Path, str], PipelineResult]
 """Specification, storage, progress, an empty folder, device -> how it ended."""
 
 INTERNAL_ERROR = "internal_error"
-IMPORT_NICENESS = 10
 
 READY = "ready"
 TAKEN = "taken"
@@ -66,13 +65,19 @@ class SocketProgress:
             self._lines.send(message)
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Wait for one job and run it. `parent` is the worker's main process."""
+def main(descriptor: int, parent: int, niceness: int) -> None:
+    """Wait for one job and run it.
+
+    Args:
+        descriptor: of the listening socket.
+        parent: the worker's main process.
+        niceness: of the imports, 0 to 19.
+    """
     when_orphaned(_end_group, parent)
     settings = get_settings()
     configure_logging(settings)
     with ThreadPoolExecutor(1) as pool:
-        pipeline = pool.submit(_import_pipeline, settings.pipeline).result()
+        pipeline = pool.submit(_import_pipeline, settings.pipeline, niceness).result()
     print(READY, flush=True)  # noqa: T201 - the keeper reads it
     with socket.socket(fileno=descriptor) as listener:
         connection, _ = listener.accept()
@@ -86,13 +91,13 @@ def main(descriptor: int, parent: int) -> None:
     time.sleep(settings.kill_grace_seconds + 30)  # the supervisor commits, then ends us
 
 
-def _import_pipeline(name: str) -> Pipeline:
-    """Do the expensive imports without slowing the job that runs meanwhile.
+def _import_pipeline(name: str, niceness: int) -> Pipeline:
+    """Do the expensive imports, in a thread: so they need not slow the job that another child works on.
 
-    On Linux each thread has a priority of its own, so the main thread, which will do the work, keeps its own.
+    On Linux each thread has a priority of its own, and the main thread, which will do the work, keeps its own.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IMPORT_NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     module, _, function = name.partition(":")
     pipeline: Pipeline = getattr(import_module(module), function)
     return pipeline
@@ -145,4 +150,4 @@ def _end_group() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

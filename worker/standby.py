@@ -15,7 +15,10 @@ from worker.child import TAKEN
 
 log = structlog.get_logger()
 
-CRASH_DELAY_SECONDS = 5.0
+RESPAWN_SECONDS = 5.0
+"""A child that dies before it has a job is followed by another no sooner than this after it was started."""
+IMPORT_NICENESS = 10
+"""Of a child that starts while another one works."""
 
 
 class Standby:
@@ -63,15 +66,17 @@ class Standby:
                 return
             if not self._taken(child) and not self._stop.is_set():
                 log.error("standby.died", exit_code=child.poll(), seconds=round(time.monotonic() - started, 1))
-                self._stop.wait(CRASH_DELAY_SECONDS)
+                self._stop.wait(started + RESPAWN_SECONDS - time.monotonic())
 
     def _spawn(self) -> subprocess.Popen[str] | None:
         with self._lock:
             if self._stop.is_set():
                 return None
+            self._children = [child for child in self._children if child.poll() is None]
             descriptor = self._listener.fileno()
+            arguments = (descriptor, os.getpid(), IMPORT_NICENESS if self._children else 0)
             child = subprocess.Popen(
-                [sys.executable, "-m", "worker.child", str(descriptor), str(os.getpid())],
+                [sys.executable, "-m", "worker.child", *map(str, arguments)],
                 pass_fds=(descriptor,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -79,7 +84,7 @@ class Standby:
                 errors="replace",  # libraries print what they like
                 start_new_session=True,
             )
-            self._children = [c for c in self._children if c.poll() is None] + [child]
+            self._children.append(child)
         return child
 
     @staticmethod

@@ -40,14 +40,14 @@ def follow(jobs: Iterable[JobView]) -> JobView:
         for ended in jobs:
             now = str(ended.stage or ended.state)
             if task is not None and now != shown:
-                progress.update(task, completed=1.0)
+                progress.update(task, total=1.0, completed=1.0)
                 progress.stop_task(task)
             if now != shown and not ended.state.final:
-                task, shown = progress.add_task(now, total=1.0), now
+                task, shown = progress.add_task(now, total=None), now  # moves to and fro until there is a number
                 if not err.is_terminal:
                     err.print(f"  {now}")
             if task is not None and now == shown:
-                progress.update(task, completed=ended.progress)
+                progress.update(task, total=1.0 if ended.progress else None, completed=ended.progress)
     if ended is None:
         raise RuntimeError("a job is seen at least once")
     return ended

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Header, Query, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -15,13 +15,11 @@ from api.problems import responses
 from services import jobs
 from shared.errors import NotFound
 from shared.schemas.job import EventView
-from shared.states import FINAL_STATES
 
 LOOK_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15
 RECONNECT_MILLISECONDS = 2000
 BATCH = 100
-FINAL_EVENTS = frozenset(f"job.{state}" for state in FINAL_STATES)
 LARGEST_SEQ = 2**31 - 1
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -57,34 +55,37 @@ async def events(
     misses nothing.
     """
     after = max(after, last_event_id)
-    first = await run_in_threadpool(_page, parts, caller.tenant_id, job_id, after, limit)
     if "text/event-stream" not in accept:
-        return first
-    if not first.data and await run_in_threadpool(_ended, parts, caller.tenant_id, job_id):
+        return (await run_in_threadpool(_look, parts, caller.tenant_id, job_id, after, limit)).page
+    first = await run_in_threadpool(_look, parts, caller.tenant_id, job_id, after, BATCH)
+    if first.ended and not first.page.data:
         return Response(status_code=204)  # as the standard has it: tells a browser not to reconnect
     return EventSourceResponse(_stream(parts, caller.tenant_id, job_id, after), ping=HEARTBEAT_SECONDS)
 
 
-def _page(parts: Parts, tenant_id: str, job_id: str, after: int, limit: int) -> Listing[EventView]:
+class _Look(NamedTuple):
+    page: Listing[EventView]
+    ended: bool
+    """True if the job had ended before the page was read: what is not in it will never come."""
+
+
+def _look(parts: Parts, tenant_id: str, job_id: str, after: int, limit: int) -> _Look:
     """Read in a short transaction: a stream may live for hours and must not hold a connection."""
     with parts.database.transaction() as session:
+        ended = jobs.get(session, tenant_id, job_id).state.final
         page = jobs.events(session, tenant_id, job_id, after=after, limit=limit)
-    return Listing(data=page.data, has_more=page.has_more)
-
-
-def _ended(parts: Parts, tenant_id: str, job_id: str) -> bool:
-    with parts.database.transaction() as session:
-        return jobs.get(session, tenant_id, job_id).state.final
+    return _Look(Listing(data=page.data, has_more=page.has_more), ended)
 
 
 async def _stream(parts: Parts, tenant_id: str, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
     yield ServerSentEvent(retry=RECONNECT_MILLISECONDS)
     while True:
-        page = await run_in_threadpool(_page, parts, tenant_id, job_id, after, BATCH)
+        page, ended = await run_in_threadpool(_look, parts, tenant_id, job_id, after, BATCH)
         for event in page.data:
             after = event.seq
             yield ServerSentEvent(event.model_dump_json(), id=str(after), event=event.type)
-        if page.data and page.data[-1].type in FINAL_EVENTS:
+        if page.has_more:
+            continue
+        if ended:
             return
-        if not page.has_more:
-            await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(LOOK_SECONDS)

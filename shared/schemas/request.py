@@ -1,5 +1,6 @@
 """The erasure request: what to forget in which model, by which method, judged on what."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -89,7 +90,7 @@ class ClassTarget(_Target):
     @field_validator("labels")
     @classmethod
     def _unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+        twice = sorted(label for label, count in Counter(labels).items() if count > 1)
         if twice:
             raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
         return labels

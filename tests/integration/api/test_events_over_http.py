@@ -77,6 +77,14 @@ def test_a_browser_is_told_not_to_reconnect_after_the_end(alice, make_job):
     assert response.status_code == 204
 
 
+def test_a_stream_after_events_that_never_were_ends_with_the_job(alice, make_job):
+    job_id = make_job.running()
+
+    with stream(alice, job_id, **{"Last-Event-ID": "1000"}) as messages:
+        make_job.finish(job_id, passed=False)
+        assert list(messages) == []
+
+
 def test_a_stream_sends_heartbeats(alice, make_job, monkeypatch):
     from api.routes import events
 

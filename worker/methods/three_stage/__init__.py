@@ -1,6 +1,8 @@
-"""The three-stage method: forget, remind, restore (Zhang et al., arXiv 2506.03117), for subgroups and whole classes.
+"""The three-stage method: forget, remind, restore (Zhang et al. 2025, arXiv 2506.03117), for subgroups and for classes with images.
 
-Read in this order: `forget`, `remind`, `restore`; then `losses`, `fisher`, `adapters`, `prompts`, `material`, `tower`.
+Read `forgetting`, `reminding` and `restoring`, one stage each; then their parts: `selection` and `fisher` (which layers),
+`adapters` (LoRA), `losses`, `ema`, `alignment`, `prompts` and `views` (texts and images), `material` and `tower` (what is
+computed once).
 """
 
 from collections.abc import Callable
@@ -8,29 +10,30 @@ from collections.abc import Callable
 from shared.schemas.methods import MethodParameters, ThreeStageParameters
 from shared.states import Stage
 from worker.methods.frame import Erasure, MethodStage
-from worker.methods.three_stage.forget import forget
+from worker.methods.three_stage.forgetting import forgetting
 from worker.methods.three_stage.material import Material
-from worker.methods.three_stage.remind import remind
-from worker.methods.three_stage.restore import restore
+from worker.methods.three_stage.reminding import reminding
+from worker.methods.three_stage.restoring import restoring
 
 Body = Callable[[Erasure, Material, ThreeStageParameters], None]
 
 
 def stages(parameters: MethodParameters) -> tuple[MethodStage, ...]:
-    """Return the stages of one erasure. In a process that runs several of them, they share the prepared images."""
-    assert isinstance(parameters, ThreeStageParameters)  # noqa: S101  (the registry pairs them)
-    shared: list[Material] = []
+    """Return the stages of one erasure. Those that run in one process share the prepared images and texts."""
+    if not isinstance(parameters, ThreeStageParameters):
+        raise TypeError(f"three_stage cannot run with {type(parameters).__name__}")
+    prepared: list[Material] = []
 
     def stage(name: Stage, body: Body) -> MethodStage:
         def run(erasure: Erasure) -> None:
-            if not shared:
-                shared.append(Material(erasure, parameters))
-            body(erasure, shared[0], parameters)
+            if not prepared or prepared[0].erasure is not erasure:
+                prepared[:] = [Material(erasure, parameters)]
+            body(erasure, prepared[0], parameters)
 
         return MethodStage(name, run)
 
     return (
-        stage(Stage.FORGETTING, forget),
-        stage(Stage.REMINDING, remind),
-        stage(Stage.RESTORING, restore),
+        stage(Stage.FORGETTING, forgetting),
+        stage(Stage.REMINDING, reminding),
+        stage(Stage.RESTORING, restoring),
     )

@@ -2,8 +2,8 @@
 
     R_l = I_l(D_f) / I_l(D_r),    I_l(D) = mean over (x, t) of D and over theta in l of ( d cos(v(x), t) / d theta )^2
 
-The equation writes a second derivative; the squared first derivative of each sample (the diagonal empirical Fisher) is taken for
-it, because only a quantity that is never negative can be ranked as a ratio.
+The equation writes a second derivative. The squared first derivative of each sample (the diagonal of the empirical Fisher
+matrix) is taken for it, because only a quantity that is never negative can be ranked as a ratio.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from worker.methods.three_stage.adapters import features
 from worker.methods.three_stage.tower import Tower
 
-MAX_GRADIENT_ELEMENTS = 2**25
-"""Per-sample gradients in memory at a time, in float32 entries (128 MB)."""
+GRADIENT_ENTRIES = 2**25
+"""Float32 entries of per-sample gradients in memory at a time: 128 MB. Larger chunks were slower on a CPU."""
 
 
 def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start: int, texts: Tensor) -> Tensor:
     """Return I_l [len(names)] of the named weights, on inputs [N, ...] of segment `start` and their texts [N, d].
 
-    In float32: autocast and per-sample gradients do not go together in torch.
+    In float32: per-sample gradients under autocast are not something torch can do.
     """
     weights = {name: tower.visual.get_parameter(name).detach() for name in names}
 
@@ -32,14 +32,13 @@ def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start
 
     def squares(x: Tensor, text: Tensor) -> Tensor:
         gradients = grad(similarity)(weights, x, text)
-        return torch.stack([gradients[name].float().square().mean() for name in names])
+        return torch.stack([gradients[name].square().mean() for name in names])
 
-    size = sum(weight.numel() for weight in weights.values())
-    chunk = max(1, min(16, MAX_GRADIENT_ELEMENTS // size))
-    with sdpa_kernel(SDPBackend.MATH):
+    chunk = max(1, min(16, GRADIENT_ENTRIES // sum(weight.numel() for weight in weights.values())))
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
         return vmap(squares, chunk_size=chunk)(inputs.float(), texts).mean(dim=0)
 
 
 def relative_fisher(forget: Tensor, retain: Tensor) -> Tensor:
-    """Return R_l = I_l(D_f) / (I_l(D_r) + eps), eps being 1e-12 of the median I_l(D_r): a guard against a dead layer alone."""
+    """Return R_l = I_l(D_f) / (I_l(D_r) + eps); eps, 1e-12 of the median I_l(D_r), only keeps a dead layer from dividing by 0."""
     return forget / (retain + 1e-12 * retain.median())

@@ -24,15 +24,6 @@ def contrastive_loss(features: Tensor, classifier: Tensor, labels: Tensor, scale
     return F.cross_entropy(scale * features @ classifier.T, labels)
 
 
-def soft_loss(
-    features: Tensor, original: Tensor, classifier: Tensor, labels: Tensor, scale: Tensor, hard: float
-) -> Tensor:
-    """X"""
-    t = (scale * original @ classifier.T).softmax(dim=1)
-    t = hard * F.one_hot(labels, t.shape[1]) + (1 - hard) * t
-    return F.cross_entropy(scale * features @ classifier.T, t) + (t * t.clamp_min(1e-12).log()).sum(1).mean()
-
-
 def guard_loss(features: Tensor, targets: Tensor, rivals: Tensor, scale: Tensor, margin: float) -> Tensor:
     """Mean over images i and templates k of relu(max_j s v_i.t_kj - max_c s v_i.t_kc + margin).
 

@@ -10,170 +10,162 @@ from shared.schemas.methods import ThreeStageParameters
 from worker.clip import zero_shot_classifier
 from worker.data.images import ImageSet
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.prompts import PromptBank, prompt_bank
-from worker.methods.three_stage.tower import Tower, advance
+from worker.methods.three_stage.prompts import prompt_bank
+from worker.methods.three_stage.tower import Tower
+from worker.methods.three_stage.views import cutmix, views
 
-PROXY_IMAGES = 64
 UNKNOWN = -1
+PROXY_IMAGES = 64
+VIEWS = {"forget": 3, "retain": 2}
+"""Views of each image, where `max_images` allows: held-out images of the target gave way to seen ones otherwise."""
+ENCODE_BATCH = 64
 
 
 class Images(NamedTuple):
     """N images on their way through the tower."""
 
     inputs: Tensor
-    """[N, ...]: what enters segment `Material.start` of the tower."""
+    """[N, ...]: what enters segment `Material.start`."""
     original: Tensor
     """[N, d]: their unit features in the original model."""
     labels: Tensor
     """[N], on the CPU: indices into `Erasure.labels`; -1 where an image's class is none of them."""
+
+    def where(self, index: Tensor) -> "Images":
+        """Return the images at `index`: positions, or a mask [N]; on the CPU."""
+        return Images(self.inputs[index], self.original[index], self.labels[index])
+
+    def sample(self, count: int, generator: torch.Generator) -> "Images":
+        """Return `count` images drawn with replacement."""
+        return self.where(torch.randint(len(self.labels), (count,), generator=generator))
 
 
 class Material:
     """Images and texts of one erasure, prepared when first asked for and shared by the stages of one process."""
 
     def __init__(self, erasure: Erasure, parameters: ThreeStageParameters) -> None:
-        self._erasure = erasure
-        self.tower = Tower(cast(nn.Module, erasure.clip.model.visual))
+        self.erasure = erasure
+        self.tower = Tower(cast(nn.Module, erasure.clip.model.visual).requires_grad_(False))
         self.original = Tower(cast(nn.Module, erasure.original.model.visual))
-        self.first_candidate = round(len(self.tower.segments) * (1 - parameters.depth))
-        self.start = self.first_candidate
-        if "edited_layers" in erasure.state:
-            self.start = min(self.tower.segment_of(name) for name in self.edited_layers())
         self.scale = erasure.original.logit_scale
         self.classifier = zero_shot_classifier(erasure.original, erasure.labels, erasure.request.target.templates)
-        self.bank: PromptBank = prompt_bank(erasure, self.classifier)
+        """[C, d]: one unit vector for each label, from the request's templates."""
+        self.bank = prompt_bank(erasure, self.classifier)
+        self.candidates = self.tower.weights(round(len(self.tower.segments) * (1 - parameters.depth)))
+        """The weights among which stage 1 chooses: those in the last `depth` of the tower."""
+        self.start = self._first_segment(self.edited or self.candidates)
         self._max_images = parameters.max_images
         self._images: dict[str, Images] = {}
 
     @property
+    def edited(self) -> list[str]:
+        """Names of the weights that stage 1 chose. They stand in `Erasure.state`, so that a new process knows them."""
+        return [self.candidates[index] for index in self.erasure.state.get("edited_weights", torch.empty(0)).long()]
+
+    def edit(self, names: list[str]) -> None:
+        """Choose the weights that the stages edit. All inputs move forward to the first of them."""
+        self.erasure.state["edited_weights"] = torch.tensor([self.candidates.index(name) for name in names])
+        segment = self._first_segment(names)
+        for role, images in self._images.items():
+            self._images[role] = images._replace(inputs=self._advance(images.inputs, self.start, segment))
+        self.start = segment
+
+    @property
     def forget(self) -> Images:
-        """Images of what is to be forgotten; those without a known class carry the only forgotten one."""
-        return self._get("forget")
+        """Images of what is to be forgotten."""
+        return self._loaded("forget")
 
     @property
     def retain(self) -> Images:
         """Images of what must stay."""
-        return self._get("retain")
+        return self._loaded("retain")
+
+    @property
+    def calibration_forget(self) -> Images:
+        """Forget images that choose the mixing weight; where there are none apart, those of the training."""
+        return self._loaded("calibration_forget" if self.erasure.data.calibration_forget else "forget")
+
+    @property
+    def calibration_retain(self) -> Images:
+        """Retain images that choose the mixing weight; where there are none apart, those of the training."""
+        return self._loaded("calibration_retain" if self.erasure.data.calibration_retain else "retain")
 
     @property
     def proxy(self) -> Images:
-        """Unlabelled images of anything: the request's, else mixtures of retain images."""
-        return self._get("proxy")
+        """Unlabelled images of anything: the request's, else mixtures of two retain images (CutMix)."""
+        if "proxy" not in self._images:
+            pixels = self.proxy_pixels()
+            self._images["proxy"] = self.encode(pixels, torch.full((len(pixels),), UNKNOWN))
+        return self._images["proxy"]
 
-    @property
-    def calibration(self) -> tuple[Images, Images]:
-        """Forget and retain images on which the mixing weight is chosen; the training images where there are no others."""
-        data = self._erasure.data
-        return (
-            self._get("calibration_forget" if data.calibration_forget else "forget"),
-            self._get("calibration_retain" if data.calibration_retain else "retain"),
+    def proxy_pixels(self) -> Tensor:
+        """Return the pixels [N, 3, H, W] of the proxy images."""
+        generator = self.erasure.generator(salt=2)
+        if self.erasure.data.proxy is not None:
+            return self._chosen(self.erasure.data.proxy).pixels(self.erasure.clip.transform)
+        retain = cast(ImageSet, self.erasure.data.retain)
+        first, second = (
+            retain.subset(row.tolist()).pixels(self.erasure.clip.transform)
+            for row in torch.randint(len(retain), (2, PROXY_IMAGES), generator=generator)
         )
+        return cutmix(first, second, generator)
 
-    def edited_layers(self) -> list[str]:
-        """Return the names of the weights that stage 1 chose, as kept in `Erasure.state`."""
-        candidates = self.tower.weights(self.first_candidate)
-        return [candidates[index] for index in self._erasure.state["edited_layers"].tolist()]
+    def pixels(self, role: str) -> tuple[Tensor, Tensor]:
+        """Return pixels [N, 3, H, W] and labels [N] of one of the request's sets, every image in as many views as it gets."""
+        chosen = self._chosen(getattr(self.erasure.data, role))
+        count = max(1, min(VIEWS.get(role, 1), self._max_images // len(chosen)))
+        pixels = views(chosen.pixels(self.erasure.clip.transform), count, self.erasure.generator(salt=3))
+        return pixels, torch.tensor([self._label(name, role) for name in chosen.names()]).repeat(count)
 
-    def start_at(self, segment: int) -> None:
-        """Move all inputs forward to `segment`: nothing before it will change any more."""
-        for role, images in self._images.items():
-            with self._erasure.precision():
-                moved = advance(self.original, images.inputs, self.start, segment)
-            self._images[role] = images._replace(inputs=moved)
-        self.start = segment
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, labels: Tensor) -> Images:
+        """Return images ready for the stages."""
+        inputs, original = [], []
+        for part in pixels.split(ENCODE_BATCH):
+            with self.erasure.precision():
+                entering = self.original(
+                    part.to(self.erasure.clip.device, memory_format=torch.channels_last), 0, self.start
+                )
+                original.append(self.original(entering, self.start))
+            inputs.append(entering)
+        return Images(torch.cat(inputs), torch.cat(original), labels)
 
-    def _get(self, role: str) -> Images:
+    def _loaded(self, role: str) -> Images:
         if role not in self._images:
-            self._images[role] = (
-                self._proxy() if role == "proxy" else self._load(role, getattr(self._erasure.data, role))
-            )
+            self._images[role] = self.encode(*self.pixels(role))
         return self._images[role]
 
-    def _load(self, role: str, images: ImageSet) -> Images:
-        chosen = images.subset(self._sample(len(images)))
-        labels = torch.tensor([self._label(name, role) for name in chosen.names()])
-        return self._encode(chosen.pixels(self._erasure.clip.transform), labels)
-
-    def _sample(self, count: int) -> list[int]:
-        order: list[int] = torch.randperm(count, generator=self._erasure.generator(salt=1)).tolist()
-        return sorted(order[: self._max_images])
+    def _chosen(self, images: ImageSet) -> ImageSet:
+        order: list[int] = torch.randperm(len(images), generator=self.erasure.generator(salt=1)).tolist()
+        return images.subset(sorted(order[: self._max_images]))
 
     def _label(self, name: str, role: str) -> int:
-        labels, forgotten = self._erasure.labels, self._erasure.forget_labels
+        labels, forgotten = self.erasure.labels, self.erasure.forget_labels
         if name in labels:
             return labels.index(name)
         if not role.endswith("forget"):
             return UNKNOWN
         if len(forgotten) > 1:
+            words = "several classes are to be forgotten, so its folders must be named after them"
             raise JobFailure(
-                "invalid_dataset",
-                f"data.forget has a class {name!r} that is not among the labels; name its folders after the classes to forget",
+                "invalid_dataset", f"data.forget has a folder {name!r}, which is none of the labels; {words}"
             )
         return forgotten[0]
 
-    def _proxy(self) -> Images:
-        given = self._erasure.data.proxy
-        if given is not None:
-            chosen = given.subset(self._sample(len(given)))
-            pixels = chosen.pixels(self._erasure.clip.transform)
-        else:
-            pixels = self._mixtures()
-        return self._encode(pixels, torch.full((len(pixels),), UNKNOWN))
-
-    def _mixtures(self) -> Tensor:
-        retain = self._erasure.data.retain
-        assert retain is not None  # noqa: S101  (the request's schema asks for it)
-        generator = self._erasure.generator(salt=2)
-        pick = torch.randint(len(retain), (2, PROXY_IMAGES), generator=generator)
-        first, second = (retain.subset(row.tolist()).pixels(self._erasure.clip.transform) for row in pick)
-        return cutmix(first, second, generator)
+    def _first_segment(self, names: list[str]) -> int:
+        return min(self.tower.segment_of(name) for name in names)
 
     @torch.no_grad()
-    def _encode(self, pixels: Tensor, labels: Tensor) -> Images:
-        erasure = self._erasure
-        inputs, original = [], []
-        for part in pixels.split(64):
-            with erasure.precision():
-                moved = part.to(erasure.clip.device, memory_format=torch.channels_last)
-                entering = self.original(moved, 0, self.start)
-                original.append(self.original(entering, self.start))
-            inputs.append(entering)
-        return Images(torch.cat(inputs), torch.cat(original), labels)
-
-
-def cutmix(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `first` [N, 3, H, W] with a random rectangle of each image, half its sides, taken from `second` (Yun et al. 2019).
-
-    The outcome shows no class as it was: material for distillation that asks the original model about more than the retain images.
-    """
-    mixed, (height, width) = first.clone(), first.shape[-2:]
-    tops = torch.randint(height // 2 + 1, (len(first),), generator=generator).tolist()
-    lefts = torch.randint(width // 2 + 1, (len(first),), generator=generator).tolist()
-    for image, other, top, left in zip(mixed, second, tops, lefts, strict=True):
-        window = (slice(None), slice(top, top + height // 2), slice(left, left + width // 2))
-        image[window] = other[window]
-    return mixed
-
-
-SHARE = 0.5
-
-
-def sibling_indices(labels: Tensor, siblings: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Draw `size` indices: half of them (all, where there are no others) from the siblings, the others class-balanced."""
-    inside = torch.isin(labels, siblings)
-    count = int(size * SHARE) if inside.any() else 0
-    groups = ((inside, count), (~inside, size - count))
-    return torch.cat(
-        [
-            (mask.nonzero().flatten().cpu())[balanced_indices(labels[mask], number, generator)]
-            for mask, number in groups
-            if number
-        ]
-    )
+    def _advance(self, inputs: Tensor, start: int, stop: int) -> Tensor:
+        if start == stop:
+            return inputs
+        with self.erasure.precision():
+            return torch.cat([self.original(part, start, stop) for part in inputs.split(ENCODE_BATCH)])
 
 
 def balanced_indices(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Draw `size` indices, each by drawing a class, then one of its images: a class counts the same whatever its share."""
-    classes = [(labels == label).nonzero().flatten().cpu() for label in labels.unique()]
+    """Draw `size` indices into `labels`, each by drawing a class, then one of its images: every class counts the same."""
+    classes = [(labels == label).nonzero().flatten() for label in labels.unique()]
     drawn = torch.randint(len(classes), (size,), generator=generator).tolist()
-    return torch.stack([classes[k][torch.randint(len(classes[k]), (), generator=generator)] for k in drawn])
+    places = torch.rand(size, generator=generator).tolist()
+    return torch.stack([classes[k][int(place * len(classes[k]))] for k, place in zip(drawn, places, strict=True)])

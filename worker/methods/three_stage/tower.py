@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -82,13 +81,10 @@ def _vit_segments(visual: VisionTransformer) -> tuple[Segment, ...]:
 
 
 def batch_norms(visual: nn.Module) -> list[nn.BatchNorm2d]:
-    """Return the BatchNorm layers of the tower in order; empty for a vision transformer."""
+    """Return the BatchNorm layers of a tower that keep running statistics, in order; none for a vision transformer."""
     return [module for module in visual.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
 
 
-@torch.no_grad()
-def advance(tower: Tower, cached: Tensor, start: int, stop: int, batch_size: int = 64) -> Tensor:
-    """Return the inputs of segment `stop` for inputs `cached` [N, ...] of segment `start`, in bfloat16 to save memory."""
-    if start == stop:
-        return cached
-    return torch.cat([tower(part, start, stop).to(cached.dtype) for part in cached.split(batch_size)])
+def residual_blocks(visual: nn.Module) -> list[nn.Module]:
+    """Return the residual blocks of a vision transformer, in order; none for a ResNet."""
+    return list(visual.transformer.resblocks) if isinstance(visual, VisionTransformer) else []

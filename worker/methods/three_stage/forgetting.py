@@ -1,0 +1,56 @@
+"""Stage 1, forgetting: drive the image-text similarity of the forget images down in the chosen layers (arXiv 2506.03117).
+
+    minimise over LoRA   L_f = mean_i v(x_i) . t        x_i in D_f, t the text of their class
+
+It stops once two batches in a row are not recognised any more: every further step damages what shares the text, and stage 2
+has to mend it.
+"""
+
+import torch
+from torch import Tensor
+
+from shared.schemas.methods import ThreeStageParameters
+from worker.methods.frame import Erasure
+from worker.methods.three_stage.adapters import adapt, features, merge
+from worker.methods.three_stage.losses import forget_loss
+from worker.methods.three_stage.material import Material
+from worker.methods.three_stage.selection import select_layers
+
+BATCH = 24
+RECOGNISED = 0.02
+"""Share of the last two batches that may still be recognised when the stage stops."""
+
+
+def forgetting(erasure: Erasure, material: Material, parameters: ThreeStageParameters) -> None:
+    """Choose the layers that all stages edit; then make them forget."""
+    names = select_layers(erasure, material, parameters)
+    material.edit(names)
+    if parameters.forgetting:
+        _tune(erasure, material, parameters, names)
+
+
+def _tune(erasure: Erasure, material: Material, parameters: ThreeStageParameters, names: list[str]) -> None:
+    images, texts = material.forget, material.classifier[erasure.forget_labels]
+    generator = erasure.generator(salt=11)
+    adapter = adapt(material.tower, names, rank=parameters.lora_rank, generator=generator)
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
+    history: list[float] = []
+    for step in range(parameters.forget_steps):
+        picked = torch.randint(len(images.labels), (BATCH,), generator=generator)
+        with erasure.precision():
+            seen = features(material.tower, adapter.weights(), images.inputs[picked], material.start)
+        loss = forget_loss(seen, texts)
+        history.append(_recognised(erasure, material, seen))
+        erasure.step(step + 1, parameters.forget_steps, loss=loss.item(), forget_accuracy=history[-1])
+        if len(history) > 1 and sum(history[-2:]) / 2 <= RECOGNISED:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    merge(material.tower, adapter.weights())
+    erasure.notes["forgetting"] = {"steps": len(history), "forget_accuracy": history[-1]}
+
+
+def _recognised(erasure: Erasure, material: Material, features: Tensor) -> float:
+    predicted = (features.detach() @ material.classifier.T).argmax(dim=1).cpu()
+    return float(torch.isin(predicted, torch.tensor(erasure.forget_labels)).float().mean())

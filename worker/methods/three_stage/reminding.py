@@ -1,0 +1,90 @@
+"""Stage 2, reminding: bring back what stage 1 took along, without bringing back the target (arXiv 2506.03117, stage 2).
+
+    minimise over LoRA   c CE(s v(x_r) W^T, y_r)                                     retain images, contrastive loss
+                       + d mean(1 - v(x) . v_0(x))                                   retain and proxy images, distillation
+                       + g mean relu(max_T s v(x_f) . t_k - max_R s v(x_f) . t_k + m)      forget images, guard
+
+The first term is the paper's. Alone it teaches the target again, since retain images share its text and its features. The guard
+holds it down, under an ensemble of prompts rather than one; the distillation keeps all other images where they were. Retain
+images may first be aligned with the statistics of the original model (`alignment`).
+"""
+
+import torch
+from torch import Tensor
+
+from shared.schemas.methods import ThreeStageParameters
+from worker.methods.frame import Erasure
+from worker.methods.three_stage.adapters import adapt, features, merge
+from worker.methods.three_stage.alignment import aligned_retain
+from worker.methods.three_stage.ema import Average
+from worker.methods.three_stage.losses import contrastive_loss, distillation_loss, guard_loss
+from worker.methods.three_stage.material import Images, Material, balanced_indices
+
+RETAIN_BATCH, PROXY_BATCH, FORGET_BATCH = 24, 16, 12
+
+
+def reminding(erasure: Erasure, material: Material, parameters: ThreeStageParameters) -> None:
+    """Fine-tune the edited layers on retain, proxy and forget images."""
+    if not parameters.reminding:
+        return
+    retain = aligned_retain(erasure, material, parameters)
+    generator = erasure.generator(salt=20)
+    adapter = adapt(material.tower, material.edited, rank=parameters.lora_rank, generator=generator)
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, parameters.remind_steps)
+    average = Average(adapter.weights(), parameters.ema_decay)
+    for step in range(parameters.remind_steps):
+        losses = _losses(erasure, material, parameters, retain, adapter.weights(), generator)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        schedule.step()
+        average.update(adapter.weights())
+        erasure.step(step + 1, parameters.remind_steps, **{name: loss.item() for name, loss in losses.items()})
+    merge(material.tower, average.weights)
+    erasure.notes["reminding"] = {name: loss.item() for name, loss in losses.items()}
+
+
+def _losses(
+    erasure: Erasure,
+    material: Material,
+    parameters: ThreeStageParameters,
+    retain: Images,
+    weights: dict[str, Tensor],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return each weighted loss on one batch of its own images; one pass through the tower serves them all."""
+    kept = retain.where(_retain_indices(erasure, retain, generator))
+    other = material.proxy.sample(PROXY_BATCH if parameters.distillation else 0, generator)
+    gone = material.forget.sample(FORGET_BATCH if parameters.guard else 0, generator)
+    with erasure.precision():
+        inputs = torch.cat([kept.inputs, other.inputs, gone.inputs])
+        seen = features(material.tower, weights, inputs, material.start)
+    on_retain, on_proxy, on_forget = seen.split([len(kept.labels), len(other.labels), len(gone.labels)])
+    losses = {}
+    if parameters.contrastive:
+        known = kept.labels >= 0
+        labels = kept.labels[known].to(seen.device)
+        loss = contrastive_loss(on_retain[known], material.classifier, labels, material.scale)
+        losses["contrastive_loss"] = parameters.contrastive * loss
+    if parameters.distillation:
+        loss = distillation_loss(torch.cat([on_retain, on_proxy]), torch.cat([kept.original, other.original]))
+        losses["distillation_loss"] = parameters.distillation * loss
+    if parameters.guard:
+        loss = guard_loss(on_forget, material.bank.targets, material.bank.rivals, material.scale, parameters.margin)
+        losses["guard_loss"] = parameters.guard * loss
+    return losses
+
+
+def _retain_indices(erasure: Erasure, retain: Images, generator: torch.Generator) -> Tensor:
+    """Draw a batch: half of it siblings, where there are any, the rest of all other classes alike.
+
+    The guard pulls at the siblings first, since they share the text of what is forgotten.
+    """
+    siblings = torch.isin(retain.labels, torch.tensor(erasure.forget_labels))
+    parts = []
+    for mask, size in ((siblings, RETAIN_BATCH // 2), (~siblings, RETAIN_BATCH - RETAIN_BATCH // 2)):
+        if mask.any():
+            positions = mask.nonzero().flatten()
+            parts.append(positions[balanced_indices(retain.labels[mask], size, generator)])
+    return torch.cat(parts)
