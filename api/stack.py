@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +27,7 @@ from shared.states import Scope
 
 HOST = "127.0.0.1"
 TENANT = "local"
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.2
 
@@ -83,7 +85,15 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
         )
         migrations.upgrade(settings.sqlalchemy_url())
         key = _key(settings, key_file(home))
-        children = tuple(_start(name, settings, logs) for name in ("api", "relay", "worker"))
+        environment = _environment(
+            settings,
+            scratch=stack.enter_context(_scratch(home / "scratch")),
+            runtime=stack.enter_context(tempfile.TemporaryDirectory(prefix="efface-")),
+        )
+        children = tuple(
+            Child(name, [sys.executable, "-m", "api.cli", name], environment, logs / f"{name}.log")
+            for name in ("api", "relay", "worker")
+        )
         stack.callback(stop, children, STOP_SECONDS, ending)
         url = f"http://{HOST}:{port}"
         _wait_until_ready(url, children)
@@ -123,18 +133,30 @@ def _key(settings: Settings, path: Path) -> str:
     return key
 
 
-def _start(name: str, settings: Settings, logs: Path) -> Child:
-    return Child(name, [sys.executable, "-m", "api.cli", name], _environment(settings), logs / f"{name}.log")
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Give an empty folder for temporary files: what a killed child leaves of uploads and jobs is deleted with it."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed itself
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(settings: Settings) -> Mapping[str, str]:
-    """Return this process's environment, with the parts that were started here in the place of others."""
+def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[str, str]:
+    """Return this process's environment, with the parts that were started here in the place of others.
+
+    `runtime` holds sockets, whose paths may have no more than about a hundred characters: it lies elsewhere.
+    """
     return os.environ | {
         "EFFACE_DATABASE_URL": settings.database_url.get_secret_value(),
         "EFFACE_REDIS_URL": settings.redis_url.get_secret_value(),
         "EFFACE_STORAGE_URL": settings.storage_url,
         "EFFACE_HOST": settings.host,
         "EFFACE_PORT": str(settings.port),
+        "EFFACE_RUNTIME_DIR": runtime,
+        "TMPDIR": str(scratch),
     }
 
 

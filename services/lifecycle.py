@@ -18,7 +18,7 @@ from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
 from shared.states import JobState, Stage
-from shared.tables import Artifact, Job, JobMetric, Model
+from shared.tables import Artifact, Job, JobMetric, Model, Outbox
 
 WORKER_LOST = "worker_lost"
 
@@ -209,11 +209,13 @@ def ring_again(session: Session, *, messages: int, republish_seconds: float, lim
     A job that waits long need not have lost its message: the workers may be busy. Messages are missing only where
     fewer lie on the queue (`messages`) than jobs wait, so the queue never grows longer than the line of jobs.
     """
-    queued = session.scalar(select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)) or 0
+    owed = select(Outbox.id).where(Outbox.job_id == Job.id).exists()
+    rung = (Job.state == JobState.QUEUED, ~owed)
+    expected = session.scalar(select(func.count()).select_from(Job).where(*rung)) or 0
     last_rung = func.coalesce(Job.doorbell_at, Job.created_at)
     unheard = last_rung < func.clock_timestamp() - timedelta(seconds=republish_seconds)
-    missing = min(limit, max(0, queued - messages))
-    query = select(Job).where(Job.state == JobState.QUEUED, unheard).order_by(last_rung).limit(missing)
+    missing = min(limit, max(0, expected - messages))
+    query = select(Job).where(*rung, unheard).order_by(last_rung).limit(missing)
     jobs = session.scalars(query.with_for_update(skip_locked=True)).all()
     for job in jobs:
         job.doorbell_at = func.clock_timestamp()  # not again before the message had its chance

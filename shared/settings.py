@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     # Logs.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
+
+    @model_validator(mode="after")
+    def _lease_outlives_a_missed_heartbeat(self) -> Self:
+        if self.heartbeat_seconds > self.lease_seconds / 3:
+            raise ValueError("EFFACE_HEARTBEAT_SECONDS must be at most a third of EFFACE_LEASE_SECONDS")
+        return self
 
     def sqlalchemy_url(self) -> str:
         """Return the database URL with the driver that we use."""

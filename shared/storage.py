@@ -101,7 +101,8 @@ class Storage:
             try:
                 if keys:
                     obstore.delete(self._store, keys)
-            except GenericError:  # some servers delete and then answer what obstore cannot read: look for ourselves
+            except (GenericError, FileNotFoundError):
+                # Somebody else deletes, too, or the server has deleted and then answered what obstore cannot read.
                 if self._keys(prefix):
                     raise
         return len(keys)

@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:g} s in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 class Worker:

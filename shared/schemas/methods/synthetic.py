@@ -13,7 +13,9 @@ class SyntheticParameters(Schema):
     mode: Literal["calibrated", "faithful", "samples_only"] = Field(
         "calibrated", description="closed form and refinement; the published procedure; samples alone"
     )
-    samples_per_class: int = Field(24, ge=4, le=1024, description="of each class to be forgotten; a quarter is held out")
+    samples_per_class: int = Field(
+        24, ge=4, le=1024, description="of each class to be forgotten; a quarter is held out"
+    )
     retain_samples: int = Field(64, ge=8, le=4096, description="of all classes that stay together")
     iterations: int = Field(24, ge=1, le=3000, description="of gradient ascent on a sample (calibrated, samples_only)")
     published_iterations: int = Field(3000, ge=1, le=10_000, description="after which faithful starts a sample anew")

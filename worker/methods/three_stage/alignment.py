@@ -51,7 +51,7 @@ def align(
     delta = torch.zeros_like(pixels, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=LEARNING_RATE)
     for _ in range(STEPS):
-        with _recorded(layers) as measured, erasure.precision():
+        with recorded_statistics(layers) as measured, erasure.precision():
             tower((pixels + delta).contiguous(memory_format=torch.channels_last))
         loss = statistics_loss(measured, stored)
         optimizer.zero_grad()
@@ -68,23 +68,24 @@ def _reference(
     """Return the layers whose inputs are matched and what their statistics should be; None for no alignment."""
     tower = material.original
     if parameters.alignment == "batch_norm" and (norms := batch_norms(tower.visual)):
-        return list(norms), [_running_statistics(norm) for norm in norms]
+        return list(norms), [running_statistics(norm) for norm in norms]
     if parameters.alignment == "tokens" and (blocks := residual_blocks(tower.visual)):
         pixels = material.proxy_pixels().to(erasure.clip.device)
-        with torch.no_grad(), _recorded(blocks) as measured, erasure.precision():
+        with torch.no_grad(), recorded_statistics(blocks) as measured, erasure.precision():
             tower(pixels)
         return blocks, list(measured)
     return None
 
 
-def _running_statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def running_statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [channels] that a BatchNorm layer stored in pre-training."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None and variance is not None  # noqa: S101  (batch_norms picks those that track them)
     return mean, variance.sqrt()
 
 
 @contextmanager
-def _recorded(layers: list[nn.Module]) -> Iterator[Statistics]:
+def recorded_statistics(layers: list[nn.Module]) -> Iterator[Statistics]:
     """Collect, for each call of each layer, mean and standard deviation [channels] of its input."""
     measured: Statistics = []
 

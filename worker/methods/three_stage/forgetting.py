@@ -51,6 +51,6 @@ def _tune(erasure: Erasure, material: Material, parameters: ThreeStageParameters
     erasure.notes["forgetting"] = {"steps": len(history), "forget_accuracy": history[-1]}
 
 
-def _recognised(erasure: Erasure, material: Material, features: Tensor) -> float:
-    predicted = (features.detach() @ material.classifier.T).argmax(dim=1).cpu()
+def _recognised(erasure: Erasure, material: Material, seen: Tensor) -> float:
+    predicted = (seen.detach() @ material.classifier.T).argmax(dim=1).cpu()
     return float(torch.isin(predicted, torch.tensor(erasure.forget_labels)).float().mean())

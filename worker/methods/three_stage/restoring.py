@@ -78,15 +78,15 @@ def _measured(erasure: Erasure, material: Material, weights: dict[str, Tensor], 
     return Mixture(alpha, _worst_recall(material, forget), sum(shares) / len(shares) if shares else 1.0)
 
 
-def _worst_recall(material: Material, features: Tensor) -> float:
+def _worst_recall(material: Material, seen: Tensor) -> float:
     targets, rivals = material.bank
-    wanted = torch.einsum("nd,ktd->nkt", features, targets).amax(dim=-1)
-    others = torch.einsum("nd,krd->nkr", features, rivals).amax(dim=-1)
+    wanted = torch.einsum("nd,ktd->nkt", seen, targets).amax(dim=-1)
+    others = torch.einsum("nd,krd->nkr", seen, rivals).amax(dim=-1)
     return float((wanted > others).float().mean(dim=0).amax())
 
 
-def _right(material: Material, images: Images, features: Tensor) -> Tensor:
-    return (features @ material.classifier.T).argmax(dim=1).cpu() == images.labels
+def _right(material: Material, images: Images, seen: Tensor) -> Tensor:
+    return (seen @ material.classifier.T).argmax(dim=1).cpu() == images.labels
 
 
 def _features(erasure: Erasure, material: Material, weights: dict[str, Tensor], images: Images) -> Tensor:
