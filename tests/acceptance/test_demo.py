@@ -15,6 +15,8 @@ from PIL import Image
 from api.demo.drawings import SHAPES, cells, write_archive
 from api.demo.scenario import FIRST_SEED, FORGOTTEN_CELL, FORGOTTEN_CLASS, MODEL
 
+pytestmark = pytest.mark.timeout(900)  # a whole service and two erasures
+
 TOLERANCE = 0.001
 """0.1 points."""
 
