@@ -175,7 +175,9 @@ def test_merged_weights_do_what_the_adapter_did(tiny: Clip, rank: int | None) ->
     adapted = features(tower, adapter.weights(), pixels, 0)
     assert not torch.allclose(adapted, before, atol=1e-3)
     merge(tower, adapter.weights())
-    assert torch.allclose(tower(pixels), adapted, atol=1e-5)  # not bit by bit: attention has a path of its own for plain weights
+    assert torch.allclose(
+        tower(pixels), adapted, atol=1e-5
+    )  # not bit by bit: attention has a path of its own for plain weights
     kinds = {tower.visual.get_parameter(name).ndim for name in names}
     assert kinds == ({2, 4} if batch_norms(tower.visual) else {2})
 
