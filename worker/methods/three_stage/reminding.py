@@ -5,8 +5,9 @@
                        + g mean relu(max_T s v(x_f) . t_k - max_R s v(x_f) . t_k + m)      forget images, guard
 
 The first term is the paper's. Alone it teaches the target again, since retain images share its text and its features. The guard
-holds it down, under an ensemble of prompts rather than one; the distillation keeps all other images where they were. Retain
-images may first be aligned with the statistics of the original model (`alignment`).
+holds it down, under an ensemble of prompts rather than one; the distillation keeps all other images where they were. Where
+images set aside are still recognised after a round of steps, another follows with twice the guard g. Retain images may first be
+aligned with the statistics of the original model (`alignment`).
 """
 
 import torch
@@ -19,30 +20,63 @@ from worker.methods.three_stage.alignment import aligned_retain
 from worker.methods.three_stage.ema import Average
 from worker.methods.three_stage.losses import contrastive_loss, distillation_loss, guard_loss
 from worker.methods.three_stage.material import Images, Material, balanced_indices
+from worker.methods.three_stage.recall import allowed_recall, encoded, worst_recall
 
 RETAIN_BATCH, PROXY_BATCH, FORGET_BATCH = 24, 16, 12
+ROUNDS = 4
+"""At most; the guard weighs twice as much in each as in the one before. A model that is very sure of its images needs it."""
 
 
 def reminding(erasure: Erasure, material: Material, parameters: ThreeStageParameters) -> None:
-    """Fine-tune the edited layers on retain, proxy and forget images."""
+    """Fine-tune the edited layers on retain, proxy and forget images, in rounds, until the guard holds."""
     if not parameters.reminding:
         return
     retain = aligned_retain(erasure, material, parameters)
     generator = erasure.generator(salt=20)
+    rounds: list[dict[str, float]] = []
+    guard = parameters.guard
+    while len(rounds) < ROUNDS:
+        done = len(rounds) * parameters.remind_steps
+        losses = _round(erasure, material, parameters.model_copy(update={"guard": guard}), retain, generator, done)
+        recall = _recall(erasure, material)
+        rounds.append({"guard": guard, "recall": recall, **losses})
+        if not guard or recall <= allowed_recall(erasure):
+            break
+        guard *= 2
+    erasure.notes["reminding"] = rounds
+
+
+def _round(
+    erasure: Erasure,
+    material: Material,
+    parameters: ThreeStageParameters,
+    retain: Images,
+    generator: torch.Generator,
+    done: int,
+) -> dict[str, float]:
+    """Train for `remind_steps`, after `done` steps of earlier rounds; return the last losses."""
     adapter = adapt(material.tower, material.edited, rank=parameters.lora_rank, generator=generator)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, parameters.remind_steps)
     average = Average(adapter.weights(), parameters.ema_decay)
-    for step in range(parameters.remind_steps):
+    steps = done + parameters.remind_steps
+    for step in range(done, steps):
         losses = _losses(erasure, material, parameters, retain, adapter.weights(), generator)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         schedule.step()
         average.update(adapter.weights())
-        erasure.step(step + 1, parameters.remind_steps, **{name: loss.item() for name, loss in losses.items()})
+        erasure.step(step + 1, steps, **{name: loss.item() for name, loss in losses.items()})
     merge(material.tower, average.weights)
-    erasure.notes["reminding"] = {name: loss.item() for name, loss in losses.items()}
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+def _recall(erasure: Erasure, material: Material) -> float:
+    """Return the share of calibration images of the target that are still recognised."""
+    weights = {name: material.tower.visual.get_parameter(name) for name in material.edited}
+    seen = encoded(erasure, material, weights, material.calibration_forget)
+    return worst_recall(material, seen)
 
 
 def _losses(

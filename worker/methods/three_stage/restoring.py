@@ -13,12 +13,12 @@ from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import features, merge
-from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
+from worker.methods.three_stage.adapters import merge
+from worker.methods.three_stage.material import Images, Material
+from worker.methods.three_stage.recall import allowed_recall, encoded, worst_recall
 
 ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 """What was forgotten comes back steadily as alpha falls; below a half nothing is forgotten any more."""
-DEFAULT_FORGET_ACCURACY = 0.05
 EQUAL = 0.005
 """Shares of accuracy kept that differ by less count as the same."""
 
@@ -28,7 +28,7 @@ class Mixture(NamedTuple):
 
     alpha: float
     forget_accuracy: float
-    """Share of forget images that are recognised, under the worst of the guard's templates."""
+    """Share of forget images that are recognised or nearly so, under the worst of the guard's templates."""
     kept: float
     """Mean over siblings and other classes of min(1, accuracy / accuracy of the original model)."""
 
@@ -43,8 +43,7 @@ def restoring(erasure: Erasure, material: Material, parameters: ThreeStageParame
     for step, alpha in enumerate(ALPHAS):
         mixtures.append(_measured(erasure, material, soup(edited, original, alpha), alpha))
         erasure.step(step + 1, len(ALPHAS), **mixtures[-1]._asdict())
-    limit = erasure.thresholds.max_forget_accuracy
-    chosen = choose(mixtures, (DEFAULT_FORGET_ACCURACY if limit is None else limit) / 2)
+    chosen = choose(mixtures, allowed_recall(erasure))
     merge(material.tower, soup(edited, original, chosen.alpha))
     erasure.notes["restoring"] = {"alpha": chosen.alpha, "mixtures": [mixture._asdict() for mixture in mixtures]}
 
@@ -57,8 +56,7 @@ def soup(edited: Mapping[str, Tensor], original: Mapping[str, Tensor], alpha: fl
 def choose(mixtures: Sequence[Mixture], limit: float) -> Mixture:
     """Return, of the mixtures that forget enough, the one that keeps the most; of equals the one nearest to the original.
 
-    Enough is a forget accuracy of at most `limit`: half of what the request allows, since images that were never seen are
-    recognised a little more often. Where no mixture reaches it, it is the lowest forget accuracy of any.
+    Enough is a forget accuracy of at most `limit`. Where no mixture reaches it, it is the lowest forget accuracy of any.
     """
     reach = max(limit, min(mixture.forget_accuracy for mixture in mixtures))
     enough = [mixture for mixture in mixtures if mixture.forget_accuracy <= reach]
@@ -68,28 +66,15 @@ def choose(mixtures: Sequence[Mixture], limit: float) -> Mixture:
 
 @torch.no_grad()
 def _measured(erasure: Erasure, material: Material, weights: dict[str, Tensor], alpha: float) -> Mixture:
-    forget = _features(erasure, material, weights, material.calibration_forget)
+    forget = encoded(erasure, material, weights, material.calibration_forget)
     retain = material.calibration_retain
-    right = _right(material, retain, _features(erasure, material, weights, retain))
+    right = _right(material, retain, encoded(erasure, material, weights, retain))
     before = _right(material, retain, retain.original)
     siblings = torch.isin(retain.labels, torch.tensor(erasure.forget_labels))
     groups = [group & (retain.labels >= 0) for group in (siblings, ~siblings)]
     shares = [min(1.0, float(right[g].sum() / before[g].sum().clamp(min=1))) for g in groups if g.any()]
-    return Mixture(alpha, _worst_recall(material, forget), sum(shares) / len(shares) if shares else 1.0)
-
-
-def _worst_recall(material: Material, seen: Tensor) -> float:
-    targets, rivals = material.bank
-    wanted = torch.einsum("nd,ktd->nkt", seen, targets).amax(dim=-1)
-    others = torch.einsum("nd,krd->nkr", seen, rivals).amax(dim=-1)
-    return float((wanted > others).float().mean(dim=0).amax())
+    return Mixture(alpha, worst_recall(material, forget), sum(shares) / len(shares) if shares else 1.0)
 
 
 def _right(material: Material, images: Images, seen: Tensor) -> Tensor:
     return (seen @ material.classifier.T).argmax(dim=1).cpu() == images.labels
-
-
-def _features(erasure: Erasure, material: Material, weights: dict[str, Tensor], images: Images) -> Tensor:
-    with erasure.precision():
-        parts = images.inputs.split(ENCODE_BATCH)
-        return torch.cat([features(material.tower, weights, part, material.start) for part in parts])

@@ -1,0 +1,37 @@
+"""How much of the target is still recognised: what decides when reminding may stop and how much is mixed back."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from worker.methods.frame import Erasure
+from worker.methods.three_stage.adapters import features
+from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
+
+DEFAULT_FORGET_ACCURACY = 0.05
+MARGIN = 1.0
+
+
+def allowed_recall(erasure: Erasure) -> float:
+    """Return half of the forget accuracy that the request allows: images never seen are recognised a little more often."""
+    limit = erasure.thresholds.max_forget_accuracy
+    return (DEFAULT_FORGET_ACCURACY if limit is None else limit) / 2
+
+
+@torch.no_grad()
+def encoded(erasure: Erasure, material: Material, weights: Mapping[str, Tensor], images: Images) -> Tensor:
+    """Return unit features [N, d] of images, with `weights` in place of the tower's own."""
+    with erasure.precision():
+        parts = images.inputs.split(ENCODE_BATCH)
+        return torch.cat([features(material.tower, weights, part, material.start) for part in parts])
+
+
+def worst_recall(material: Material, seen: Tensor) -> float:
+    """Return the share of forget images (features [N, d]) that are still recognised, under the worst of the guard's templates.
+
+    Those that `MARGIN` logits keep from it count, too: of a few images none may be recognised, and yet others of the kind are.
+    """
+    wanted = torch.einsum("nd,ktd->nkt", seen, material.bank.targets).amax(dim=-1)
+    others = torch.einsum("nd,krd->nkr", seen, material.bank.rivals).amax(dim=-1)
+    return float((material.scale * (wanted - others) > -MARGIN).float().mean(dim=0).amax())
