@@ -21,6 +21,9 @@ def write_model(folder: Path, kind: str, seed: int = 0) -> Path:
     config = {"embed_dim": 32, "quick_gelu": True, "text_cfg": TEXT, "vision_cfg": VISION[kind]}
     torch.manual_seed(seed)
     model = open_clip.CLIP(**config)
+    for name, parameter in model.visual.named_parameters():
+        if name.endswith("bn3.weight"):  # zero at the start of a training: a residual branch without effect or gradient
+            torch.nn.init.uniform_(parameter, 0.5, 1.0)
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": {"interpolation": "bicubic", "resize_mode": "shortest"}})

@@ -41,7 +41,7 @@ class ThreeStageParameters(Schema):
     contrastive: float = Field(1.0, ge=0, description="weight of the contrastive loss on retain images")
     distillation: float = Field(100.0, ge=0, description="weight of the distillation from the original model")
     guard: float = Field(1.0, ge=0, description="weight of the guard on the forget images, over many prompts")
-    margin: float = Field(2.0, ge=0, description="logits by which the guard wants another label ahead")
+    margin: float = Field(4.0, ge=0, description="logits by which the guard wants another label ahead")
     alignment: Literal["off", "batch_norm", "tokens"] = Field(
         "off", description="of retain images with the statistics of BatchNorm layers, or of the tokens of proxy images"
     )

@@ -10,7 +10,7 @@ from worker.methods.three_stage.adapters import features
 from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
 
 DEFAULT_FORGET_ACCURACY = 0.05
-MARGIN = 1.0
+MARGIN = 2.0
 
 
 def allowed_recall(erasure: Erasure) -> float:

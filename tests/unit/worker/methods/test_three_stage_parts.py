@@ -1,6 +1,8 @@
 """The three-stage method's parts, against numbers worked by hand and against slower ways to the same end."""
 
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ from worker.methods.three_stage.losses import (
     guard_loss,
     statistics_loss,
 )
-from worker.methods.three_stage.material import balanced_indices
+from worker.methods.three_stage.material import Material, balanced_indices
+from worker.methods.three_stage.prompts import PromptBank
+from worker.methods.three_stage.recall import worst_recall
 from worker.methods.three_stage.restoring import Mixture, choose, soup
 from worker.methods.three_stage.tower import Tower, batch_norms, residual_blocks
 from worker.methods.three_stage.views import cutmix, views
@@ -102,6 +106,16 @@ def test_choose_takes_of_equals_the_one_nearest_to_the_original() -> None:
 def test_choose_takes_the_least_recognised_where_none_forgets_enough() -> None:
     mixtures = [Mixture(1.0, 0.2, 0.5), Mixture(0.9, 0.3, 1.0)]
     assert choose(mixtures, limit=0.02).alpha == 1.0
+
+
+def test_recall_counts_what_is_recognised_or_nearly_so_under_the_worst_template() -> None:
+    # s = 10, so two logits are 0.2 of cosine. Template 1, images (1, 0), (0.6, 0.8), (0, 1): name minus rival is 1, -0.2, -1:
+    # -0.2 is not more than -0.2. Template 2 turns name and rival round: -1, 0.2, 1. The worst is 2 of 3.
+    axes = torch.eye(2)
+    bank = PromptBank(torch.stack([axes[:1], axes[1:]]), torch.stack([axes[1:], axes[:1]]))
+    material = cast(Material, SimpleNamespace(bank=bank, scale=torch.tensor(10.0)))
+    seen = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    assert worst_recall(material, seen) == pytest.approx(2 / 3)
 
 
 def test_balanced_indices_draw_every_class_alike() -> None:
