@@ -1,8 +1,6 @@
 """The Celery side: one task that only calls the supervisor, and a standby child kept by the worker's main process."""
 
 import os
-import tempfile
-from pathlib import Path
 
 import structlog
 from celery import Celery, signals
@@ -14,6 +12,7 @@ from shared.states import RUN_JOB_TASK
 from shared.telemetry import configure_logging
 from worker.orphans import when_orphaned
 from worker.runner import supervise
+from worker.scratch import scratch_folder
 from worker.standby import Standby
 
 log = structlog.get_logger()
@@ -45,8 +44,8 @@ def main() -> None:
     """Run a worker until it is told to stop. SIGTERM gives a running job back at once."""
     settings = get_settings()
     configure_logging(settings)
-    with tempfile.TemporaryDirectory(prefix="efface-worker-") as folder:
-        standby = Standby(settings.runtime_dir or Path(folder))
+    with scratch_folder() as scratch:
+        standby = Standby(settings.runtime_dir or scratch, scratch)
         try:
             app = make_worker(settings, standby)
             app.worker_main(["worker", "--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"])

@@ -1,10 +1,12 @@
 """Keeps one child waiting, its imports done, so that a job pays for none of them."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -28,7 +30,9 @@ class Standby:
     connection until a child accepts it, so a task may come before a child is ready.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        """Listen in `folder`; give each child a folder below `scratch` for its temporary files, deleted when it ends."""
+        self._scratch = scratch
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"standby-{os.getpid()}.sock"
         self.stopping_file = folder / f"standby-{os.getpid()}.stopping"
@@ -37,6 +41,7 @@ class Standby:
         self._listener.bind(str(self.path))
         self._listener.listen(8)
         self._children: list[subprocess.Popen[str]] = []
+        self._folders: dict[int, str] = {}
         self._lock = threading.RLock()  # `stop` may be called by a signal handler while it runs
         self._stop = threading.Event()
 
@@ -75,9 +80,11 @@ class Standby:
             self._children = [child for child in self._children if child.poll() is None]
             descriptor = self._listener.fileno()
             arguments = (descriptor, os.getpid(), IMPORT_NICENESS if self._children else 0)
+            scratch = tempfile.mkdtemp(prefix="child-", dir=self._scratch)
             child = subprocess.Popen(
                 [sys.executable, "-m", "worker.child", *map(str, arguments)],
                 pass_fds=(descriptor,),
+                env=os.environ | {"TMPDIR": scratch},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -85,20 +92,24 @@ class Standby:
                 start_new_session=True,
             )
             self._children.append(child)
+            self._folders[child.pid] = scratch
         return child
 
-    @staticmethod
-    def _taken(child: subprocess.Popen[str]) -> bool:
+    def _taken(self, child: subprocess.Popen[str]) -> bool:
         """Wait until the child has a job (True) or is dead; go on reading, so that it never blocks on its output."""
         for line in child.stdout or ():
             if line.strip() == TAKEN:
-                threading.Thread(target=_drain, args=(child,), daemon=True).start()
+                threading.Thread(target=self._drain, args=(child,), daemon=True).start()
                 return True
-        child.wait()
+        self._reap(child)
         return False
 
+    def _drain(self, child: subprocess.Popen[str]) -> None:
+        for _ in child.stdout or ():
+            pass
+        self._reap(child)
 
-def _drain(child: subprocess.Popen[str]) -> None:
-    for _ in child.stdout or ():
-        pass
-    child.wait()  # reaped, so that nobody takes it for alive
+    def _reap(self, child: subprocess.Popen[str]) -> None:
+        """Wait for its end, so that nobody takes it for alive, and delete what it left."""
+        child.wait()
+        shutil.rmtree(self._folders.pop(child.pid), ignore_errors=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psutil
@@ -26,6 +27,7 @@ from shared.states import JobState
 from shared.storage import Storage
 from shared.tables import Artifact, Job, JobEvent, Model, Outbox
 from tests.support import requests
+from tests.support.pipelines import USED
 
 ROOT = Path(__file__).parents[2]
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
@@ -56,14 +58,14 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
 class Worker:
     """A worker process with all that it starts, known by a mark in their environment."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, temporary: Path) -> None:
         self.mark = f"worker-{uuid4()}"
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "worker"],
                 cwd=ROOT,
-                env=environment(settings) | {"EFFACE_TEST_MARK": self.mark, "OMP_NUM_THREADS": "1"},
+                env=environment(settings) | {"EFFACE_TEST_MARK": self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -117,9 +119,9 @@ class Worker:
 class Fleet:
     """Everything of the service but its HTTP door, on the session's Postgres and Redis."""
 
-    def __init__(self, settings: Settings, database: Database, storage: Storage, folder: Path) -> None:
+    def __init__(self, settings: Settings, database: Database, storage: Storage, folder: Path, temporary: Path) -> None:
         self.settings = settings.model_copy(update={"pipeline": "tests.support.pipelines:run", "path_roots": [folder]})
-        self.database, self.storage, self.folder = database, storage, folder
+        self.database, self.storage, self.folder, self.temporary = database, storage, folder, temporary
         self.doorbell = Doorbell(make_queue(settings))
         self.workers: list[Worker] = []
         with database.transaction() as session:
@@ -128,7 +130,8 @@ class Fleet:
 
     def worker(self) -> Worker:
         """Start a worker."""
-        worker = Worker(self.settings, self.folder / f"worker-{len(list(self.folder.glob('*.log')))}.log")
+        log = self.folder / f"worker-{len(list(self.folder.glob('*.log')))}.log"
+        worker = Worker(self.settings, log, self.temporary)
         self.workers.append(worker)
         return worker
 
@@ -192,9 +195,10 @@ class Fleet:
     def check_promises(self) -> None:
         """Every job is in one final state; a succeeded one has exactly one published result, another has none.
 
-        In storage lies what the winning attempt left and nothing else, and nothing waits to be sent.
+        In storage lies what the winning attempt left and nothing else, nothing waits to be sent, and no scratch is left.
         """
         self.wait_for_purge()
+        wait_until(lambda: not list(self.temporary.rglob(USED)), "a job's scratch folder is left")
         with self.database.transaction() as session:
             assert session.scalars(select(Outbox)).all() == []
             for job in session.scalars(select(Job)):
@@ -215,10 +219,11 @@ class Fleet:
 @contextmanager
 def make_fleet(settings: Settings, database: Database, storage: Storage, folder: Path) -> Iterator[Fleet]:
     """Give a fleet; when the block ends its workers are stopped, and nothing of them may be left."""
-    found = Fleet(settings, database, storage, folder)
-    try:
-        yield found
-    finally:
-        for worker in found.workers:
-            worker.signal_all(signal.SIGCONT)
-            worker.stop()
+    with TemporaryDirectory(prefix="fleet-") as temporary:  # a short path, for there are sockets in it
+        found = Fleet(settings, database, storage, folder, Path(temporary))
+        try:
+            yield found
+        finally:
+            for worker in found.workers:
+                worker.signal_all(signal.SIGCONT)
+                worker.stop()

@@ -26,13 +26,15 @@ from worker.ports import Progress
 
 STAGES = (Stage.PREPARING, Stage.SYNTHESIZING, Stage.FORGETTING, Stage.AUDITING, Stage.PUBLISHING)
 STEPS = 4
+USED = "used"
+"""The name of the file that each run leaves in its scratch folder."""
 
 
 def run(spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, device: str) -> PipelineResult:
     """Go through the stages, each of which leaves a checkpoint, then upload."""
     wish = spec.request.metadata
     done = {o.key.rsplit("/", 1)[1] for o in storage.list(spec.checkpoint_prefix)}
-    (scratch / "used").write_text(device)
+    (scratch / USED).write_text(device)
     for stage in STAGES:
         if stage in done:
             continue

@@ -170,9 +170,9 @@ def test_the_queue_side_never_imports_torch() -> None:
 
 
 def test_a_socket_that_an_earlier_process_left_is_replaced(tmp_path: Path) -> None:
-    first = Standby(tmp_path)
+    first = Standby(tmp_path, tmp_path)
     first.stop()
-    second = Standby(tmp_path)
+    second = Standby(tmp_path, tmp_path)
     assert second.path == first.path
     assert second.path.is_socket()
     assert not second.stopping_file.exists()
