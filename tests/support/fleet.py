@@ -65,7 +65,8 @@ class Worker:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "worker"],
                 cwd=ROOT,
-                env=environment(settings) | {"EFFACE_TEST_MARK": self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
+                env=environment(settings)
+                | {"EFFACE_TEST_MARK": self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
