@@ -39,7 +39,7 @@ class ThreeStageParameters(Schema):
     reminding: bool = Field(True, description="stage 2")
     remind_steps: int = Field(40, ge=1, le=10_000)
     contrastive: float = Field(1.0, ge=0, description="weight of the contrastive loss on retain images")
-    distillation: float = Field(100.0, ge=0, description="weight of the distillation from the original model")
+    distillation: float = Field(30.0, ge=0, description="weight of the distillation from the original model")
     guard: float = Field(1.0, ge=0, description="weight of the guard on the forget images, over many prompts")
     margin: float = Field(4.0, ge=0, description="logits by which the guard wants another label ahead")
     alignment: Literal["off", "batch_norm", "tokens"] = Field(

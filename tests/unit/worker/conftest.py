@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.tiny import write_model
 from worker.clip import Clip
 from worker.clip.checkpoint import load_clip
+
+torch.set_num_threads(1)  # of work this small, threads spend their time waiting for one another
 
 
 @pytest.fixture(params=["vit", "resnet"])

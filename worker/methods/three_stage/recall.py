@@ -10,7 +10,7 @@ from worker.methods.three_stage.adapters import features
 from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
 
 DEFAULT_FORGET_ACCURACY = 0.05
-MARGIN = 2.0
+NEARLY = 0.25
 
 
 def allowed_recall(erasure: Erasure) -> float:
@@ -27,11 +27,20 @@ def encoded(erasure: Erasure, material: Material, weights: Mapping[str, Tensor],
         return torch.cat([features(material.tower, weights, part, material.start) for part in parts])
 
 
-def worst_recall(material: Material, seen: Tensor) -> float:
-    """Return the share of forget images (features [N, d]) that are still recognised, under the worst of the guard's templates.
+def recall_of(material: Material, seen: Tensor) -> float:
+    """Return the share of calibration forget images (features [N, d]) still recognised, over all of the guard's templates.
 
-    Those that `MARGIN` logits keep from it count, too: of a few images none may be recognised, and yet others of the kind are.
+    Those nearly recognised count, too: of a few images none may be recognised, and yet others of the kind are. Nearly is within
+    `NEARLY` of how far, on average, the original model puts the name ahead of its rivals or behind them: logits of one model are
+    not those of another.
     """
+    usual = _leads(material, material.calibration_forget.original).abs().mean()
+    return float((_leads(material, seen) > -NEARLY * usual).float().mean())
+
+
+def _leads(material: Material, seen: Tensor) -> Tensor:
+    """Return by how many logits the best forgotten name is ahead of the best rival, [N, templates]."""
     wanted = torch.einsum("nd,ktd->nkt", seen, material.bank.targets).amax(dim=-1)
     others = torch.einsum("nd,krd->nkr", seen, material.bank.rivals).amax(dim=-1)
-    return float((material.scale * (wanted - others) > -MARGIN).float().mean(dim=0).amax())
+    lead: Tensor = material.scale * (wanted - others)
+    return lead

@@ -6,8 +6,8 @@
 
 The first term is the paper's. Alone it teaches the target again, since retain images share its text and its features. The guard
 holds it down, under an ensemble of prompts rather than one; the distillation keeps all other images where they were. Where
-images set aside are still recognised after a round of steps, another follows with twice the guard g. Retain images may first be
-aligned with the statistics of the original model (`alignment`).
+images set aside are still recognised after a round of steps, another follows with twice the guard g, as long as that helps.
+Retain images may first be aligned with the statistics of the original model (`alignment`).
 """
 
 import torch
@@ -20,7 +20,7 @@ from worker.methods.three_stage.alignment import aligned_retain
 from worker.methods.three_stage.ema import Average
 from worker.methods.three_stage.losses import contrastive_loss, distillation_loss, guard_loss
 from worker.methods.three_stage.material import Images, Material, balanced_indices
-from worker.methods.three_stage.recall import allowed_recall, encoded, worst_recall
+from worker.methods.three_stage.recall import allowed_recall, encoded, recall_of
 
 RETAIN_BATCH, PROXY_BATCH, FORGET_BATCH = 24, 16, 12
 ROUNDS = 4
@@ -35,12 +35,16 @@ def reminding(erasure: Erasure, material: Material, parameters: ThreeStageParame
     generator = erasure.generator(salt=20)
     rounds: list[dict[str, float]] = []
     guard = parameters.guard
+    enough = max(
+        allowed_recall(erasure), 1 / len(material.calibration_forget.labels)
+    )  # one odd image is not worth the damage
     while len(rounds) < ROUNDS:
         done = len(rounds) * parameters.remind_steps
         losses = _round(erasure, material, parameters.model_copy(update={"guard": guard}), retain, generator, done)
         recall = _recall(erasure, material)
+        helped = not rounds or recall < rounds[-1]["recall"]
         rounds.append({"guard": guard, "recall": recall, **losses})
-        if not guard or recall <= allowed_recall(erasure):
+        if not guard or recall <= enough or not helped:
             break
         guard *= 2
     erasure.notes["reminding"] = rounds
@@ -76,7 +80,7 @@ def _recall(erasure: Erasure, material: Material) -> float:
     """Return the share of calibration images of the target that are still recognised."""
     weights = {name: material.tower.visual.get_parameter(name) for name in material.edited}
     seen = encoded(erasure, material, weights, material.calibration_forget)
-    return worst_recall(material, seen)
+    return recall_of(material, seen)
 
 
 def _losses(

@@ -15,7 +15,7 @@ from shared.schemas.methods import ThreeStageParameters
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.adapters import merge
 from worker.methods.three_stage.material import Images, Material
-from worker.methods.three_stage.recall import allowed_recall, encoded, worst_recall
+from worker.methods.three_stage.recall import allowed_recall, encoded, recall_of
 
 ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 """What was forgotten comes back steadily as alpha falls; below a half nothing is forgotten any more."""
@@ -28,7 +28,7 @@ class Mixture(NamedTuple):
 
     alpha: float
     forget_accuracy: float
-    """Share of forget images that are recognised or nearly so, under the worst of the guard's templates."""
+    """Share of forget images that are recognised or nearly so, over the guard's templates."""
     kept: float
     """Mean over siblings and other classes of min(1, accuracy / accuracy of the original model)."""
 
@@ -73,7 +73,7 @@ def _measured(erasure: Erasure, material: Material, weights: dict[str, Tensor], 
     siblings = torch.isin(retain.labels, torch.tensor(erasure.forget_labels))
     groups = [group & (retain.labels >= 0) for group in (siblings, ~siblings)]
     shares = [min(1.0, float(right[g].sum() / before[g].sum().clamp(min=1))) for g in groups if g.any()]
-    return Mixture(alpha, worst_recall(material, forget), sum(shares) / len(shares) if shares else 1.0)
+    return Mixture(alpha, recall_of(material, forget), sum(shares) / len(shares) if shares else 1.0)
 
 
 def _right(material: Material, images: Images, seen: Tensor) -> Tensor:

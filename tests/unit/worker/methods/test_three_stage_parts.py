@@ -21,7 +21,7 @@ from worker.methods.three_stage.losses import (
 )
 from worker.methods.three_stage.material import Material, balanced_indices
 from worker.methods.three_stage.prompts import PromptBank
-from worker.methods.three_stage.recall import worst_recall
+from worker.methods.three_stage.recall import recall_of
 from worker.methods.three_stage.restoring import Mixture, choose, soup
 from worker.methods.three_stage.tower import Tower, batch_norms, residual_blocks
 from worker.methods.three_stage.views import cutmix, views
@@ -108,14 +108,16 @@ def test_choose_takes_the_least_recognised_where_none_forgets_enough() -> None:
     assert choose(mixtures, limit=0.02).alpha == 1.0
 
 
-def test_recall_counts_what_is_recognised_or_nearly_so_under_the_worst_template() -> None:
-    # s = 10, so two logits are 0.2 of cosine. Template 1, images (1, 0), (0.6, 0.8), (0, 1): name minus rival is 1, -0.2, -1:
-    # -0.2 is not more than -0.2. Template 2 turns name and rival round: -1, 0.2, 1. The worst is 2 of 3.
+def test_recall_counts_what_is_recognised_or_nearly_so() -> None:
+    # s = 10. Of the original's two images one led by 10, one was behind by 6: 8 on average, so within 2 is nearly.
+    # Template 1, images (1, 0), (0.5, 0.8), (0, 1): leads of 10, -3 and -10 logits.
+    # Template 2 turns name and rival round: -10, 3 and 10. Together 3 of 6.
     axes = torch.eye(2)
     bank = PromptBank(torch.stack([axes[:1], axes[1:]]), torch.stack([axes[1:], axes[:1]]))
-    material = cast(Material, SimpleNamespace(bank=bank, scale=torch.tensor(10.0)))
-    seen = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-    assert worst_recall(material, seen) == pytest.approx(2 / 3)
+    original = SimpleNamespace(original=torch.tensor([[1.0, 0.0], [0.0, 0.6]]))
+    stub = SimpleNamespace(bank=bank, scale=torch.tensor(10.0), calibration_forget=original)
+    seen = torch.tensor([[1.0, 0.0], [0.5, 0.8], [0.0, 1.0]])
+    assert recall_of(cast(Material, stub), seen) == pytest.approx(1 / 2)
 
 
 def test_balanced_indices_draw_every_class_alike() -> None:

@@ -1,6 +1,7 @@
 """The stages of the three-stage method on small random models: what they change, what they leave, and that they can go on."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from worker.methods.three_stage.material import Material
 from worker.methods.three_stage.reminding import ROUNDS
 from worker.methods.three_stage.tower import Tower, batch_norms
 
+ENOUGH = 1 / 6
+"""One image of the six is not worth another round."""
 QUICK = {"forget_steps": 3, "remind_steps": 3, "layers": 3, "rank": 2}
 
 
@@ -155,12 +158,14 @@ def test_the_guard_gains_ground(tiny: Clip, data: MethodData) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_reminding_goes_on_with_a_heavier_guard_while_the_target_is_recognised(tiny: Clip, data: MethodData) -> None:
-    erasure = run(erasure_of(tiny, data, forgetting=False, learning_rate=1e-6))  # too slow to forget anything
+def test_reminding_goes_on_with_a_heavier_guard_as_long_as_that_helps(tiny: Clip, data: MethodData) -> None:
+    erasure = run(erasure_of(tiny, data, forgetting=False, learning_rate=5e-3))
     rounds = erasure.notes["reminding"]
+    recalls = [entry["recall"] for entry in rounds]
     assert [entry["guard"] for entry in rounds] == [1.0, 2.0, 4.0, 8.0][: len(rounds)]
-    assert len(rounds) == ROUNDS or rounds[-1]["recall"] <= 0.025
-    assert all(entry["recall"] > 0.025 for entry in rounds[:-1])
+    assert all(later < earlier for earlier, later in pairwise(recalls[:-1]))
+    assert recalls[0] <= ENOUGH or len(rounds) > 1
+    assert recalls[-1] <= ENOUGH or len(rounds) == ROUNDS or recalls[-1] >= recalls[-2]
 
 
 def test_without_a_guard_one_round_is_all(tiny: Clip, data: MethodData) -> None:
