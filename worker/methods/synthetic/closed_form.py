@@ -1,121 +1,147 @@
-"""The closed form: take a class's direction out of the image projection, and reflect it in the text projection.
+"""The closed form: names in, one linear map for each tower out.
 
-    mu = mean of W_c over the labels that stay
-    u  = first left singular vector of [t(y, template_k) - mu]_k, for each name y;   U = orthonormal basis of all u
-    image projection <- projection P,  P = I - U U^T
-    text projection  <- projection R,  R = I - 2 U U^T
+    D    [d, r]   directions of the forgotten names y: first right singular vector of [t(y, k) - mean_c t(c, k)]_k over templates k
+    C    [d, d]   second moment of the texts of all that stays, under all templates, plus a ridge
+    W    [d, r]   readers: C^-1 D (D^T C^-1 D)^-1, so that W^T D = I, and W reads as little as can be of what stays
 
-Centring matters: text embeddings share a cone, and what is to go is what sets the class apart within it. As P R = P, a
-pair of the edited towers scores as if only images had been projected; and since R turns the class's direction round, the
-original image tower put back with the edited text tower does not recognise it either. R is orthogonal, so it changes no
-norm. From the null-space family (Mishra et al., arXiv 2512.14137), centred.
+    image tower   v <- v - W (D^T v) - o,          o = 0.15 E|v| sum_i W_i / <W_i, t(y_i)>
+    text tower    t <- t + 1.6 z sum_i <W_i, t> / <W_i, t(y_i)>,        z: the direction in which images vary least
+
+Each edit forgets alone, and they do not undo one another. Of an image, the part along D goes; as it goes along W, the logits of
+what stays remain (minimum variance under a linear constraint, as in a beamformer; W = D would be the centred null space of Mishra
+et al., arXiv 2512.14137). The offset is the same for every image and lowers the logits of the forgotten names alone, under wordings
+nobody thought of as well: how much a text says the name is what W reads. Texts of the name are turned to a direction that no image
+has, so that the original image tower, put back, does not find them either; other texts stay where they are.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from shared.errors import JobFailure
-from worker.clip import encode_texts, zero_shot_classifier
-from worker.clip.classifier import prompts
 from worker.methods.frame import Erasure
+from worker.methods.synthetic.last_layers import image_projection, transform_images, transform_texts
+from worker.methods.synthetic.vocabulary import COMMON_NAMES, TEMPLATES, name_embeddings, unrelated
 
-TEMPLATES = (
-    "a photo of a {}.",
-    "a picture of a {}.",
-    "an image of a {}.",
-    "a {}.",
-    "a drawing of a {}.",
-    "a close-up of a {}.",
-)
+RIDGE = 1e-3
+"""Share of the mean eigenvalue of C that is added to all of them."""
+OFFSET = 0.15
+"""By how much the cosine of every image with a forgotten name falls: a few logits, and less than what tells labels apart."""
+PUSH = 1.6
+"""How far the text of a forgotten name goes towards z, in its own length: its cosines with images fall to about a half."""
 FEW_LABELS = 4
-COMMON_NAMES = (
-    "person", "tree", "house", "car", "dog", "bottle", "chair", "flower", "book", "mountain",
-    "bridge", "bread", "bird", "boat", "shoe", "river", "clock", "hat", "road", "fruit",
-)  # fmt: skip
-"""Stand in for the centre of the name space where the request has too few labels to show it."""
+"""With fewer that stay, the common names help to say where the centre of the name space is."""
+SMALLEST_PART = 0.35
+"""A name whose direction has less than this outside of those of the names before it is covered by them, as many synonyms are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Projection:
-    """P [d, d] and the number of directions it removes."""
+class ClosedForm:
+    """D, W and how much of its name each reader reads."""
 
-    matrix: Tensor
-    rank: int
+    directions: Tensor
+    """[d, r], unit columns."""
+    readers: Tensor
+    """[d, r]: W_i . D_j = 1 if i = j, else 0."""
+    readings: Tensor
+    """[r]: mean of <W_i, t(y_i, k)> over templates."""
+
+    @property
+    def reader_sum(self) -> Tensor:
+        """[d]: sum of W_i / reading_i, which reads 1 of each forgotten name."""
+        return (self.readers / self.readings).sum(dim=1)
 
 
-def erase_direction(erasure: Erasure) -> Projection:
-    """Edit both projections in place and return P.
+def erase_names(erasure: Erasure, samples: Tensor) -> dict[str, int | bool]:
+    """Edit both towers in place and return what the report says of it.
+
+    Args:
+        erasure: its labels and names are used, no image.
+        samples: synthetic samples [N, 3, H, W] of what stays, for the usual length of an image embedding.
 
     Raises:
-        JobFailure: `method_failed`: the model has no linear projection that we know.
+        JobFailure: `method_failed`: a tower does not end in a linear map that we know.
     """
-    basis = class_directions(erasure)
-    identity = torch.eye(len(basis), device=basis.device)
-    removed = basis @ basis.T
-    with torch.no_grad():
-        project_images(erasure.clip.model, identity - removed)
-        project_texts(erasure.clip.model, identity - 2 * removed)
-    return Projection(identity - removed, basis.shape[1])
+    model = erasure.clip.model
+    null = quiet_direction(image_projection(erasure.original.model))
+    form = closed_form(erasure, null)
+    identity = torch.eye(len(null), device=null.device)
+    length = usual_length(erasure, samples)
+    offset = -OFFSET * length * form.reader_sum
+    constant = transform_images(model, identity - form.readers @ form.directions.T, offset)
+    transform_texts(model, identity + PUSH * torch.outer(null, form.reader_sum))
+    return {"rank": form.directions.shape[1], "offset": constant}
 
 
-@torch.no_grad()
-def class_directions(erasure: Erasure) -> Tensor:
-    """Return an orthonormal basis [d, r] of the directions of all names that are to be forgotten."""
-    target, clip = erasure.request.target, erasure.original
-    stays = [label for label in erasure.labels if label not in target.names()]
+def closed_form(erasure: Erasure, null: Tensor) -> ClosedForm:
+    """Return D and W for the erasure's names; W reads nothing along `null` [d] either."""
+    clip, target = erasure.original, erasure.request.target
     names = [name for y in target.names() for name in (y, *_synonyms(erasure, y))]
-    if len(stays) < FEW_LABELS:
-        words = {word for name in (*names, *stays) for word in name.lower().split()}
-        stays = [*stays, *(name for name in COMMON_NAMES if name not in words)]
-    centre = zero_shot_classifier(clip, stays, target.templates).mean(dim=0)
+    labels = [label for label in erasure.labels if label not in target.names()]
+    others = [name for name in COMMON_NAMES if name not in {n.lower() for n in (*names, *labels)}]
     templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
-    directions = [first_direction(encode_texts(clip, prompts(name, templates)) - centre) for name in names]
-    basis: Tensor = torch.linalg.qr(torch.stack(directions, dim=1)).Q
-    return basis
+    gone, stays, common = (name_embeddings(clip, part, templates) for part in (names, labels, others))
+    centre = (stays if len(labels) >= FEW_LABELS else torch.cat([stays, common])).mean(dim=0)
+    kept = torch.cat([stays, common[unrelated(gone, common, centre)]])
+    directions, covered = independent([first_direction(texts - centre) for texts in gone])
+    moment = second_moment(torch.cat([kept.flatten(0, 1), null.expand(len(kept), -1)]))
+    readers = readers_of(directions, moment)
+    readings = torch.stack([(gone[i] @ readers[:, j]).mean() for j, i in enumerate(covered)])
+    return ClosedForm(directions, readers, readings)
 
 
 def first_direction(offsets: Tensor) -> Tensor:
-    """Return the unit vector [d] along which offsets [K, d] are largest: their first right singular vector."""
+    """Return the unit vector [d] along which offsets [K, d] are largest, pointing to their side."""
     _, _, right = torch.linalg.svd(offsets.float(), full_matrices=False)
     direction: Tensor = F.normalize(right[0], dim=0)
+    return direction if (offsets @ direction).mean() > 0 else -direction
+
+
+def independent(directions: list[Tensor]) -> tuple[Tensor, list[int]]:
+    """Return the unit vectors that are not covered by those before them, as columns [d, r], and their positions."""
+    kept: list[int] = []
+    for i, direction in enumerate(directions):
+        if kept:
+            basis = torch.linalg.qr(torch.stack([directions[j] for j in kept], dim=1)).Q
+            if (direction - basis @ (basis.T @ direction)).norm() < SMALLEST_PART:
+                continue
+        kept.append(i)
+    return torch.stack([directions[i] for i in kept], dim=1), kept
+
+
+def second_moment(texts: Tensor) -> Tensor:
+    """Return C [d, d] of texts [N, d], its ridge added."""
+    moment = texts.T @ texts / len(texts)
+    return moment + RIDGE * moment.diagonal().mean() * torch.eye(len(moment), device=moment.device)
+
+
+def readers_of(directions: Tensor, moment: Tensor) -> Tensor:
+    """Return W = C^-1 D (D^T C^-1 D)^-1, [d, r]: of all W with W^T D = I the one of least W^T C W."""
+    whitened = torch.linalg.solve(moment, directions)
+    readers: Tensor = whitened @ torch.linalg.inv(directions.T @ whitened)
+    return readers
+
+
+def quiet_direction(projection: Tensor) -> Tensor:
+    """Return the unit vector [d] along which a projection [width, d] gives least: its last right singular vector."""
+    _, _, right = torch.linalg.svd(projection.float(), full_matrices=True)
+    direction: Tensor = right[-1]
     return direction
 
 
-def project_images(model: nn.Module, matrix: Tensor) -> None:
-    """Multiply what the image tower gives, v <- v M, for a symmetric M [d, d], by editing its last linear map."""
-    visual: Any = model.visual
-    if isinstance(getattr(visual, "proj", None), nn.Parameter):  # vision transformer: [width, d]
-        visual.proj.copy_(visual.proj @ matrix)
-    elif hasattr(visual, "attnpool") and hasattr(
-        visual.attnpool, "c_proj"
-    ):  # ResNet: attention pooling ends in a linear layer
-        last = visual.attnpool.c_proj
-        last.weight.copy_(matrix @ last.weight)
-        last.bias.copy_(matrix @ last.bias)
-    else:
-        raise JobFailure(
-            "method_failed", "The closed form needs a linear image projection, which this architecture lacks."
-        )
+@torch.no_grad()
+def usual_length(erasure: Erasure, samples: Tensor) -> Tensor:
+    """Return the mean norm of the original model's embeddings of images, before they are normalised.
 
-
-def project_texts(model: nn.Module, matrix: Tensor) -> None:
-    """Multiply what the text tower gives, t <- t M, for a symmetric M [d, d]."""
-    tower = getattr(model, "text", model)
-    projection = getattr(tower, "text_projection", None)
-    if isinstance(projection, nn.Parameter):
-        projection.copy_(projection @ matrix)
-    elif isinstance(projection, nn.Linear):
-        projection.weight.copy_(matrix @ projection.weight)
-        if projection.bias is not None:
-            projection.bias.copy_(matrix @ projection.bias)
-    else:
-        raise JobFailure(
-            "method_failed", "The closed form needs a linear text projection, which this architecture lacks."
-        )
+    Taken of samples [N, 3, H, W], each mixed with the next one: samples are extreme, and their mixtures less so.
+    """
+    device = erasure.original.device
+    mixed = (samples + samples.roll(1, dims=0)).float() / 2
+    with erasure.precision():
+        parts = [erasure.original.model.encode_image(part.to(device)) for part in mixed.split(64)]  # type: ignore[operator]
+    length: Tensor = torch.cat(parts).float().norm(dim=-1).mean()
+    return length
 
 
 def _synonyms(erasure: Erasure, name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from shared.errors import JobFailure
 from shared.schemas.methods import SyntheticParameters
 from worker.methods.frame import Erasure
 from worker.methods.synthetic.bank import Bank, make_bank
-from worker.methods.synthetic.closed_form import erase_direction
+from worker.methods.synthetic.closed_form import erase_names
 from worker.methods.synthetic.levels import published_loop
 from worker.methods.synthetic.refinement import refine, synthetic_accuracy
 
@@ -56,22 +56,22 @@ def forget(erasure: Erasure) -> None:
     if parameters.mode == "faithful":
         published_loop(erasure, parameters, bank, limit)
     elif parameters.mode == "samples_only":
-        refine(erasure, parameters, bank, limit, anchor=None)
+        refine(erasure, parameters, bank, limit)
     else:
         _calibrated(erasure, parameters, bank, limit)
     erasure.notes["held_out_accuracy_after"] = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
 
 
 def _calibrated(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
-    projection = erase_direction(erasure)
+    edited = erase_names(erasure, bank.retain)
     accuracy = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
     erasure.step(1, 1, held_out_accuracy=accuracy)
-    erasure.notes["closed_form"] = {"rank": int(projection.rank), "held_out_accuracy": accuracy}
+    erasure.notes["closed_form"] = edited | {"held_out_accuracy": accuracy}
     if accuracy <= limit:
         erasure.notes["refinement"] = "not needed: held-out samples are no longer recognised"
         return
     try:
-        refine(erasure, parameters, bank, limit, anchor=projection.matrix)
+        refine(erasure, parameters, bank, limit)
         erasure.notes["refinement"] = "kept"
     except JobFailure as failure:  # the closed form stands as it is; the gate decides
         erasure.notes["refinement"] = f"undone: {failure.detail}"

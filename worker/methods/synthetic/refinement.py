@@ -2,9 +2,8 @@
 
     L = KL( q_0(x_f) || softmax(s cos(f(x_f), W)) ) + 10 (1 - cos(f(x_r), a(x_r)))
 
-q_0 is the original's answer with the forgotten labels masked (DELETE); a(x) is the original's feature, projected where
-the closed form was applied before. A step that moves retain samples' answers by more than the trust region is undone and
-the learning rate halved.
+q_0 is the original's answer with the forgotten labels masked (DELETE); a(x) is the feature at the start of the training. A step
+that moves retain samples' answers by more than the trust region is undone and the learning rate halved.
 """
 
 import copy
@@ -34,9 +33,7 @@ def synthetic_accuracy(erasure: Erasure, samples: Tensor, labels: Tensor) -> flo
     return float((_answers(erasure, samples).argmax(dim=1).cpu() == labels).float().mean())
 
 
-def refine(
-    erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float, *, anchor: Tensor | None
-) -> None:
+def refine(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
     """Train until held-out samples are recognised at most as often as `limit` allows; keep the best weights that were reached.
 
     Args:
@@ -44,14 +41,13 @@ def refine(
         parameters: `max_steps` and `learning_rate` count.
         bank: the samples.
         limit: accuracy on held-out samples at which to stop.
-        anchor: P [d, d] of the closed form, or None.
 
     Raises:
         JobFailure: `method_failed`: held-out accuracy never fell; the model is as it was.
     """
     model = erasure.clip.model
     trained = late_parameters(model)
-    trainer = _Trainer(erasure, bank, anchor, trained, parameters.learning_rate or LEARNING_RATE)
+    trainer = _Trainer(erasure, bank, trained, parameters.learning_rate or LEARNING_RATE)
     start = best = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
     best_weights = copy.deepcopy(model.state_dict())
     steps = 0
@@ -87,16 +83,13 @@ def late_parameters(model: nn.Module) -> list[nn.Parameter]:
 class _Trainer:
     """One training run: what stays fixed, and one step at a time."""
 
-    def __init__(
-        self, erasure: Erasure, bank: Bank, anchor: Tensor | None, trained: list[nn.Parameter], rate: float
-    ) -> None:
+    def __init__(self, erasure: Erasure, bank: Bank, trained: list[nn.Parameter], rate: float) -> None:
         self._erasure, self._bank, self._trained, self.rate = erasure, bank, trained, rate
         clip, original = erasure.clip, erasure.original
         self._classifier = zero_shot_classifier(clip, erasure.labels, erasure.request.target.templates)
         first = zero_shot_classifier(original, erasure.labels, erasure.request.target.templates)
         self._forget_logits = original.logit_scale * _features(erasure, original.model, bank.forget) @ first.T
-        features = _features(erasure, original.model, bank.retain)
-        self._anchor = features if anchor is None else features @ anchor
+        self._anchor = _features(erasure, clip.model, bank.retain)
         held = torch.arange(len(bank.retain)) % 4 == 0
         self._held, self._train = held.nonzero().flatten(), (~held).nonzero().flatten()
         self._before = _answers(erasure, bank.retain[self._held]).softmax(dim=1)

@@ -6,10 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from worker.methods.synthetic.closed_form import first_direction
+from worker.clip import Clip
+from worker.methods.synthetic.closed_form import (
+    first_direction,
+    independent,
+    quiet_direction,
+    readers_of,
+    second_moment,
+)
 from worker.methods.synthetic.generation import total_variation
+from worker.methods.synthetic.last_layers import transform_images, transform_texts
 from worker.methods.synthetic.levels import select
 from worker.methods.synthetic.losses import drift, lipschitz_loss, masked_divergence, noisy
+from worker.methods.synthetic.vocabulary import unrelated
 
 
 def test_lipschitz_loss_by_hand() -> None:
@@ -61,19 +70,73 @@ def test_selection_keeps_the_largest_mean_gradients() -> None:
     assert tensors[2].grad is not None
 
 
-def test_first_direction_is_the_common_one() -> None:
-    offsets = torch.tensor([[3.0, 0.1], [3.0, -0.1]])
-    assert first_direction(offsets).abs().tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
+def test_first_direction_is_the_common_one_and_points_to_its_side() -> None:
+    offsets = torch.tensor([[-3.0, 0.1], [-3.0, -0.1]])
+    assert first_direction(offsets).tolist() == pytest.approx([-1.0, 0.0], abs=1e-5)
 
 
-def test_projection_and_reflection_as_derived() -> None:
-    u = torch.nn.functional.normalize(torch.randn(8, 1, generator=torch.Generator().manual_seed(0)), dim=0)
-    p, r = torch.eye(8) - u @ u.T, torch.eye(8) - 2 * u @ u.T
-    t, v = torch.randn(8), torch.randn(8)
-    assert torch.allclose(p @ r, p, atol=1e-6)
-    assert torch.allclose((r @ t).norm(), t.norm(), atol=1e-5)
-    assert torch.allclose((p @ v) @ (r @ t), (p @ v) @ t, atol=1e-5)
-    assert (u.T @ (p @ v)).item() == pytest.approx(0.0, abs=1e-5)
+def test_readers_by_hand() -> None:
+    # C = diag(1, 4), D = (1, 1) / sqrt 2: C^-1 D is along (4, 1), scaled so that W . D = 1.
+    directions = torch.tensor([[1.0], [1.0]]) / 2**0.5
+    readers = readers_of(directions, torch.diag(torch.tensor([1.0, 4.0])))
+    assert readers.flatten().tolist() == pytest.approx([4 * 2**0.5 / 5, 2**0.5 / 5])
+
+
+def test_readers_read_their_own_direction_and_little_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stays = torch.randn(40, 6, generator=generator) @ torch.diag(torch.tensor([1.0, 1, 1, 1, 0.01, 0.01]))
+    directions = torch.nn.functional.normalize(torch.randn(6, 2, generator=generator), dim=0)
+    readers = readers_of(directions, second_moment(stays))
+    assert torch.allclose(readers.T @ directions, torch.eye(2), atol=1e-4)
+    assert (stays @ readers).abs().mean() < 0.3 * (stays @ directions).abs().mean()
+
+
+def test_a_name_that_others_cover_gets_no_direction_of_its_own() -> None:
+    axes = torch.eye(3)
+    near = torch.nn.functional.normalize(axes[0] + 0.2 * axes[2], dim=0)
+    directions, kept = independent([axes[0], near, axes[1]])
+    assert kept == [0, 2]
+    assert torch.equal(directions, axes[:, :2])
+
+
+def test_synonyms_are_not_taken_for_what_stays() -> None:
+    gone = torch.tensor([[[1.0, 0.0, 0.0]]])
+    common = torch.tensor([[[0.9, 0.1, 0.0]], [[0.0, 1.0, 0.0]]])
+    assert unrelated(gone, common, torch.zeros(1, 3)).tolist() == [False, True]
+
+
+def test_images_are_transformed_as_told(tiny: Clip) -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix, offset = torch.randn(32, 32, generator=generator), torch.randn(32, generator=generator)
+    norm = getattr(tiny.model.visual, "ln_post", None)
+    if norm is not None:  # as after a training
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
+        torch.nn.init.uniform_(norm.bias, 0.1, 0.5, generator=generator)
+    pixels = torch.randn(4, 3, tiny.image_size, tiny.image_size, generator=generator)
+    with torch.no_grad():
+        before = tiny.model.encode_image(pixels)
+        assert transform_images(tiny.model, matrix, offset)
+        assert torch.allclose(tiny.model.encode_image(pixels), before @ matrix.T + offset, atol=1e-3)
+
+
+def test_a_norm_without_bias_takes_no_offset(tiny: Clip) -> None:
+    if not hasattr(tiny.model.visual, "ln_post"):
+        pytest.skip("this tower ends in a layer with a bias")
+    assert not transform_images(tiny.model, torch.eye(32), torch.ones(32))  # the bias is zero before any training
+
+
+def test_texts_are_transformed_as_told(tiny: Clip) -> None:
+    matrix = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    tokens = tiny.tokenizer(["a horse", "two"])
+    with torch.no_grad():
+        before = tiny.model.encode_text(tokens)
+        transform_texts(tiny.model, matrix)
+        assert torch.allclose(tiny.model.encode_text(tokens), before @ matrix.T, atol=1e-3)
+
+
+def test_the_quiet_direction_is_that_of_the_least_output() -> None:
+    projection = torch.diag(torch.tensor([3.0, 0.1, 2.0]))
+    assert quiet_direction(projection).abs().tolist() == pytest.approx([0.0, 1.0, 0.0], abs=1e-6)
 
 
 def test_total_variation_by_hand() -> None:
