@@ -42,4 +42,4 @@ bench: $(INSTALLED) ## the measurements behind the README's figures (needs bench
 	$(BIN)/python -m benchmarks.bench_requests
 
 clean: ## remove what make and the commands above left behind
-	rm -rf .venv .efface build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .efface efface-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

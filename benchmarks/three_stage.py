@@ -23,7 +23,7 @@ import json
 import platform
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -31,17 +31,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.bench_images import Item, answers, embed, image_set, items, labels_of, share
 from shared.schemas.request import ErasureRequest, Thresholds
-from worker.clip import Clip, encode_images, zero_shot_classifier
+from worker.clip import Clip
 from worker.clip.checkpoint import load_clip
-from worker.data.images import ImageSet
 from worker.methods.frame import Erasure, MethodData
 from worker.methods.three_stage import stages
 from worker.ports import Silent
 
-DOMAINS = ("photo", "art_painting", "cartoon", "sketch")
-PACS = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
-CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TASKS = ("sketch/elephant", "photo/dog", "cartoon/horse", "art_painting/giraffe", "cifar10/horse")
 HELD_OUT_PROMPTS = (
     "{}",
@@ -80,15 +77,6 @@ DEFAULT_METHODS = (
 )
 
 
-class Item(NamedTuple):
-    """One image on disk."""
-
-    path: Path
-    source: str
-    """`cifar10`, or a PACS domain."""
-    label: str
-
-
 class Row(NamedTuple):
     """One line of the table."""
 
@@ -101,20 +89,6 @@ class Row(NamedTuple):
     worst: float
     alpha: float | None
     seconds: tuple[float, ...]
-
-
-def items(data: Path, split: str, cifar_per_class: int) -> list[Item]:
-    """Return all PACS images of a split and some of CIFAR-10."""
-    pacs = [Item(p, d, c) for d in DOMAINS for c in PACS for p in sorted((data / "pacs" / split / d / c).iterdir())]
-    cifar = [
-        Item(p, "cifar10", c) for c in CIFAR for p in sorted((data / "cifar10" / split / c).iterdir())[:cifar_per_class]
-    ]
-    return pacs + cifar
-
-
-def labels_of(source: str) -> tuple[str, ...]:
-    """Return the label set to which images of a source belong."""
-    return CIFAR if source == "cifar10" else PACS
 
 
 def training_data(task: str, pool: list[Item], forget: int, retain: int, seed: int) -> MethodData:
@@ -132,13 +106,6 @@ def training_data(task: str, pool: list[Item], forget: int, retain: int, seed: i
         calibration_forget=image_set(gone[: len(gone) // 4]),
         calibration_retain=image_set(kept[: len(kept) // 4]),
     )
-
-
-def image_set(chosen: list[Item]) -> ImageSet:
-    """Return images as the engine takes them."""
-    classes = labels_of(chosen[0].source)
-    numbers = tuple(classes.index(item.label) for item in chosen)
-    return ImageSet("benchmark", "", tuple(item.path for item in chosen), numbers, classes)
 
 
 def erasure_of(clip: Clip, task: str, parameters: dict[str, Any], data: MethodData, seed: int) -> Erasure:
@@ -165,30 +132,6 @@ def erasure_of(clip: Clip, task: str, parameters: dict[str, Any], data: MethodDa
         progress=Silent(),
         seed=seed,
     )
-
-
-@torch.no_grad()
-def embed(clip: Clip, pixels: Tensor) -> Tensor:
-    """Return unit embeddings [N, d] of all test images."""
-    with torch.autocast(clip.device.type, dtype=torch.bfloat16):
-        parts = pixels.to(memory_format=torch.channels_last).split(128)
-        return torch.cat([encode_images(clip, part.float().to(clip.device)) for part in parts]).float()
-
-
-def share(right: Tensor, items: list[Item], wanted: Callable[[Item], bool]) -> float:
-    """Return the percentage of right answers among the wanted items; nan for none."""
-    return 100 * right[torch.tensor([wanted(item) for item in items])].float().mean().item()
-
-
-def answers(clip: Clip, embeddings: Tensor, tests: list[Item], template: str) -> Tensor:
-    """Return which test images the classifier of their own data set gets right, [N]."""
-    right = torch.zeros(len(tests), dtype=torch.bool)
-    for labels in (PACS, CIFAR):
-        own = torch.tensor([labels_of(item.source) == labels for item in tests])
-        predicted = (embeddings[own] @ zero_shot_classifier(clip, labels, [template]).T).argmax(dim=1).cpu()
-        truth = torch.tensor([labels.index(item.label) for item in tests if labels_of(item.source) == labels])
-        right[own] = predicted == truth
-    return right
 
 
 def measured(clip: Clip, task: str, tests: list[Item], pixels: Tensor) -> tuple[dict[str, float], float]:

@@ -1,0 +1,69 @@
+"""The bench's images and how benchmarks measure on them: CIFAR-10 and PACS, each with its own label set."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from worker.clip import Clip, encode_images, zero_shot_classifier
+from worker.data.images import ImageSet
+
+DOMAINS = ("photo", "art_painting", "cartoon", "sketch")
+PACS = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class Item(NamedTuple):
+    """One image on disk."""
+
+    path: Path
+    source: str
+    """`cifar10`, or a PACS domain."""
+    label: str
+
+
+def items(data: Path, split: str, cifar_per_class: int) -> list[Item]:
+    """Return all PACS images of a split and some of CIFAR-10."""
+    pacs = [Item(p, d, c) for d in DOMAINS for c in PACS for p in sorted((data / "pacs" / split / d / c).iterdir())]
+    cifar = [
+        Item(p, "cifar10", c) for c in CIFAR for p in sorted((data / "cifar10" / split / c).iterdir())[:cifar_per_class]
+    ]
+    return pacs + cifar
+
+
+def labels_of(source: str) -> tuple[str, ...]:
+    """Return the label set to which images of a source belong."""
+    return CIFAR if source == "cifar10" else PACS
+
+
+def image_set(chosen: list[Item]) -> ImageSet:
+    """Return images as the engine takes them."""
+    classes = labels_of(chosen[0].source)
+    numbers = tuple(classes.index(item.label) for item in chosen)
+    return ImageSet("benchmark", "", tuple(item.path for item in chosen), numbers, classes)
+
+
+@torch.no_grad()
+def embed(clip: Clip, pixels: Tensor) -> Tensor:
+    """Return unit embeddings [N, d] of all test images."""
+    with torch.autocast(clip.device.type, dtype=torch.bfloat16):
+        parts = pixels.to(memory_format=torch.channels_last).split(128)
+        return torch.cat([encode_images(clip, part.float().to(clip.device)) for part in parts]).float()
+
+
+def share(right: Tensor, items: list[Item], wanted: Callable[[Item], bool]) -> float:
+    """Return the percentage of right answers among the wanted items; nan for none."""
+    return 100 * right[torch.tensor([wanted(item) for item in items])].float().mean().item()
+
+
+def answers(clip: Clip, embeddings: Tensor, tests: list[Item], template: str) -> Tensor:
+    """Return which test images the classifier of their own data set gets right, [N]."""
+    right = torch.zeros(len(tests), dtype=torch.bool)
+    for labels in (PACS, CIFAR):
+        own = torch.tensor([labels_of(item.source) == labels for item in tests])
+        predicted = (embeddings[own] @ zero_shot_classifier(clip, labels, [template]).T).argmax(dim=1).cpu()
+        truth = torch.tensor([labels.index(item.label) for item in tests if labels_of(item.source) == labels])
+        right[own] = predicted == truth
+    return right
