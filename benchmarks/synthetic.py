@@ -35,11 +35,12 @@ from shared.errors import JobFailure
 from shared.schemas.request import ErasureRequest, Thresholds
 from worker.clip import Clip
 from worker.clip.checkpoint import load_clip
+from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure, MethodData
 from worker.methods.synthetic import stages
 from worker.methods.synthetic.closed_form import first_direction
 from worker.methods.synthetic.last_layers import transform_images
-from worker.methods.synthetic.vocabulary import TEMPLATES, name_embeddings
+from worker.methods.synthetic.vocabulary import TEMPLATES
 from worker.ports import Silent
 
 USUAL = "a photo of a {}."
@@ -128,7 +129,7 @@ def erasure_of(bench: Bench, label: str, parameters: dict[str, Any], seed: int, 
 def null_space(clip: Clip, label: str) -> Clip:
     """Return a copy without the centred direction of the label in its image embeddings."""
     twin = clip.frozen_twin()
-    texts = name_embeddings(clip, (label, *(name for name in CIFAR if name != label)), TEMPLATES)
+    texts = template_embeddings(clip, (label, *(name for name in CIFAR if name != label)), TEMPLATES)
     direction = first_direction(texts[0] - texts[1:].mean(dim=0))
     transform_images(
         twin.model, torch.eye(len(direction)) - torch.outer(direction, direction), torch.zeros_like(direction)

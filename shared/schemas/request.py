@@ -82,6 +82,10 @@ class ClassTarget(_Target):
         """Return the other names of one of the forgotten classes."""
         return self.synonyms.get(name, ()) if isinstance(self.synonyms, dict) else self.synonyms
 
+    def all_names(self) -> tuple[str, ...]:
+        """Return every class name that the request is about, each followed by its synonyms."""
+        return tuple(name for own in self.names() for name in (own, *self.synonyms_of(own)))
+
     def retained(self) -> tuple[str, ...]:
         """Return the labels that must keep working, in the order of the request."""
         gone = set(self.names())
@@ -132,6 +136,10 @@ class SubgroupTarget(_Target):
     def names(self) -> tuple[str, ...]:
         """Return the class whose part is to be forgotten, as a tuple of one."""
         return (self.class_,)
+
+    def all_names(self) -> tuple[str, ...]:
+        """Return the class name, followed by its synonyms."""
+        return (self.class_, *self.synonyms)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -19,6 +19,10 @@ def zero_shot_classifier(clip: Clip, labels: Sequence[str], templates: Sequence[
 
     Logits of unit image embeddings v [N, d] are `clip.logit_scale * v @ weights.T`. No gradient.
     """
-    texts = [text for label in labels for text in prompts(label, templates)]
-    embeddings = embed_texts(clip, texts).reshape(len(labels), len(templates), -1)
-    return F.normalize(embeddings.mean(dim=1), dim=-1)
+    return F.normalize(template_embeddings(clip, labels, templates).mean(dim=1), dim=-1)
+
+
+def template_embeddings(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return unit text embeddings [N, K, d] of N names in K templates. No gradient."""
+    texts = [text for name in names for text in prompts(name, templates)]
+    return embed_texts(clip, texts).reshape(len(names), len(templates), -1)

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure
 from worker.methods.synthetic.last_layers import image_projection, transform_images, transform_texts
-from worker.methods.synthetic.vocabulary import COMMON_NAMES, TEMPLATES, name_embeddings, unrelated
+from worker.methods.synthetic.vocabulary import COMMON_NAMES, TEMPLATES, common_embeddings, unrelated
 
 RIDGE = 1e-3
 """Share of the mean eigenvalue of C that is added to all of them."""
@@ -77,11 +78,12 @@ def erase_names(erasure: Erasure, samples: Tensor) -> dict[str, int | bool]:
 def closed_form(erasure: Erasure, null: Tensor) -> ClosedForm:
     """Return D and W for the erasure's names; W reads nothing along `null` [d] either."""
     clip, target = erasure.original, erasure.request.target
-    names = [name for y in target.names() for name in (y, *_synonyms(erasure, y))]
+    names = target.all_names()
     labels = [label for label in erasure.labels if label not in target.names()]
-    others = [name for name in COMMON_NAMES if name not in {n.lower() for n in (*names, *labels)}]
+    taken = {name.lower() for name in (*names, *labels)}
     templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
-    gone, stays, common = (name_embeddings(clip, part, templates) for part in (names, labels, others))
+    gone, stays = (template_embeddings(clip, part, templates) for part in (names, labels))
+    common = common_embeddings(erasure, templates)[[name not in taken for name in COMMON_NAMES]]
     centre = (stays if len(labels) >= FEW_LABELS else torch.cat([stays, common])).mean(dim=0)
     kept = torch.cat([stays, common[unrelated(gone, common, centre)]])
     directions, covered = independent([first_direction(texts - centre) for texts in gone])
@@ -142,8 +144,3 @@ def usual_length(erasure: Erasure, samples: Tensor) -> Tensor:
         parts = [erasure.original.model.encode_image(part.to(device)) for part in mixed.split(64)]  # type: ignore[operator]
     length: Tensor = torch.cat(parts).float().norm(dim=-1).mean()
     return length
-
-
-def _synonyms(erasure: Erasure, name: str) -> tuple[str, ...]:
-    target = erasure.request.target
-    return target.synonyms_of(name) if target.type == "class" else target.synonyms

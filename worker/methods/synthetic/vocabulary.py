@@ -1,13 +1,14 @@
 """Names and wordings: what the text embeddings of a class, and of all that must stay, are measured with."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from worker.clip import Clip
-from worker.clip.classifier import prompts
-from worker.clip.embeddings import embed_texts
+from worker.clip.classifier import template_embeddings
+from worker.methods.frame import Erasure
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -51,14 +52,21 @@ _NAMES = """
 COMMON_NAMES = tuple(_NAMES.split())
 """Stand in for all that a request's labels do not name and that must stay as it is, too."""
 
+VERSION = "common names 1"
+"""Part of the key in the store: a change of how they are embedded must not meet old ones."""
 SYNONYM = 0.6
 """Centred cosine of two names from which on they may well mean the same."""
 
 
-def name_embeddings(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Return unit text embeddings [N, K, d] of N names in K templates."""
-    texts = [text for name in names for text in prompts(name, templates)]
-    return embed_texts(clip, texts).float().reshape(len(names), len(templates), -1)
+def common_embeddings(erasure: Erasure, templates: Sequence[str]) -> Tensor:
+    """Return unit text embeddings [N, K, d] of the common names in K templates: once for a model, then from the store."""
+    parts = [VERSION, erasure.original.digest, COMMON_NAMES, tuple(templates)]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    stored = erasure.store.load(key)
+    if stored is None:
+        stored = {"texts": template_embeddings(erasure.original, COMMON_NAMES, templates)}
+        erasure.store.save(key, stored)
+    return stored["texts"].to(erasure.original.device)
 
 
 def unrelated(forgotten: Tensor, common: Tensor, centre: Tensor) -> Tensor:

@@ -30,9 +30,15 @@ def guard_loss(features: Tensor, targets: Tensor, rivals: Tensor, scale: Tensor,
     `targets` [K, T, d] are the prompts of what is forgotten (names and synonyms), `rivals` [K, C, d] those of the labels that stay,
     under the same K templates. Zero once every image prefers some other label by `margin` logits under every template.
     """
+    return F.relu(leads(features, targets, rivals, scale) + margin).mean()
+
+
+def leads(features: Tensor, targets: Tensor, rivals: Tensor, scale: Tensor) -> Tensor:
+    """Return by how many logits the best of `targets` [K, T, d] is ahead of the best of `rivals` [K, C, d], [N, K]."""
     wanted = scale * torch.einsum("nd,ktd->nkt", features, targets).amax(dim=-1)
     others = scale * torch.einsum("nd,kcd->nkc", features, rivals).amax(dim=-1)
-    return F.relu(wanted - others + margin).mean()
+    lead: Tensor = wanted - others
+    return lead
 
 
 def distillation_loss(features: Tensor, original: Tensor) -> Tensor:

@@ -17,8 +17,7 @@ from worker.methods.three_stage.views import cutmix, views
 UNKNOWN = -1
 PROXY_IMAGES = 64
 VIEWS = {"forget": 3, "retain": 2}
-"""Views of each image, where `max_images` allows: so that what is learnt, and measured for calibration, holds for more than a
-few images."""
+"""Views of each image, where `max_images` allows: held-out images of the target gave way to seen ones otherwise."""
 ENCODE_BATCH = 64
 
 

@@ -1,14 +1,12 @@
 """The texts that the guard guards against: many templates and every name of what is forgotten."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from shared.schemas.request import ClassTarget, SubgroupTarget
 from worker.clip import Clip
-from worker.clip.classifier import prompts
-from worker.clip.embeddings import embed_texts
+from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure
 
 TEMPLATES = (
@@ -67,19 +65,12 @@ def prompt_bank(erasure: Erasure, classifier: Tensor) -> PromptBank:
     """
     clip, target = erasure.original, erasure.request.target
     templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
-    names = [name for forgotten in target.names() for name in (forgotten, *_synonyms(target, forgotten))]
     kept = [index for index in range(len(erasure.labels)) if index not in erasure.forget_labels]
     nearness = (classifier[kept] @ classifier[erasure.forget_labels].T).amax(dim=1)
     nearest = nearness.argsort(descending=True, stable=True)[:MAX_RIVALS].tolist()
     rivals = [erasure.labels[kept[index]] for index in nearest]
-    return PromptBank(_under_templates(clip, names, templates), _under_templates(clip, rivals, templates))
+    return PromptBank(_under_templates(clip, target.all_names(), templates), _under_templates(clip, rivals, templates))
 
 
-def _synonyms(target: ClassTarget | SubgroupTarget, name: str) -> tuple[str, ...]:
-    return target.synonyms_of(name) if isinstance(target, ClassTarget) else target.synonyms
-
-
-def _under_templates(clip: Clip, names: list[str], templates: tuple[str, ...]) -> Tensor:
-    texts = [text for name in names for text in prompts(name, templates)]
-    embedded = embed_texts(clip, texts).unflatten(0, (len(names), len(templates)))
-    return F.normalize(embedded, dim=-1).transpose(0, 1).contiguous()
+def _under_templates(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    return template_embeddings(clip, names, templates).transpose(0, 1).contiguous()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.adapters import features
+from worker.methods.three_stage.losses import leads
 from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
 
 DEFAULT_FORGET_ACCURACY = 0.05
@@ -39,8 +40,4 @@ def recall_of(material: Material, seen: Tensor) -> float:
 
 
 def _leads(material: Material, seen: Tensor) -> Tensor:
-    """Return by how many logits the best forgotten name is ahead of the best rival, [N, templates]."""
-    wanted = torch.einsum("nd,ktd->nkt", seen, material.bank.targets).amax(dim=-1)
-    others = torch.einsum("nd,krd->nkr", seen, material.bank.rivals).amax(dim=-1)
-    lead: Tensor = material.scale * (wanted - others)
-    return lead
+    return leads(seen, material.bank.targets, material.bank.rivals, material.scale)

@@ -35,9 +35,8 @@ def reminding(erasure: Erasure, material: Material, parameters: ThreeStageParame
     generator = erasure.generator(salt=20)
     rounds: list[dict[str, float]] = []
     guard = parameters.guard
-    enough = max(
-        allowed_recall(erasure), 1 / len(material.calibration_forget.labels)
-    )  # one odd image is not worth the damage
+    one_image = 1 / len(material.calibration_forget.labels)  # a single odd one is not worth the damage of another round
+    enough = max(allowed_recall(erasure), one_image)
     while len(rounds) < ROUNDS:
         done = len(rounds) * parameters.remind_steps
         losses = _round(erasure, material, parameters.model_copy(update={"guard": guard}), retain, generator, done)

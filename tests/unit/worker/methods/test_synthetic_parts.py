@@ -1,12 +1,15 @@
 """The synthetic method's parts, against numbers worked by hand."""
 
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import nn
 
 from worker.clip import Clip
+from worker.methods.frame import Erasure
 from worker.methods.synthetic.closed_form import (
     first_direction,
     independent,
@@ -18,7 +21,7 @@ from worker.methods.synthetic.generation import total_variation
 from worker.methods.synthetic.last_layers import transform_images, transform_texts
 from worker.methods.synthetic.levels import select
 from worker.methods.synthetic.losses import drift, lipschitz_loss, masked_divergence, noisy
-from worker.methods.synthetic.vocabulary import unrelated
+from worker.methods.synthetic.vocabulary import COMMON_NAMES, common_embeddings, unrelated
 
 
 def test_lipschitz_loss_by_hand() -> None:
@@ -103,6 +106,17 @@ def test_synonyms_are_not_taken_for_what_stays() -> None:
     gone = torch.tensor([[[1.0, 0.0, 0.0]]])
     common = torch.tensor([[[0.9, 0.1, 0.0]], [[0.0, 1.0, 0.0]]])
     assert unrelated(gone, common, torch.zeros(1, 3)).tolist() == [False, True]
+
+
+def test_common_names_are_embedded_once_for_a_model(tiny: Clip) -> None:
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    store = SimpleNamespace(load=kept.get, save=kept.__setitem__)
+    erasure = cast(Erasure, SimpleNamespace(original=tiny, store=store))
+    first = common_embeddings(erasure, ["a {}.", "{}"])
+    assert first.shape == (len(COMMON_NAMES), 2, 32)
+    tiny.model.text_projection.data.zero_()  # from here on embedding anew would show
+    assert torch.equal(common_embeddings(erasure, ["a {}.", "{}"]), first)
+    assert not torch.equal(common_embeddings(erasure, ["the {}.", "{}"]), first)
 
 
 def test_images_are_transformed_as_told(tiny: Clip) -> None:
