@@ -20,7 +20,7 @@ from worker.pipeline import run_pipeline
 from worker.resolve import resolve_paths
 
 LABELS = ["red", "green", "blue"]
-SMALL = {"samples_per_class": 8, "retain_samples": 8, "iterations": 2}
+SMALL = {"samples_per_class": 8, "bank_samples": 16, "iterations": 2}
 
 
 class Recorder:

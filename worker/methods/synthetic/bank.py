@@ -1,7 +1,11 @@
-"""The sample bank: samples of a model and a label set, made once and kept in the storage for the next request."""
+"""The sample bank: samples of a model and a label set, made once and kept in the storage for every later request.
+
+It is made and kept in batches, so that an attempt that is interrupted loses one batch at the most.
+"""
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +14,9 @@ from torch import Tensor
 from shared.schemas.methods import SyntheticParameters
 from worker.clip import zero_shot_classifier
 from worker.methods.frame import Erasure
-from worker.methods.synthetic.generation import invert, published_ascent
+from worker.methods.synthetic.generation import BATCH_SIZE, Inverter, Made, PublishedAscent
 
-VERSION = 1
+VERSION = 2
 """Part of the key: a change of the generator must not meet old samples."""
 HELD_OUT_SHARE = 0.25
 
@@ -29,55 +33,91 @@ class Bank:
     """Of the classes to be forgotten, never trained on."""
     held_out_labels: Tensor
     reused: bool
+    """Whether all of them were in the storage."""
 
 
 def make_bank(erasure: Erasure, parameters: SyntheticParameters) -> Bank:
-    """Return the samples of a request, from the storage where they were made before."""
-    forget, retain = _wanted(erasure, parameters)
-    key = _key(erasure, parameters, forget, retain)
-    stored = erasure.store.load(key)
-    reused = stored is not None
-    if stored is None:
-        stored = {"samples": _generate(erasure, parameters, torch.cat([forget, retain]))}
-        erasure.store.save(key, stored)
-    samples = stored["samples"]
-    of_forget, of_retain = samples[: len(forget)], samples[len(forget) :]
-    held = torch.zeros(len(forget), dtype=torch.bool)
-    for label in forget.unique():
-        of_label = (forget == label).nonzero().flatten()
-        held[of_label[: max(1, round(HELD_OUT_SHARE * len(of_label)))]] = True
-    return Bank(of_forget[~held], forget[~held], of_retain, retain, of_forget[held], forget[held], reused)
+    """Return the samples of a request, as far as possible from the storage.
 
-
-def _wanted(erasure: Erasure, parameters: SyntheticParameters) -> tuple[Tensor, Tensor]:
-    """Return the label of every sample: those to be forgotten, and those that stay, spread evenly over the labels."""
-    gone = erasure.forget_labels
-    stays = [i for i in range(len(erasure.labels)) if i not in set(gone)]
-    forget = torch.tensor(gone).repeat_interleave(parameters.samples_per_class)
-    count = 0 if parameters.mode == "faithful" else parameters.retain_samples  # the published procedure has none
-    order = torch.randperm(len(stays), generator=erasure.generator(1))
-    retain = torch.tensor(stays)[order].repeat(-(-count // len(stays)))[:count].sort().values
-    return forget, retain
-
-
-def _generate(erasure: Erasure, parameters: SyntheticParameters, labels: Tensor) -> Tensor:
+    Every label of the set gets as many as `bank_samples` allows, `samples_per_class` at the most: these serve a request for any
+    class. Where that is less than the classes to be forgotten need, theirs are made besides.
+    """
     classifier = zero_shot_classifier(erasure.original, erasure.labels, erasure.request.target.templates)
-    if parameters.mode == "faithful":
-        samples = published_ascent(erasure, classifier, labels, parameters)
-    else:
-        samples = invert(erasure, classifier, labels, iterations=parameters.iterations)
-    return samples.half()
+    gone = torch.tensor(erasure.forget_labels)
+    if parameters.mode == "faithful":  # the published procedure makes none of what stays
+        wanted = gone.repeat_interleave(parameters.samples_per_class)
+        samples, reused = _batches(erasure, parameters, wanted, PublishedAscent(erasure, classifier, parameters).batch)
+        return _parted(samples, wanted, gone, reused)
+    inverter = Inverter(erasure, classifier, parameters.iterations)
+    shared = shared_labels(len(erasure.labels), parameters)
+    samples, reused = _batches(erasure, parameters, shared, inverter.batch)
+    missing = parameters.samples_per_class - torch.stack([(shared == label).sum() for label in gone])
+    own = gone.repeat_interleave(missing)
+    if len(own):
+        more, more_reused = _batches(erasure, parameters, own, inverter.batch)
+        samples, shared, reused = torch.cat([samples, more]), torch.cat([shared, own]), reused and more_reused
+    return _parted(samples, shared, gone, reused)
 
 
-def _key(erasure: Erasure, parameters: SyntheticParameters, forget: Tensor, retain: Tensor) -> str:
+def shared_labels(count: int, parameters: SyntheticParameters) -> Tensor:
+    """Return the labels [N] of the shared samples of a set of `count` labels: of large sets, some labels evenly spaced."""
+    each = max(1, min(parameters.samples_per_class, parameters.bank_samples // count))
+    labels = torch.arange(count).repeat(
+        each
+    )  # in turn: every batch has many labels, and what is learnt of one is not lost
+    return labels[:: -(-len(labels) // parameters.bank_samples)]
+
+
+def _batches(
+    erasure: Erasure, parameters: SyntheticParameters, labels: Tensor, make: Callable[[Tensor, int, Made], Tensor]
+) -> tuple[Tensor, bool]:
+    """Return samples of labels [N], and whether all of them were stored."""
+    parts, reused, done = [], True, 0
+
+    def made(of_batch: int) -> None:
+        erasure.step(done + of_batch, len(labels))
+
+    for number, batch in enumerate(labels.split(BATCH_SIZE)):
+        key = _key(erasure, parameters, number, batch)
+        stored = erasure.store.load(key)
+        if stored is None:
+            reused = False
+            stored = {"samples": make(batch, number, made).half()}
+            erasure.store.save(key, stored)
+        parts.append(stored["samples"])
+        done += len(batch)
+        made(0)
+    return torch.cat(parts), reused
+
+
+def _key(erasure: Erasure, parameters: SyntheticParameters, number: int, batch: Tensor) -> str:
+    faithful = ("mode", "published_iterations", "acceptance", "max_starts")
+    relevant = parameters.model_dump(include=set(faithful if parameters.mode == "faithful" else ("iterations",)))
     parts = {
         "version": VERSION,
         "model": erasure.original.digest,
         "labels": erasure.labels,
         "templates": erasure.request.target.templates,
-        "forget": forget.tolist(),
-        "retain": retain.tolist(),
+        "batch": [number, batch.tolist()],
         "seed": erasure.seed,
-        "parameters": parameters.model_dump(mode="json"),
+        "parameters": relevant,
     }
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _parted(samples: Tensor, labels: Tensor, gone: Tensor, reused: bool) -> Bank:
+    """Part samples into those to forget, a share of them held out, and those that stay."""
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in gone:
+        of_label = (labels == label).nonzero().flatten()
+        held[of_label[: max(1, round(HELD_OUT_SHARE * len(of_label)))]] = True
+    forget, stays = torch.isin(labels, gone) & ~held, ~torch.isin(labels, gone)
+    return Bank(
+        forget=samples[forget],
+        forget_labels=labels[forget],
+        retain=samples[stays],
+        retain_labels=labels[stays],
+        held_out=samples[held],
+        held_out_labels=labels[held],
+        reused=reused,
+    )

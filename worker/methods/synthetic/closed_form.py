@@ -1,36 +1,46 @@
-"""The closed form: names in, one linear map for each tower out.
+"""The closed form: names in, one affine map for each tower out.
 
-    D    [d, r]   directions of the forgotten names y: first right singular vector of [t(y, k) - mean_c t(c, k)]_k over templates k
-    C    [d, d]   second moment of the texts of all that stays, under all templates, plus a ridge
-    W    [d, r]   readers: C^-1 D (D^T C^-1 D)^-1, so that W^T D = I, and W reads as little as can be of what stays
+    Q    [d, r]   orthonormal basis of the forgotten names' directions: for each name y the first right singular vector of
+                  [t(y, k) - mean_c t(c, k)]_k over templates k, c being the labels that stay
+    C    [d, d]   second moment of the texts of all that stays
+    r    [d]      reader: of all vectors that read 1 of every forgotten name (mean over templates) the one of least r^T C r
 
-    image tower   v <- v - W (D^T v) - o,          o = 0.15 E|v| sum_i W_i / <W_i, t(y_i)>
-    text tower    t <- t + 1.6 z sum_i <W_i, t> / <W_i, t(y_i)>,        z: the direction in which images vary least
+    image tower   v <- v - Q (Q^T v) - o,     o = 0.085 E|v| r_image
+    text tower    t <- t + 2.1 z <r_text, t>,   z: the direction in which images vary least
 
-Each edit forgets alone, and they do not undo one another. Of an image, the part along D goes; as it goes along W, the logits of
-what stays remain (minimum variance under a linear constraint, as in a beamformer; W = D would be the centred null space of Mishra
-et al., arXiv 2512.14137). The offset is the same for every image and lowers the logits of the forgotten names alone, under wordings
-nobody thought of as well: how much a text says the name is what W reads. Texts of the name are turned to a direction that no image
-has, so that the original image tower, put back, does not find them either; other texts stay where they are.
+Each edit forgets alone, and they do not undo one another. What an image shows of the name's direction goes (the centred null space
+of Mishra et al., arXiv 2512.14137). That is not enough for wordings nobody thought of, whose texts lie along other directions as
+well; so the same offset for every image lowers the logits of whatever says the name, which is what r reads (a minimum-variance
+reader, as in beamforming: it reads next to nothing of what stays). Texts of the name are turned to a direction that no image has,
+so that the original image tower, put back, does not find them either; other texts stay where they are. r_image reads of z as much
+as makes turned texts lose what unturned ones do; r_text reads nothing of it.
 """
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import gaussian_blur
 
-from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure
 from worker.methods.synthetic.last_layers import image_projection, transform_images, transform_texts
-from worker.methods.synthetic.vocabulary import COMMON_NAMES, TEMPLATES, common_embeddings, unrelated
+from worker.methods.synthetic.vocabulary import Texts, texts_of
 
-RIDGE = 1e-3
+RIDGE = 3e-4
 """Share of the mean eigenvalue of C that is added to all of them."""
-OFFSET = 0.15
+OFFSET = 0.085
 """By how much the cosine of every image with a forgotten name falls: a few logits, and less than what tells labels apart."""
-PUSH = 1.6
-"""How far the text of a forgotten name goes towards z, in its own length: its cosines with images fall to about a half."""
+PUSH = 2.1
+"""How far the text of a forgotten name goes towards z, in its own length: its cosines with images fall to less than a half."""
+SPREAD = 0.1
+"""Weight, in C of the image reader, of how a name's texts differ between wordings: so it reads about the same of all of them."""
+BLUR = 1 / 32
+"""Of the image's side: the deviation of the blur under which lengths are measured, too."""
+OWN_WORDING = 6.0
+"""Weight, in C, of the common names in the request's own wording: so it is that other label sets are asked for."""
 FEW_LABELS = 4
 """With fewer that stay, the common names help to say where the centre of the name space is."""
 SMALLEST_PART = 0.35
@@ -39,19 +49,14 @@ SMALLEST_PART = 0.35
 
 @dataclass(frozen=True, slots=True)
 class ClosedForm:
-    """D, W and how much of its name each reader reads."""
+    """Q, and the reader for each tower."""
 
-    directions: Tensor
-    """[d, r], unit columns."""
-    readers: Tensor
-    """[d, r]: W_i . D_j = 1 if i = j, else 0."""
-    readings: Tensor
-    """[r]: mean of <W_i, t(y_i, k)> over templates."""
-
-    @property
-    def reader_sum(self) -> Tensor:
-        """[d]: sum of W_i / reading_i, which reads 1 of each forgotten name."""
-        return (self.readers / self.readings).sum(dim=1)
+    basis: Tensor
+    """[d, r], orthonormal columns."""
+    image_reader: Tensor
+    """[d]"""
+    text_reader: Tensor
+    """[d]"""
 
 
 def erase_names(erasure: Erasure, samples: Tensor) -> dict[str, int | bool]:
@@ -66,31 +71,31 @@ def erase_names(erasure: Erasure, samples: Tensor) -> dict[str, int | bool]:
     """
     model = erasure.clip.model
     null = quiet_direction(image_projection(erasure.original.model))
-    form = closed_form(erasure, null)
+    form = closed_form(texts_of(erasure, erasure.original), null)
     identity = torch.eye(len(null), device=null.device)
-    length = usual_length(erasure, samples)
-    offset = -OFFSET * length * form.reader_sum
-    constant = transform_images(model, identity - form.readers @ form.directions.T, offset)
-    transform_texts(model, identity + PUSH * torch.outer(null, form.reader_sum))
-    return {"rank": form.directions.shape[1], "offset": constant}
+    offset = -OFFSET * usual_length(erasure, samples) * form.image_reader
+    constant = transform_images(model, identity - form.basis @ form.basis.T, offset)
+    transform_texts(model, identity + PUSH * torch.outer(null, form.text_reader))
+    return {"rank": form.basis.shape[1], "offset": constant}
 
 
-def closed_form(erasure: Erasure, null: Tensor) -> ClosedForm:
-    """Return D and W for the erasure's names; W reads nothing along `null` [d] either."""
-    clip, target = erasure.original, erasure.request.target
-    names = target.all_names()
-    labels = [label for label in erasure.labels if label not in target.names()]
-    taken = {name.lower() for name in (*names, *labels)}
-    templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
-    gone, stays = (template_embeddings(clip, part, templates) for part in (names, labels))
-    common = common_embeddings(erasure, templates)[[name not in taken for name in COMMON_NAMES]]
-    centre = (stays if len(labels) >= FEW_LABELS else torch.cat([stays, common])).mean(dim=0)
-    kept = torch.cat([stays, common[unrelated(gone, common, centre)]])
-    directions, covered = independent([first_direction(texts - centre) for texts in gone])
-    moment = second_moment(torch.cat([kept.flatten(0, 1), null.expand(len(kept), -1)]))
-    readers = readers_of(directions, moment)
-    readings = torch.stack([(gone[i] @ readers[:, j]).mean() for j, i in enumerate(covered)])
-    return ClosedForm(directions, readers, readings)
+def closed_form(texts: Texts, null: Tensor) -> ClosedForm:
+    """Return Q and the readers; these read next to nothing along `null` [d] either."""
+    shared = texts.labels.shape[1]
+    centre = texts.labels.mean(dim=0)
+    missing = max(0, FEW_LABELS - len(texts.labels)) / FEW_LABELS
+    centre = (1 - missing) * centre + missing * texts.common.mean(dim=(0, 1))
+    kept = independent([first_direction(name[:shared] - centre) for name in texts.forgotten])
+    names = texts.forgotten[kept.positions]
+    means = names.mean(dim=1)
+    moment = second_moment(texts)
+    spread = (names - means[:, None]).flatten(0, 1)
+    turned = (math.hypot(1, PUSH) - 1) / PUSH
+    return ClosedForm(
+        basis=torch.linalg.qr(kept.directions).Q,
+        image_reader=reader_of(means, null, turned, moment + SPREAD * spread.T @ spread / len(spread)),
+        text_reader=reader_of(means, null, 0.0, moment),
+    )
 
 
 def first_direction(offsets: Tensor) -> Tensor:
@@ -100,8 +105,16 @@ def first_direction(offsets: Tensor) -> Tensor:
     return direction if (offsets @ direction).mean() > 0 else -direction
 
 
-def independent(directions: list[Tensor]) -> tuple[Tensor, list[int]]:
-    """Return the unit vectors that are not covered by those before them, as columns [d, r], and their positions."""
+class Independent(NamedTuple):
+    """Directions that do not cover one another, and which they are."""
+
+    directions: Tensor
+    """[d, r], unit columns."""
+    positions: list[int]
+
+
+def independent(directions: list[Tensor]) -> Independent:
+    """Return the unit vectors [d] that are not covered by those before them."""
     kept: list[int] = []
     for i, direction in enumerate(directions):
         if kept:
@@ -109,20 +122,33 @@ def independent(directions: list[Tensor]) -> tuple[Tensor, list[int]]:
             if (direction - basis @ (basis.T @ direction)).norm() < SMALLEST_PART:
                 continue
         kept.append(i)
-    return torch.stack([directions[i] for i in kept], dim=1), kept
+    return Independent(torch.stack([directions[i] for i in kept], dim=1), kept)
 
 
-def second_moment(texts: Tensor) -> Tensor:
-    """Return C [d, d] of texts [N, d], its ridge added."""
-    moment = texts.T @ texts / len(texts)
-    return moment + RIDGE * moment.diagonal().mean() * torch.eye(len(moment), device=moment.device)
+def second_moment(texts: Texts) -> Tensor:
+    """Return C [d, d] of all that stays: labels and common names count the same, however many they are."""
+    weighted = (
+        (1.0, texts.labels[:, 0]),
+        (1.0, texts.labels.flatten(0, 1)),
+        (OWN_WORDING, texts.common[:, 0]),
+        (1.0, texts.common.flatten(0, 1)),
+    )
+    parts = [weight * part.T @ part / len(part) for weight, part in weighted]
+    return torch.stack(parts).sum(dim=0) / sum(weight for weight, _ in weighted)
 
 
-def readers_of(directions: Tensor, moment: Tensor) -> Tensor:
-    """Return W = C^-1 D (D^T C^-1 D)^-1, [d, r]: of all W with W^T D = I the one of least W^T C W."""
-    whitened = torch.linalg.solve(moment, directions)
-    readers: Tensor = whitened @ torch.linalg.inv(directions.T @ whitened)
-    return readers
+def reader_of(means: Tensor, null: Tensor, of_null: float, moment: Tensor) -> Tensor:
+    """Return of all r [d] that read 1 of each name's mean text and `of_null` of z that of least r^T C r.
+
+    r = C^-1 G (G^T C^-1 G)^-1 b; the columns of G are the `means` [r, d] and z = `null` [d], C is `moment` [d, d] and a ridge.
+    """
+    wanted = torch.ones(len(means) + 1, device=means.device)
+    wanted[-1] = of_null
+    read = torch.cat([means, null[None]])
+    ridge = RIDGE * moment.diagonal().mean() * torch.eye(len(moment), device=moment.device)
+    whitened = torch.linalg.solve(moment + ridge, read.T)
+    reader: Tensor = whitened @ torch.linalg.solve(read @ whitened, wanted)
+    return reader
 
 
 def quiet_direction(projection: Tensor) -> Tensor:
@@ -136,11 +162,17 @@ def quiet_direction(projection: Tensor) -> Tensor:
 def usual_length(erasure: Erasure, samples: Tensor) -> Tensor:
     """Return the mean norm of the original model's embeddings of images, before they are normalised.
 
-    Taken of samples [N, 3, H, W], each mixed with the next one: samples are extreme, and their mixtures less so.
+    Taken of samples [N, 3, H, W], each mixed with the next one, half of them as they are and half blurred: samples are extreme,
+    their mixtures less so; and the embeddings of a ResNet are about twice as long for sharp pictures as for blurred ones.
     """
-    device = erasure.original.device
+    clip = erasure.original
     mixed = (samples + samples.roll(1, dims=0)).float() / 2
+    sigma = clip.image_size * BLUR
+    blurred = gaussian_blur(mixed[::2], [2 * round(2 * sigma) + 1] * 2, [sigma, sigma])
     with erasure.precision():
-        parts = [erasure.original.model.encode_image(part.to(device)) for part in mixed.split(64)]  # type: ignore[operator]
+        parts = [
+            clip.model.encode_image(part.to(clip.device))  # type: ignore[operator]
+            for part in torch.cat([mixed[1::2], blurred]).split(64)
+        ]
     length: Tensor = torch.cat(parts).float().norm(dim=-1).mean()
     return length

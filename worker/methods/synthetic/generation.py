@@ -1,8 +1,11 @@
 """Images by gradient ascent on the original model, in batches.
 
-Two generators: `invert`, multi-scale with augmentations, whose samples lie nearer to real images; and `published_ascent`, the
+Two generators: `Inverter`, multi-scale with augmentations, whose samples lie nearer to real images; and `PublishedAscent`, the
 procedure of arXiv 2407.07485 with every quirk, batched with each sample frozen once it is accepted.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,46 +24,51 @@ LEARNING_RATE = 0.08
 TOTAL_VARIATION = 0.5
 
 
-def invert(erasure: Erasure, classifier: Tensor, labels: Tensor, *, iterations: int) -> Tensor:
-    """Return one sample [N, 3, H, W] (normalised pixels) for each label [N].
+Made = Callable[[int], None]
+"""Is told how many samples of a batch are done, or as good as done."""
 
-    x = sigmoid(sum_k upsample(P_k)), the P_k a pyramid of grids; minimised by Adam:
+
+class Inverter(NamedTuple):
+    """Makes samples of a model's labels.
+
+    x = sigmoid(up(P_1 + up(P_2 + ...))), the P_k a pyramid of grids, each coarser than the one before; minimised by Adam:
     CE(s cos(f(augment(x)), W), y) + TV(x).
     """
-    parts = []
-    for number, batch in enumerate(labels.split(BATCH_SIZE)):
-        parts.append(_invert_batch(erasure, classifier, batch, iterations, salt=1000 + number))
-        erasure.step(sum(map(len, parts)), len(labels))
-    return torch.cat(parts)
 
+    erasure: Erasure
+    classifier: Tensor
+    """W [C, d]"""
+    iterations: int
 
-def _invert_batch(erasure: Erasure, classifier: Tensor, labels: Tensor, iterations: int, salt: int) -> Tensor:
-    clip, generator = erasure.original, erasure.generator(salt)
-    size = clip.image_size
-    grids = [max(2, size // scale) for scale in SCALES]
-    pyramid = [torch.randn(len(labels), 3, g, g, generator=generator).mul(0.5).to(clip.device) for g in grids]
-    for level in pyramid:
-        level.requires_grad_()
-    optimizer = torch.optim.Adam(pyramid, lr=LEARNING_RATE)
-    target, scale = labels.to(clip.device), clip.logit_scale
-    for _ in range(iterations):
-        images = _pixels(pyramid, size)
-        with erasure.precision():
-            features = encode_images(clip, _normalised(_augmented(images, generator), clip))
-        loss = F.cross_entropy(scale * features.float() @ classifier.T, target) + TOTAL_VARIATION * total_variation(
-            images
-        )
-        gradients = torch.autograd.grad(loss, pyramid)
-        for level, gradient in zip(pyramid, gradients, strict=True):
-            level.grad = gradient
-        optimizer.step()
-    return _normalised(_pixels(pyramid, size).detach(), clip).cpu()
+    def batch(self, labels: Tensor, number: int, made: Made) -> Tensor:
+        """Return one sample [N, 3, H, W] (normalised pixels) for each label [N]; `number` tells batches of one seed apart."""
+        clip, generator = self.erasure.original, self.erasure.generator(1000 + number)
+        size, target = clip.image_size, labels.to(clip.device)
+        grids = [max(2, size // scale) for scale in SCALES]
+        pyramid = [torch.randn(len(labels), 3, g, g, generator=generator).mul(0.5).to(clip.device) for g in grids]
+        for level in pyramid:
+            level.requires_grad_()
+        optimizer = torch.optim.Adam(pyramid, lr=LEARNING_RATE)
+        for iteration in range(self.iterations):
+            made(len(labels) * iteration // self.iterations)
+            images = _pixels(pyramid, size)
+            with self.erasure.precision():
+                features = encode_images(clip, _normalised(_augmented(images, generator), clip))
+            recognised = F.cross_entropy(clip.logit_scale * features.float() @ self.classifier.T, target)
+            loss = recognised + TOTAL_VARIATION * total_variation(images)
+            gradients = torch.autograd.grad(loss, pyramid)
+            for level, gradient in zip(pyramid, gradients, strict=True):
+                level.grad = gradient
+            optimizer.step()
+        return _normalised(_pixels(pyramid, size).detach(), clip).cpu()
 
 
 def _pixels(pyramid: list[Tensor], size: int) -> Tensor:
     """Return images [N, 3, size, size] in [0, 1]."""
-    layers = [F.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in pyramid]
-    return torch.stack(layers).sum(dim=0).sigmoid()
+    image = pyramid[0]
+    for finer in pyramid[1:]:
+        image = F.interpolate(image, size=finer.shape[-1], mode="bilinear", align_corners=False) + finer
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False).sigmoid()
 
 
 def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,9 +98,9 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def _normalised(images: Tensor, clip: Clip) -> Tensor:
-    """Return pixels in [0, 1] as the model wants them."""
+    """Return pixels in [0, 1] as the model wants them, channels last: convolutions are faster so."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (clip.mean, clip.std))
-    return (images - mean) / std
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 # The published procedure.
@@ -106,8 +114,8 @@ ACCEPTANCE_FLOOR, ACCEPTANCE_STEP = 0.45, 0.025
 ACCEPTANCE_SCALE = 100.0
 
 
-def published_ascent(erasure: Erasure, classifier: Tensor, labels: Tensor, parameters: SyntheticParameters) -> Tensor:
-    """Return one accepted sample (normalised pixels) for each label [N], as arXiv 2407.07485 makes them.
+class PublishedAscent(NamedTuple):
+    """Makes accepted samples as arXiv 2407.07485 does.
 
     Ascent on  exp(logit_scale) cos(f(n(x)), W_y) - 1e-3 ||x||_2  with a normalised gradient step of 25, jitter, blur every tenth
     step, and acceptance when the rescaled image is classified as y with confidence over a bar. Decided as published: x lives in
@@ -115,31 +123,36 @@ def published_ascent(erasure: Erasure, classifier: Tensor, labels: Tensor, param
     falls by 0.025, to 0.45 at the least, for a sample that had to be started anew. Decided otherwise: samples run in batches,
     each frozen once accepted (batch normalisation is in eval mode, so they do not touch one another); and the number of new
     starts is bounded.
-
-    Raises:
-        JobFailure: `method_failed`: some samples were never accepted.
     """
-    generator = erasure.generator(2)
-    samples = torch.zeros(len(labels), 3, erasure.original.image_size, erasure.original.image_size)
-    open_ = torch.arange(len(labels))
-    bar = parameters.acceptance
-    for _ in range(parameters.max_starts):
-        missed = []
-        for batch in open_.split(BATCH_SIZE):
-            found, accepted = _ascend(
-                erasure, classifier, labels[batch], parameters.published_iterations, bar, generator
-            )
-            samples[batch[accepted]] = found[accepted]
-            missed.append(batch[~accepted])
-            erasure.step(len(labels) - len(open_) + int(accepted.sum()), len(labels))
-        open_ = torch.cat(missed)
-        if not len(open_):
-            return samples
-        bar = max(bar - ACCEPTANCE_STEP, ACCEPTANCE_FLOOR)
-    raise JobFailure("method_failed", f"{len(open_)} of {len(labels)} synthetic samples were never accepted.")
+
+    erasure: Erasure
+    classifier: Tensor
+    """W [C, d]"""
+    parameters: SyntheticParameters
+
+    def batch(self, labels: Tensor, number: int, made: Made) -> Tensor:
+        """Return one accepted sample (normalised pixels) for each label [N]; `number` tells batches of one seed apart.
+
+        Raises:
+            JobFailure: `method_failed`: some samples were never accepted.
+        """
+        generator = self.erasure.generator(2000 + number)
+        size, iterations = self.erasure.original.image_size, self.parameters.published_iterations
+        samples = torch.zeros(len(labels), 3, size, size)
+        waiting = torch.arange(len(labels))
+        bar = self.parameters.acceptance
+        for _ in range(self.parameters.max_starts):
+            found, accepted = ascend(self.erasure, self.classifier, labels[waiting], iterations, bar, generator)
+            samples[waiting[accepted]] = found[accepted]
+            waiting = waiting[~accepted]
+            made(len(labels) - len(waiting))
+            if not len(waiting):
+                return samples
+            bar = max(bar - ACCEPTANCE_STEP, ACCEPTANCE_FLOOR)
+        raise JobFailure("method_failed", f"{len(waiting)} of {len(labels)} synthetic samples were never accepted.")
 
 
-def _ascend(
+def ascend(
     erasure: Erasure, classifier: Tensor, labels: Tensor, iterations: int, bar: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return samples (normalised pixels) and which of them were accepted."""

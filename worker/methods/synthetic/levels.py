@@ -16,6 +16,8 @@ from worker.methods.synthetic.refinement import synthetic_accuracy
 
 PROMPT = "A picture of {}"
 LEARNING_RATE = 5e-5
+MAX_STEPS = 30
+LOSSES = ("lipschitz_loss",)
 
 
 class Level(NamedTuple):
@@ -56,11 +58,12 @@ def published_loop(erasure: Erasure, parameters: SyntheticParameters, bank: Bank
     )
     levels = RESNET_LEVELS if hasattr(model.visual, "attnpool") else TRANSFORMER_LEVELS
     level, best, improved = 0, 1.0, False
-    for step in range(parameters.max_steps):
+    steps = parameters.max_steps or MAX_STEPS
+    for step in range(steps):
         kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
         loss = _step(erasure, parameters, bank, candidates, optimizer, levels[level], salt=5000 + step)
         accuracy = synthetic_accuracy(erasure, bank.forget, bank.forget_labels)
-        erasure.step(step + 1, parameters.max_steps, loss=loss, accuracy=accuracy, level=float(level))
+        erasure.step(step + 1, steps, loss=loss, accuracy=accuracy, level=float(level))
         if accuracy < best:
             best, improved = accuracy, True
         else:

@@ -22,18 +22,14 @@ def lipschitz_loss(image: Tensor, text: Tensor, perturbed: Tensor, distance: Ten
     return loss
 
 
-def masked_divergence(logits: Tensor, original: Tensor, forgotten: list[int]) -> Tensor:
-    """KL( q || softmax(logits) ), q being softmax(original) with the forgotten columns masked (DELETE); logits [N, C], mean over N.
+def mixtures(features: Tensor, others: Tensor, low: float, generator: torch.Generator, high: float = 1.0) -> Tensor:
+    """Return each of unit features [N, d] mixed with one of `others` [M, d], its share uniform in [low, high]; unit vectors [N, d].
 
-    Images of the forgotten class become what the original model takes them for next.
+    Stand in for images: these lie nearer to the rest of what the model knows than samples, which show nothing but one name.
     """
-    masked = original.clone()
-    masked[:, forgotten] = float("-inf")
-    q = masked.softmax(dim=1)
-    kept = [c for c in range(logits.shape[1]) if c not in set(forgotten)]
-    log_p = logits.log_softmax(dim=1)[:, kept]
-    q = q[:, kept]
-    return (q * (q.clamp_min(1e-12).log() - log_p)).sum(dim=1).mean()
+    share = torch.empty(len(features), 1).uniform_(low, high, generator=generator).to(features.device)
+    partners = others[torch.randint(len(others), (len(features),), generator=generator).to(others.device)]
+    return F.normalize(share * features + (1 - share) * partners, dim=-1)
 
 
 def drift(features: Tensor, anchor: Tensor) -> Tensor:

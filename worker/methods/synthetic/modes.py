@@ -1,17 +1,21 @@
 """The three modes of the synthetic-sample method, and what their stages do.
 
-- `calibrated`: closed form, then refinement on samples where the closed form alone leaves held-out samples recognised.
+- `calibrated`: closed form, then refinement on samples where the closed form leaves held-out samples recognised.
 - `faithful`: the published procedure, batched.
-- `samples_only`: no closed form; retain and forget samples train the late half of the image tower.
+- `samples_only`: no closed form; samples and names train the last linear map of each tower.
 """
+
+import torch
 
 from shared.errors import JobFailure
 from shared.schemas.methods import SyntheticParameters
 from worker.methods.frame import Erasure
+from worker.methods.synthetic import levels, refinement
 from worker.methods.synthetic.bank import Bank, make_bank
 from worker.methods.synthetic.closed_form import erase_names
-from worker.methods.synthetic.levels import published_loop
-from worker.methods.synthetic.refinement import refine, synthetic_accuracy
+from worker.methods.synthetic.contact_sheet import contact_sheet
+from worker.methods.synthetic.refinement import accuracy, synthetic_accuracy
+from worker.methods.synthetic.vocabulary import texts_of
 
 DEFAULT_LIMIT = 0.05
 
@@ -40,6 +44,7 @@ def synthesize(erasure: Erasure) -> None:
         "retain": len(bank.retain),
         "held_out": len(bank.held_out),
         "from_bank": bank.reused,
+        "contact_sheet": contact_sheet(erasure.original, torch.cat([bank.held_out, bank.forget])),
     }
 
 
@@ -54,27 +59,39 @@ def forget(erasure: Erasure) -> None:
     before = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
     erasure.notes |= {"mode": parameters.mode, "limit": limit, "held_out_accuracy_before": before}
     if parameters.mode == "faithful":
-        published_loop(erasure, parameters, bank, limit)
+        erasure.notes["losses"] = levels.LOSSES
+        levels.published_loop(erasure, parameters, bank, limit)
     elif parameters.mode == "samples_only":
-        refine(erasure, parameters, bank, limit)
+        erasure.notes["losses"] = refinement.LOSSES
+        refinement.refine(erasure, parameters, bank, texts_of(erasure, erasure.original), limit)
     else:
+        erasure.notes["losses"] = ("closed form, no loss",)
         _calibrated(erasure, parameters, bank, limit)
     erasure.notes["held_out_accuracy_after"] = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
 
 
 def _calibrated(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
     edited = erase_names(erasure, bank.retain)
-    accuracy = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
-    erasure.step(1, 1, held_out_accuracy=accuracy)
-    erasure.notes["closed_form"] = edited | {"held_out_accuracy": accuracy}
-    if accuracy <= limit:
+    left = _left(erasure, bank)
+    erasure.step(1, 1, **left)
+    erasure.notes["closed_form"] = edited | left
+    if left["held_out_accuracy"] <= limit:  # refining for a tower alone cost more of what stays than it forgot
         erasure.notes["refinement"] = "not needed: held-out samples are no longer recognised"
         return
     try:
-        refine(erasure, parameters, bank, limit)
+        refinement.refine(erasure, parameters, bank, texts_of(erasure, erasure.clip), limit)
         erasure.notes["refinement"] = "kept"
+        erasure.notes["losses"] = refinement.LOSSES
     except JobFailure as failure:  # the closed form stands as it is; the gate decides
         erasure.notes["refinement"] = f"undone: {failure.detail}"
+
+
+def _left(erasure: Erasure, bank: Bank) -> dict[str, float]:
+    """Return the accuracy on held-out samples of the edited towers together, and of each beside the other's original."""
+    new, old = erasure.clip, erasure.original
+    pairs = {"held_out_accuracy": (new, new), "image_tower_alone": (new, old), "text_tower_alone": (old, new)}
+    samples, labels = bank.held_out, bank.held_out_labels
+    return {name: accuracy(erasure, *towers, samples, labels) for name, towers in pairs.items()}
 
 
 def _bank_of(erasure: Erasure) -> Bank:

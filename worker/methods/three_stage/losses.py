@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worker.methods.leads import leads
+
 
 def forget_loss(features: Tensor, texts: Tensor) -> Tensor:
     """Mean cosine of forget images with the shared text of their class: minimised in stage 1 (arXiv 2506.03117, L_f).
@@ -31,14 +33,6 @@ def guard_loss(features: Tensor, targets: Tensor, rivals: Tensor, scale: Tensor,
     under the same K templates. Zero once every image prefers some other label by `margin` logits under every template.
     """
     return F.relu(leads(features, targets, rivals, scale) + margin).mean()
-
-
-def leads(features: Tensor, targets: Tensor, rivals: Tensor, scale: Tensor) -> Tensor:
-    """Return by how many logits the best of `targets` [K, T, d] is ahead of the best of `rivals` [K, C, d], [N, K]."""
-    wanted = scale * torch.einsum("nd,ktd->nkt", features, targets).amax(dim=-1)
-    others = scale * torch.einsum("nd,kcd->nkc", features, rivals).amax(dim=-1)
-    lead: Tensor = wanted - others
-    return lead
 
 
 def distillation_loss(features: Tensor, original: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from worker.methods.frame import Erasure
+from worker.methods.leads import leads
 from worker.methods.three_stage.adapters import features
-from worker.methods.three_stage.losses import leads
 from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
 
 DEFAULT_FORGET_ACCURACY = 0.05
