@@ -4,8 +4,8 @@
                                     [--samples 64] [--iterations 8]
 
 Milliseconds for each image and iteration, in the same run and on the same model: the published ascent (arXiv 2407.07485: two
-forward passes and one backward pass an iteration) with one image at a time and with a batch, no sample ever accepted; and the bank's
-generator with a batch. With `--architecture` the weights are random: speed does not depend on them.
+forward passes and one backward pass an iteration) with one image at a time and with a batch, no sample ever accepted; and the
+bank's generator with a batch. With `--architecture` the weights are random: speed does not depend on them.
 """
 
 import argparse

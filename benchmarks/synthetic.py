@@ -68,7 +68,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
 }
 UNSEEDED = ("nothing", "null_space")
 PROBE_IMAGES = 35
-CHECKED, SAME = 64, 0.999
+CHECKED, SAME = 64, 0.98
 """So many images are embedded to see whether an edit is affine: all cosines are to be above this (bfloat16)."""
 ASCENT_STEPS, ASCENT_RATE = 5, 1e-4
 

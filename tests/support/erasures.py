@@ -17,6 +17,9 @@ class KeptTensors:
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, Tensor]] = {}
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def load(self, key: str) -> dict[str, Tensor] | None:
         """Return what was saved."""
         return self._kept.get(key)

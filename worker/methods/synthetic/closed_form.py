@@ -32,7 +32,7 @@ from worker.methods.synthetic.vocabulary import Texts, texts_of
 RIDGE = 3e-4
 """Share of the mean eigenvalue of C that is added to all of them."""
 OFFSET = 0.085
-"""By how much the cosine of every image with a forgotten name falls: a few logits, and less than what tells labels apart."""
+"""By how much the cosine of every image with a forgotten name falls: more costs other data sets, less leaves some wordings alive."""
 PUSH = 2.1
 """How far the text of a forgotten name goes towards z, in its own length: its cosines with images fall to less than a half."""
 SPREAD = 0.1
@@ -80,7 +80,7 @@ def erase_names(erasure: Erasure, samples: Tensor) -> dict[str, int | bool]:
 
 
 def closed_form(texts: Texts, null: Tensor) -> ClosedForm:
-    """Return Q and the readers; these read next to nothing along `null` [d] either."""
+    """Return Q and the readers; `null` [d] is z."""
     shared = texts.labels.shape[1]
     centre = texts.labels.mean(dim=0)
     missing = max(0, FEW_LABELS - len(texts.labels)) / FEW_LABELS

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 from shared.errors import JobFailure
 from shared.schemas.methods import SyntheticParameters
-from tests.support.erasures import names_only
+from shared.states import Stage
+from tests.support.erasures import KeptTensors, names_only
 from worker.clip import Clip
 from worker.methods.frame import Erasure
 from worker.methods.synthetic.bank import Bank, make_bank, shared_labels
@@ -29,6 +31,7 @@ from worker.methods.synthetic.levels import select
 from worker.methods.synthetic.losses import drift, lipschitz_loss, mixtures, noisy
 from worker.methods.synthetic.refinement import accuracy, refine
 from worker.methods.synthetic.vocabulary import COMMON_NAMES, TEMPLATES, Texts, texts_of, unrelated
+from worker.ports import Silent
 
 
 def test_lipschitz_loss_by_hand() -> None:
@@ -147,6 +150,52 @@ def test_a_bank_made_for_one_class_serves_another(tiny: Clip) -> None:
     assert again.reused
     assert torch.equal(torch.cat([made.held_out, made.forget]), again.retain)
     assert set(made.forget_labels.tolist()) == {0} == set(again.retain_labels.tolist())
+
+
+def test_samples_are_the_same_for_the_same_seed_alone(tiny: Clip) -> None:
+    few = {"samples_per_class": 4, "bank_samples": 8, "iterations": 2}
+    one, same, other = (bank_of(names_only(tiny, TARGET, parameters=few, seed=seed)) for seed in (3, 3, 4))
+    assert torch.equal(one.retain, same.retain)
+    assert not torch.equal(one.retain, other.retain)
+
+
+def test_an_interrupted_bank_goes_on_where_it_was(tiny: Clip) -> None:
+    parameters = {"samples_per_class": 12, "bank_samples": 36, "iterations": 1}  # a batch of 32 and one of 4
+    first = names_only(tiny, TARGET, parameters=parameters)
+    whole = bank_of(first)
+    store = KeptTensors()
+    half = names_only(tiny, TARGET, parameters=parameters, store=store)
+    half.progress = Interrupting(after=32)
+    with pytest.raises(KeyboardInterrupt):
+        bank_of(half)
+    assert len(store) == 1
+    resumed = bank_of(names_only(tiny, TARGET, parameters=parameters, store=store))
+    assert torch.equal(resumed.retain, whole.retain)
+
+
+class Interrupting(Silent):
+    """Stops a run from outside, as a cancel does."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    def step(
+        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Interrupt once enough is done."""
+        if step >= self._after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("count", [2, 1000])
+def test_label_sets_small_and_large(tiny: Clip, count: int) -> None:
+    labels = [f"thing {number}" for number in range(count)]
+    texts = texts_of(names_only(tiny, {"class": labels[0], "labels": labels}), tiny)
+    assert len(texts.labels) == count - 1
+    assert texts.labels.shape[:2].numel() <= 8192
+    form = closed_form(texts, torch.eye(32)[0])
+    assert form.basis.shape == (32, 1)
+    assert all(bool(part.isfinite().all()) for part in (form.basis, form.image_reader, form.text_reader))
 
 
 def test_a_class_beyond_the_shared_samples_gets_its_own(tiny: Clip) -> None:
