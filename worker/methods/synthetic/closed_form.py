@@ -5,7 +5,7 @@
     C    [d, d]   second moment of the texts of all that stays
     r    [d]      reader: of all vectors that read 1 of every forgotten name (mean over templates) the one of least r^T C r
 
-    image tower   v <- v - Q (Q^T v) - o,     o = 0.095 E|v| r_image
+    image tower   v <- v - Q (Q^T v) - o,     o = 0.085 E|v| r_image
     text tower    t <- t + 2.1 z <r_text, t>,   z: the direction in which images vary least
 
 Each edit forgets alone, and they do not undo one another. What an image shows of the name's direction goes (the centred null space
@@ -31,7 +31,7 @@ from worker.methods.synthetic.vocabulary import Texts, texts_of
 
 RIDGE = 3e-4
 """Share of the mean eigenvalue of C that is added to all of them."""
-OFFSET = 0.095
+OFFSET = 0.085
 """By how much the cosine of every image with a forgotten name falls: more costs other data sets, less leaves wordings alive."""
 PUSH = 2.1
 """How far the text of a forgotten name goes towards z, in its own length: its cosines with images fall to less than a half."""

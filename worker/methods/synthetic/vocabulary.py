@@ -119,7 +119,7 @@ def texts_of(erasure: Erasure, clip: Clip) -> Texts:
     templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
     shared = templates[: max(FEWEST_TEMPLATES, MOST_TEXTS // len(labels))]
     few = shared[: len(target.templates) + COMMON_TEMPLATES]
-    forgotten = _embedded(erasure, clip, target.all_names(), templates)
+    forgotten = template_embeddings(clip, target.all_names(), templates)
     stays = _stored(erasure, clip, labels, shared)[[label not in target.names() for label in labels]]
     taken = {name.lower() for name in (*target.all_names(), *labels)}
     common = _stored(erasure, clip, COMMON_NAMES, few)[[name not in taken for name in COMMON_NAMES]]
@@ -128,21 +128,19 @@ def texts_of(erasure: Erasure, clip: Clip) -> Texts:
 
 
 def _stored(erasure: Erasure, clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Return unit text embeddings [N, K, d] of N names in K templates; of the original model from the store."""
+    """Return unit text embeddings [N, K, d] of N names in K templates; of the original model from the store.
+
+    In float32: readers are computed from their second moment's inverse, which enlarges what bfloat16 rounds off.
+    """
     if clip is not erasure.original:
-        return _embedded(erasure, clip, names, templates)
+        return template_embeddings(clip, names, templates)
     parts = [VERSION, erasure.original.digest, tuple(names), tuple(templates)]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     stored = erasure.store.load(key)
     if stored is None:
-        stored = {"texts": _embedded(erasure, clip, names, templates)}
+        stored = {"texts": template_embeddings(clip, names, templates)}
         erasure.store.save(key, stored)
     return stored["texts"].to(erasure.original.device)
-
-
-def _embedded(erasure: Erasure, clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    with erasure.precision():
-        return template_embeddings(clip, names, templates).float()
 
 
 def unrelated(forgotten: Tensor, common: Tensor, labels: Tensor) -> Tensor:
