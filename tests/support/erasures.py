@@ -54,7 +54,7 @@ def names_only(
         thresholds=Thresholds(max_synthetic_accuracy=0.05),
         labels=request.target.labels,
         data=MethodData(),
-        store=store or KeptTensors(),
+        store=KeptTensors() if store is None else store,
         progress=Silent(),
         seed=seed,
     )
