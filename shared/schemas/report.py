@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from shared.schemas.base import Schema
+from shared.schemas.measures import Curve, Measure, NotMeasured
 from shared.schemas.request import ErasureRequest
 from shared.states import Stage
 
@@ -118,6 +119,12 @@ class Report(Schema):
     thresholds: tuple[ThresholdResult, ...]
     target: TargetResult
     evaluations: tuple[EvaluationResult, ...]
+    measures: tuple[Measure, ...] = Field((), description="what else was measured, each with its definition")
+    curves: tuple[Curve, ...] = ()
+    not_measured: tuple[NotMeasured, ...] = ()
+    evidence: Literal["none", "association", "image_encoder", "both"] | None = Field(
+        None, description="what the measurements, not the method's name, show to have been removed"
+    )
     model_before: ModelIdentity
     model_after: ModelIdentity
     model_change: ModelChange
