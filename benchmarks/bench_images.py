@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from worker.clip import Clip, encode_images, zero_shot_classifier
+from worker.clip import Clip, zero_shot_classifier
 from worker.data.images import ImageSet
 
 DOMAINS = ("photo", "art_painting", "cartoon", "sketch")
@@ -45,12 +46,17 @@ def image_set(chosen: list[Item]) -> ImageSet:
     return ImageSet("benchmark", "", tuple(item.path for item in chosen), numbers, classes)
 
 
-@torch.no_grad()
 def embed(clip: Clip, pixels: Tensor) -> Tensor:
-    """Return unit embeddings [N, d] of all test images."""
+    """Return unit embeddings [N, d] of images [N, 3, H, W]."""
+    return F.normalize(raw_embeddings(clip, pixels), dim=-1)
+
+
+@torch.no_grad()
+def raw_embeddings(clip: Clip, pixels: Tensor) -> Tensor:
+    """Return embeddings [N, d] of images [N, 3, H, W], not normalised, in bfloat16 on the way."""
     with torch.autocast(clip.device.type, dtype=torch.bfloat16):
         parts = pixels.to(memory_format=torch.channels_last).split(128)
-        return torch.cat([encode_images(clip, part.float().to(clip.device)) for part in parts]).float()
+        return torch.cat([clip.model.encode_image(part.float().to(clip.device)) for part in parts]).float()  # type: ignore[operator]
 
 
 def share(right: Tensor, items: list[Item], wanted: Callable[[Item], bool]) -> float:

@@ -19,10 +19,10 @@ import open_clip
 import torch
 
 from benchmarks.bench_images import CIFAR
-from benchmarks.synthetic import USUAL, Memory, erasure_of
+from benchmarks.synthetic import USUAL, erasure_of
 from worker.clip import Clip, zero_shot_classifier
 from worker.clip.checkpoint import load_clip, save_weights
-from worker.methods.frame import Erasure
+from worker.methods.frame import Erasure, MemoryStore
 from worker.methods.synthetic.generation import Inverter, ascend
 from worker.pipeline import chosen_device
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=8)
     args = parser.parse_args()
     clip = clip_of(args)
-    erasure = erasure_of(clip, CIFAR[0], {}, 0, Memory())
+    erasure = erasure_of(clip, CIFAR[0], {}, 0, MemoryStore())
     classifier = zero_shot_classifier(clip, CIFAR, [USUAL])
     print(f"{platform.machine()}, {clip.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(

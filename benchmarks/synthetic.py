@@ -35,16 +35,16 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.bench_images import CIFAR, Item, answers, embed, image_set, items, share
+from benchmarks.bench_images import CIFAR, Item, answers, embed, image_set, items, raw_embeddings, share
 from shared.errors import JobFailure
 from shared.schemas.request import ErasureRequest, Thresholds
 from worker.clip import Clip, encode_images, zero_shot_classifier
 from worker.clip.checkpoint import load_clip
 from worker.clip.classifier import template_embeddings
-from worker.methods.frame import Erasure, MethodData
+from worker.methods.frame import Erasure, MemoryStore, MethodData
 from worker.methods.synthetic import stages
 from worker.methods.synthetic.closed_form import first_direction
-from worker.methods.synthetic.last_layers import image_projection, transform_images
+from worker.methods.synthetic.last_layers import constant_reader, image_projection, transform_images
 from worker.methods.synthetic.modes import synthesize
 from worker.methods.synthetic.vocabulary import TEMPLATES
 from worker.ports import Silent
@@ -91,21 +91,6 @@ class Bench(NamedTuple):
         return F.normalize(self.raw, dim=-1)
 
 
-class Memory:
-    """Keeps samples from one run to the next, as the object storage does for jobs."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, dict[str, Tensor]] = {}
-
-    def load(self, key: str) -> dict[str, Tensor] | None:
-        """Return what was saved."""
-        return self._kept.get(key)
-
-    def save(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Keep it."""
-        self._kept[key] = tensors
-
-
 def bench_of(folder: Path, data: Path, cifar: int) -> Bench:
     """Load a model and embed every image with it."""
     with TemporaryDirectory() as scratch:
@@ -118,14 +103,6 @@ def bench_of(folder: Path, data: Path, cifar: int) -> Bench:
     )
     labels = torch.tensor([CIFAR.index(item.label) for item in train])
     return Bench(clip, tests, pixels, raw_embeddings(clip, pixels), probe, raw_embeddings(clip, probe), labels)
-
-
-@torch.no_grad()
-def raw_embeddings(clip: Clip, pixels: Tensor) -> Tensor:
-    """Return embeddings [N, d] that are not normalised."""
-    with torch.autocast(clip.device.type, dtype=torch.bfloat16):
-        parts = pixels.to(memory_format=torch.channels_last).split(128)
-        return torch.cat([clip.model.encode_image(part.float()) for part in parts]).float()  # type: ignore[operator]
 
 
 def embeddings_of(bench: Bench, clip: Clip) -> tuple[Tensor, Tensor]:
@@ -147,37 +124,33 @@ def embeddings_of(bench: Bench, clip: Clip) -> tuple[Tensor, Tensor]:
 def affine_edit(original: nn.Module, edited: nn.Module) -> tuple[Tensor, Tensor]:
     """Return (M^T [d, d], o [d]) that turn the original's last linear map of images into the edited one's, as well as possible."""
     old, new = image_projection(original).double(), image_projection(edited).double()
-    norm: Any = getattr(original.visual, "ln_post", None)
-    if isinstance(norm, nn.LayerNorm):  # x . constant = 1 for every x that enters the projection
-        reader = (1 / norm.weight).double()
-        constant = reader / (norm.bias.double() * reader).sum()
-        solved = torch.linalg.lstsq(torch.cat([old, constant[:, None]], dim=1), new, driver="gelsd").solution
+    reader = constant_reader(original)
+    if reader is not None:
+        solved = torch.linalg.lstsq(torch.cat([old, reader.double()[:, None]], dim=1), new, driver="gelsd").solution
         return solved[:-1].float(), solved[-1].float()
     matrix = torch.linalg.lstsq(old, new, driver="gelsd").solution.float()
     before, after = (model.visual.attnpool.c_proj.bias for model in (original, edited))  # type: ignore[union-attr]
     return matrix, after - before @ matrix
 
 
-def erasure_of(clip: Clip, label: str, parameters: dict[str, Any], seed: int, memory: Memory) -> Erasure:
+def erasure_of(clip: Clip, label: str, parameters: dict[str, Any], seed: int, memory: MemoryStore) -> Erasure:
     """Return the erasure as the pipeline would set it up for a request with names alone."""
     request = ErasureRequest.model_validate(
         {
             "model": {"id": "benchmark"},
             "target": {"type": "class", "class": label, "labels": CIFAR},
             "method": {"name": "synthetic", "parameters": parameters},
+            "seed": seed,
         }
     )
-    return Erasure(
-        clip=clip.frozen_twin(),
-        original=clip,
-        request=request,
-        parameters=request.method.parsed(),
+    return Erasure.of(
+        request,
+        clip.frozen_twin(),
         thresholds=Thresholds(max_synthetic_accuracy=0.05),
         labels=CIFAR,
         data=MethodData(),
         store=memory,
         progress=Silent(),
-        seed=seed,
     )
 
 
@@ -192,7 +165,7 @@ def null_space(clip: Clip, label: str) -> Clip:
     return twin
 
 
-def gradient_ascent(bench: Bench, label: str, seed: int, memory: Memory) -> Clip:
+def gradient_ascent(bench: Bench, label: str, seed: int, memory: MemoryStore) -> Clip:
     """Return a copy trained to be wrong on the bank's samples of the label."""
     erasure = erasure_of(bench.clip, label, {}, seed, memory)
     synthesize(erasure)
@@ -209,7 +182,7 @@ def gradient_ascent(bench: Bench, label: str, seed: int, memory: Memory) -> Clip
     return clip
 
 
-def edited(bench: Bench, label: str, method: str, seed: int, memory: Memory) -> Clip:
+def edited(bench: Bench, label: str, method: str, seed: int, memory: MemoryStore) -> Clip:
     """Return the model that a method leaves; JobFailure where it gives up."""
     parameters = METHODS[method]
     if method == "nothing":
@@ -269,7 +242,7 @@ def probe(bench: Bench, train: Tensor, embedded: Tensor, label: str) -> tuple[fl
 def rows(args: argparse.Namespace) -> Iterator[str]:
     """Run everything that the command line asks for."""
     for model in args.models:
-        bench, memory = bench_of(args.data / "models" / model, args.data, args.cifar), Memory()
+        bench, memory = bench_of(args.data / "models" / model, args.data, args.cifar), MemoryStore()
         for label in args.classes:
             for method in args.methods:
                 for seed in args.seeds if method not in UNSEEDED else args.seeds[:1]:

@@ -35,7 +35,7 @@ from benchmarks.bench_images import Item, answers, embed, image_set, items, labe
 from shared.schemas.request import ErasureRequest, Thresholds
 from worker.clip import Clip
 from worker.clip.checkpoint import load_clip
-from worker.methods.frame import Erasure, MethodData
+from worker.methods.frame import Erasure, MemoryStore, MethodData
 from worker.methods.three_stage import stages
 from worker.ports import Silent
 
@@ -118,19 +118,17 @@ def erasure_of(clip: Clip, task: str, parameters: dict[str, Any], data: MethodDa
             "target": kind | {"class": label, "labels": labels_of(source)},
             "method": {"name": "three_stage", "parameters": parameters},
             "data": {"forget": "forget", "retain": "retain"},
+            "seed": seed,
         }
     )
-    return Erasure(
-        clip=clip.frozen_twin(),
-        original=clip,
-        request=request,
-        parameters=request.method.parsed(),
+    return Erasure.of(
+        request,
+        clip.frozen_twin(),
         thresholds=Thresholds(max_forget_accuracy=0.05),
         labels=labels_of(source),
         data=data,
-        store=None,  # type: ignore[arg-type]  # the three-stage method keeps nothing
+        store=MemoryStore(),
         progress=Silent(),
-        seed=seed,
     )
 
 

@@ -123,17 +123,14 @@ class _Run:
     def _erase(self, original: Clip, plan: Plan) -> Erasure:
         """Run the method's stages, from the last checkpoint on if an earlier attempt left one."""
         request = self._spec.request
-        erasure = Erasure(
-            clip=original,
-            original=original.frozen_twin(),
-            request=request,
-            parameters=request.method.parsed(),
+        erasure = Erasure.of(
+            request,
+            original,
             thresholds=self._spec.thresholds,
             labels=plan.labels,
             data=plan.data,
             store=StoredTensors(self._storage, self._spec.cache_prefix),
             progress=self._progress,
-            seed=request.seed,
         )
         checkpoints = Checkpoints(self._storage, self._spec.checkpoint_prefix)
         done, costs = checkpoints.restore(erasure)

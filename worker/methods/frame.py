@@ -4,10 +4,12 @@ A method is a tuple of stages, each a function of one `Erasure`. It edits `erasu
 a later stage needs. The frame around it (`worker/pipeline.py`) owns the order, the checkpoints, the clock and the memory meter.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -41,6 +43,42 @@ class TensorStore(Protocol):
         """Keep `tensors` under `key`."""
 
 
+class MemoryStore:
+    """A `TensorStore` that lasts as long as the process."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        """Return what was saved under `key`, or None."""
+        return self._kept.get(key)
+
+    def save(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep `tensors` under `key`."""
+        self._kept[key] = dict(tensors)
+
+
+def kept(store: TensorStore, name: str, parts: Mapping[str, Any], make: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+    """Return a tensor from the store, made and saved there if it is missing, and whether it was there.
+
+    Args:
+        store: where to look.
+        name: what the tensor is called in the object.
+        parts: everything that it depends on, as JSON: its digest is the key.
+        make: returns it.
+    """
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    stored = store.load(key)
+    if stored is not None:
+        return stored[name], True
+    tensor = make()
+    store.save(key, {name: tensor})
+    return tensor, False
+
+
 @dataclass(slots=True)
 class Erasure:
     """One erasure in progress."""
@@ -64,6 +102,32 @@ class Erasure:
     `held_out_labels` [N] (indices into `labels`), where set, are the synthetic samples that the audit measures on."""
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON for the report's `method` entry."""
+
+    @classmethod
+    def of(
+        cls,
+        request: ErasureRequest,
+        clip: Clip,
+        *,
+        thresholds: Thresholds,
+        labels: tuple[str, ...],
+        data: MethodData,
+        store: TensorStore,
+        progress: Progress,
+    ) -> Self:
+        """Return the erasure that a request asks for, of a model that is edited from now on; its twin stays as it was."""
+        return cls(
+            clip=clip,
+            original=clip.frozen_twin(),
+            request=request,
+            parameters=request.method.parsed(),
+            thresholds=thresholds,
+            labels=labels,
+            data=data,
+            store=store,
+            progress=progress,
+            seed=request.seed,
+        )
 
     @property
     def forget_labels(self) -> list[int]:

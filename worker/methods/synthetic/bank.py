@@ -3,22 +3,25 @@
 It is made and kept in batches, so that an attempt that is interrupted loses one batch at the most.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from shared.schemas.methods import SyntheticParameters
 from worker.clip import zero_shot_classifier
-from worker.methods.frame import Erasure
+from worker.methods.frame import Erasure, kept
 from worker.methods.synthetic.generation import BATCH_SIZE, Inverter, Made, PublishedAscent
 
 VERSION = 2
 """Part of the key: a change of the generator must not meet old samples."""
 HELD_OUT_SHARE = 0.25
+OWN = 500_000
+"""Number of the first batch that is made for one class alone: numbers seed the random start, and no two may share one, or a
+sample to train on would be the twin of one that is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def make_bank(erasure: Erasure, parameters: SyntheticParameters) -> Bank:
     missing = parameters.samples_per_class - torch.stack([(shared == label).sum() for label in gone])
     own = gone.repeat_interleave(missing)
     if len(own):
-        more, more_reused = _batches(erasure, parameters, own, inverter.batch)
+        more, more_reused = _batches(erasure, parameters, own, inverter.batch, first=OWN)
         samples, shared, reused = torch.cat([samples, more]), torch.cat([shared, own]), reused and more_reused
     return _parted(samples, shared, gone, reused)
 
@@ -62,38 +65,42 @@ def make_bank(erasure: Erasure, parameters: SyntheticParameters) -> Bank:
 def shared_labels(count: int, parameters: SyntheticParameters) -> Tensor:
     """Return the labels [N] of the shared samples of a set of `count` labels: of large sets, some labels evenly spaced."""
     each = max(1, min(parameters.samples_per_class, parameters.bank_samples // count))
-    labels = torch.arange(count).repeat(
-        each
-    )  # in turn: every batch has many labels, and what is learnt of one is not lost
+    # In turn: every batch of samples shows many labels, so a lost batch takes no label with it.
+    labels = torch.arange(count).repeat(each)
     return labels[:: -(-len(labels) // parameters.bank_samples)]
 
 
 def _batches(
-    erasure: Erasure, parameters: SyntheticParameters, labels: Tensor, make: Callable[[Tensor, int, Made], Tensor]
+    erasure: Erasure,
+    parameters: SyntheticParameters,
+    labels: Tensor,
+    make: Callable[[Tensor, int, Made], Tensor],
+    first: int = 0,
 ) -> tuple[Tensor, bool]:
-    """Return samples of labels [N], and whether all of them were stored."""
-    parts, reused, done = [], True, 0
+    """Return samples of labels [N], and whether all of them were stored; batches are numbered from `first` on."""
+    parts, all_reused, done = [], True, 0
+
+    def made_batch(batch: Tensor, number: int) -> Tensor:
+        return make(batch, number, made).half()
 
     def made(of_batch: int) -> None:
         erasure.step(done + of_batch, len(labels))
 
-    for number, batch in enumerate(labels.split(BATCH_SIZE)):
-        key = _key(erasure, parameters, number, batch)
-        stored = erasure.store.load(key)
-        if stored is None:
-            reused = False
-            stored = {"samples": make(batch, number, made).half()}
-            erasure.store.save(key, stored)
-        parts.append(stored["samples"])
+    for number, batch in enumerate(labels.split(BATCH_SIZE), start=first):
+        depends_on = _depends_on(erasure, parameters, number, batch)
+        samples, reused = kept(erasure.store, "samples", depends_on, partial(made_batch, batch, number))
+        parts.append(samples)
+        all_reused &= reused
         done += len(batch)
         made(0)
-    return torch.cat(parts), reused
+    return torch.cat(parts), all_reused
 
 
-def _key(erasure: Erasure, parameters: SyntheticParameters, number: int, batch: Tensor) -> str:
+def _depends_on(erasure: Erasure, parameters: SyntheticParameters, number: int, batch: Tensor) -> dict[str, Any]:
+    """Return everything that the samples of a batch depend on."""
     faithful = ("mode", "published_iterations", "acceptance", "max_starts")
     relevant = parameters.model_dump(include=set(faithful if parameters.mode == "faithful" else ("iterations",)))
-    parts = {
+    return {
         "version": VERSION,
         "model": erasure.original.digest,
         "labels": erasure.labels,
@@ -102,7 +109,6 @@ def _key(erasure: Erasure, parameters: SyntheticParameters, number: int, batch: 
         "seed": erasure.seed,
         "parameters": relevant,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _parted(samples: Tensor, labels: Tensor, gone: Tensor, reused: bool) -> Bank:

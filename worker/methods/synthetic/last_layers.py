@@ -25,9 +25,8 @@ def image_projection(model: nn.Module) -> Tensor:
 def transform_images(model: nn.Module, matrix: Tensor, offset: Tensor) -> bool:
     """Fold v <- M v + o, for M [d, d] and o [d], into the image tower's last linear map.
 
-    A linear layer has a bias to take the offset. A vision transformer's projection has none, but what enters it is a LayerNorm's
-    output x = g * n + b, where the entries of n sum to zero: so x . (1 / g) = sum b / g for every image, and a matrix that reads
-    that constant adds the offset exactly.
+    A linear layer has a bias to take the offset. A vision transformer's projection has none, but a matrix that reads what is 1 for
+    every image adds the offset exactly.
 
     Returns:
         whether the tower could take the offset; the matrix is folded in either way.
@@ -41,16 +40,26 @@ def transform_images(model: nn.Module, matrix: Tensor, offset: Tensor) -> bool:
         if last.bias is not None:
             last.bias.add_(offset)
         return last.bias is not None
+    reader = constant_reader(model)
+    if reader is None:
+        return False
+    last.add_(torch.outer(reader, offset))
+    return True
+
+
+@torch.no_grad()
+def constant_reader(model: nn.Module) -> Tensor | None:
+    """Return r [width] with x . r = 1 for every x that enters a vision transformer's projection; None where there is none.
+
+    x is a LayerNorm's output, g * n + b, where the entries of n sum to zero: so x . (1 / g) = sum b / g for every image.
+    """
     norm: Any = getattr(model.visual, "ln_post", None)
     pooled_by_attention = getattr(model.visual, "attn_pool", None) is not None
     if not isinstance(norm, nn.LayerNorm) or norm.bias is None or pooled_by_attention:
-        return False
+        return None
     reader = 1 / norm.weight
     constant = (norm.bias * reader).sum()
-    if not constant.abs() > SMALLEST_CONSTANT * reader.norm():
-        return False
-    last.add_(torch.outer(reader / constant, offset))
-    return True
+    return reader / constant if constant.abs() > SMALLEST_CONSTANT * reader.norm() else None
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from worker.methods.synthetic import levels, refinement
 from worker.methods.synthetic.bank import Bank, make_bank
 from worker.methods.synthetic.closed_form import erase_names
 from worker.methods.synthetic.contact_sheet import contact_sheet
-from worker.methods.synthetic.refinement import accuracy, synthetic_accuracy
+from worker.methods.synthetic.refinement import classifier_of, features, share_right, synthetic_accuracy
 from worker.methods.synthetic.vocabulary import texts_of
 
 DEFAULT_LIMIT = 0.05
@@ -88,10 +88,15 @@ def _calibrated(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, l
 
 def _left(erasure: Erasure, bank: Bank) -> dict[str, float]:
     """Return the accuracy on held-out samples of the edited towers together, and of each beside the other's original."""
-    new, old = erasure.clip, erasure.original
-    pairs = {"held_out_accuracy": (new, new), "image_tower_alone": (new, old), "text_tower_alone": (old, new)}
-    samples, labels = bank.held_out, bank.held_out_labels
-    return {name: accuracy(erasure, *towers, samples, labels) for name, towers in pairs.items()}
+    towers = (erasure.clip, erasure.original)
+    new_images, old_images = (features(erasure, bank.held_out, clip) for clip in towers)
+    new_texts, old_texts = (classifier_of(erasure, clip) for clip in towers)
+    labels = bank.held_out_labels
+    return {
+        "held_out_accuracy": share_right(new_images, new_texts, labels),
+        "image_tower_alone": share_right(new_images, old_texts, labels),
+        "text_tower_alone": share_right(old_images, new_texts, labels),
+    }
 
 
 def _bank_of(erasure: Erasure) -> Bank:

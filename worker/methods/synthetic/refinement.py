@@ -199,14 +199,17 @@ def _mapped(vectors: Tensor, change: Tensor) -> Tensor:
 
 def synthetic_accuracy(erasure: Erasure, samples: Tensor, labels: Tensor) -> float:
     """Return the share of samples [N, 3, H, W] that the model under edit gives their label [N]."""
-    return accuracy(erasure, erasure.clip, erasure.clip, samples, labels)
+    return share_right(features(erasure, samples), classifier_of(erasure, erasure.clip), labels)
 
 
-def accuracy(erasure: Erasure, images: Clip, texts: Clip, samples: Tensor, labels: Tensor) -> float:
-    """Return the share of samples [N, 3, H, W] that get their label [N] from one model's image tower and another's text tower."""
-    classifier = zero_shot_classifier(texts, erasure.labels, erasure.request.target.templates)
-    predicted = (features(erasure, samples, images) @ classifier.T).argmax(dim=1).cpu()
-    return float((predicted == labels).float().mean())
+def share_right(features: Tensor, classifier: Tensor, labels: Tensor) -> float:
+    """Return the share of unit features [N, d] for which a classifier [C, d] answers with their label [N]."""
+    return float(((features @ classifier.T).argmax(dim=1).cpu() == labels).float().mean())
+
+
+def classifier_of(erasure: Erasure, clip: Clip) -> Tensor:
+    """Return the request's zero-shot classifier [C, d] by a model's text tower."""
+    return zero_shot_classifier(clip, erasure.labels, erasure.request.target.templates)
 
 
 @torch.no_grad()

@@ -1,7 +1,5 @@
 """Names and wordings: what the text embeddings of a class, and of all that must stay, are measured with."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +9,7 @@ from torch.nn import functional as F
 
 from worker.clip import Clip
 from worker.clip.classifier import template_embeddings
-from worker.methods.frame import Erasure
+from worker.methods.frame import Erasure, kept
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -134,13 +132,9 @@ def _stored(erasure: Erasure, clip: Clip, names: Sequence[str], templates: Seque
     """
     if clip is not erasure.original:
         return template_embeddings(clip, names, templates)
-    parts = [VERSION, erasure.original.digest, tuple(names), tuple(templates)]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    stored = erasure.store.load(key)
-    if stored is None:
-        stored = {"texts": template_embeddings(clip, names, templates)}
-        erasure.store.save(key, stored)
-    return stored["texts"].to(erasure.original.device)
+    depends_on = {"version": VERSION, "model": clip.digest, "names": [*names], "templates": [*templates]}
+    texts, _ = kept(erasure.store, "texts", depends_on, lambda: template_embeddings(clip, names, templates))
+    return texts.to(clip.device)
 
 
 def unrelated(forgotten: Tensor, common: Tensor, labels: Tensor) -> Tensor:

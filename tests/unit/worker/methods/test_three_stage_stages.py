@@ -13,7 +13,7 @@ from shared.states import Stage
 from tests.support.tiny import write_pictures
 from worker.clip import Clip
 from worker.data.images import ImageSet
-from worker.methods.frame import Erasure, MethodData, MethodStage
+from worker.methods.frame import Erasure, MemoryStore, MethodData, MethodStage
 from worker.methods.three_stage import stages
 from worker.methods.three_stage.alignment import align, recorded_statistics, running_statistics
 from worker.methods.three_stage.losses import statistics_loss
@@ -44,16 +44,6 @@ class Steps:
         return [metrics[name] for where, metrics in self.seen if where is stage and name in metrics]
 
 
-class NoStore:
-    """A tensor store that holds nothing."""
-
-    def load(self, key: str) -> None:
-        return None
-
-    def save(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        pass
-
-
 def images_in(folder: Path, classes: tuple[str, ...], name: str) -> ImageSet:
     paths = [(path, number) for number, label in enumerate(classes) for path in sorted((folder / label).iterdir())]
     return ImageSet(name, "digest", tuple(p for p, _ in paths), tuple(n for _, n in paths), classes)
@@ -77,19 +67,17 @@ def erasure_of(clip: Clip, data: MethodData, seed: int = 0, target: object = Non
             or {"type": "subgroup", "class": "red", "subgroup": "pale", "labels": ["green", "red", "blue"]},
             "method": {"name": "three_stage", "parameters": QUICK | parameters},
             "data": {"forget": "f", "retain": "r"},
+            "seed": seed,
         }
     )
-    return Erasure(
-        clip=clip.frozen_twin(),
-        original=clip.frozen_twin(),
-        request=request,
-        parameters=request.method.parsed(),
+    return Erasure.of(
+        request,
+        clip.frozen_twin(),
         thresholds=Thresholds(max_forget_accuracy=0.05),
         labels=("green", "red", "blue"),
         data=data,
-        store=NoStore(),
+        store=MemoryStore(),
         progress=Steps(),
-        seed=seed,
     )
 
 
