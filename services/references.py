@@ -45,13 +45,14 @@ def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
     Raises:
         InvalidRequest: it does not, or nothing is there.
     """
+    roots = [root.resolve() for root in settings.path_roots]
     try:
         path = Path(text).resolve()
-        there = path.exists()
+        allowed = any(path.is_relative_to(root) for root in roots)
+        there = allowed and path.exists()
     except (OSError, RuntimeError) as error:  # too long for the file system, or a loop of links
         raise InvalidRequest.at(pointer, "is no path that can be looked up") from error
-    roots = [root.resolve() for root in settings.path_roots]
-    if not any(path.is_relative_to(root) for root in roots):
+    if not allowed:
         raise InvalidRequest.at(
             pointer, f"{text!r} is no id, and this server allows no path there (EFFACE_PATH_ROOTS); upload it instead"
         )

@@ -35,7 +35,7 @@ SHOWN_WORDS = 400
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others are unpacked by Python without a bound on what one piece becomes."""
 
-_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
@@ -202,6 +202,15 @@ def _tar(path: Path) -> Iterator[_Entry]:
             if not info.isreg() or info.issparse():
                 raise _not_a_file(info.name)
             yield info.name, info.size, archive.extractfile(info)
+        _check_end(archive)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Refuse a tar that tarfile has stopped reading at a damaged header, as if there was no more."""
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        last = archive.getmembers()[-1].name if archive.getmembers() else ""
+        raise invalid(f"the archive is damaged after member {shown(last)}; pack it again")
 
 
 def _not_a_file(raw: str) -> Exception:
@@ -215,7 +224,7 @@ def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
         head = file.read(6)
         file.seek(0)
         unpack = next((unpack for magic, unpack in _COMPRESSIONS.items() if head.startswith(magic)), None)
-        content = unpack(file) if unpack else file
+        content: IO[bytes] = unpack(file) if unpack else file
         with content, tarfile.open(fileobj=_Bounded(content), mode="r:") as archive:
             yield archive
 
