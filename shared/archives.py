@@ -14,7 +14,16 @@ from typing import BinaryIO, Literal, Self
 
 from PIL import Image
 
-from shared.layouts import IMAGE_SUFFIXES, LABEL_SUFFIXES, folder_classes, invalid, is_image, is_shard, shard_classes
+from shared.layouts import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    check_samples,
+    folder_classes,
+    invalid,
+    is_image,
+    is_shard,
+    shard_classes,
+)
 from shared.members import MemberLimits, is_zip, members, shown, words
 from shared.settings import MIB, Settings
 
@@ -104,7 +113,10 @@ def archive_format(path: Path, limits: ArchiveLimits) -> ArchiveFormat:
         InvalidRequest: it is no archive, or breaks a rule; the detail names the member.
     """
     names = [name for name, _ in _files(path, limits)]
-    return _format(path, filter(is_image, names), (name for name in names if not is_image(name)))
+    form = _format(path, filter(is_image, names), (name for name in names if not is_image(name)))
+    if form == "webdataset":
+        check_samples(names)
+    return form
 
 
 def _format(path: Path, images: Iterable[PurePosixPath], others: Iterable[PurePosixPath]) -> ArchiveFormat:

@@ -68,15 +68,19 @@ def shard_classes(images: Iterable[PurePosixPath], texts: Mapping[PurePosixPath,
         InvalidRequest: an image has no label, or the label is none.
     """
     names = class_names(texts.get(PurePosixPath(CLASS_NAMES)))
-    _distinct([*images, *texts])
+    check_samples([*images, *texts])
     labels: dict[str, dict[str, bytes]] = {}
     for member, content in texts.items():
         labels.setdefault(sample_key(member), {})[member.suffix.lower()] = content
     return [sample_class(labels.get(sample_key(image), {}), names, str(image)) for image in images]
 
 
-def _distinct(members: Iterable[PurePosixPath]) -> None:
-    """Refuse what readers of shards leave out or take for one: they go by the key and the lower-case rest of a name."""
+def check_samples(members: Iterable[PurePosixPath]) -> None:
+    """Check that readers of shards, who go by the key and the lower-case rest of a name, see what we see.
+
+    Raises:
+        InvalidRequest: they would leave an image out, or take two members for one.
+    """
     seen: set[str] = set()
     for member in members:
         if is_image(member) and member.name.count(".") > 1:

@@ -10,9 +10,9 @@ from sqlalchemy import func, select
 
 from shared.tables import Dataset, Job, JobEvent, Model, Outbox
 from tests.support.hostile import LIMITS, Hostile
-from tests.support.hostile.archives import ARCHIVES
-from tests.support.hostile.checkpoints import CHECKPOINTS
-from tests.support.hostile.requests import REQUESTS
+from tests.support.hostile.archives import ARCHIVES, PNG, tarred, zipped
+from tests.support.hostile.checkpoints import CHECKPOINTS, CONFIG_NAME, GOOD_CONFIG, SOUND, WEIGHTS_NAME
+from tests.support.hostile.requests import REQUESTS, body
 
 KEPT = (Dataset, Model, Job, JobEvent, Outbox)
 """Tables that an accepted call writes to."""
@@ -87,9 +87,7 @@ def test_hostile_input_is_refused_by_name_and_nothing_is_kept(
 
     with capsys.disabled():
         errors = sum(status >= 500 for _, status, _ in answers)
-        print(
-            f"\n{path}: {len(answers)} hostile cases, {errors} answers of 5xx, {sum(kept.values())} files or rows left"
-        )  # noqa: T201
+        print(f"\n{path}: {len(answers)} hostile cases, {errors} answers of 5xx, {sum(kept.values())} left behind")  # noqa: T201
     assert {name: wrong for name, _, wrong in answers if wrong} == {}
     assert kept == {}
     assert len(answers) >= at_least
@@ -97,10 +95,6 @@ def test_hostile_input_is_refused_by_name_and_nothing_is_kept(
 
 def test_what_the_tables_start_from_is_taken(alice, request_body, left_over):
     """A refusal says something only if the same file without its fault is taken."""
-    from tests.support.hostile.archives import PNG, tarred, zipped
-    from tests.support.hostile.checkpoints import CONFIG_NAME, GOOD_CONFIG, SOUND, WEIGHTS_NAME
-    from tests.support.hostile.requests import body
-
     archives = [
         zipped([("horse/1.png", PNG)]),
         tarred([("./horse/1.png", PNG)]),
