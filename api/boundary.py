@@ -117,6 +117,6 @@ def _token(request: Request) -> str:
 
 
 def _authenticate(parts: Parts, token: str) -> Principal:
-    """Look the key up in a transaction of its own, so that a long upload holds no connection."""
-    with parts.database.transaction() as session:
+    """Look the key up on its own, so that a long upload holds no connection."""
+    with parts.database.look() as session:
         return keys.authenticate(session, token)

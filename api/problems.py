@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from shared.errors import (
     Conflict,
@@ -24,6 +25,7 @@ from shared.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shared.schemas.model import ModelRegistration
 from shared.schemas.wording import field_errors
 from shared.storage import ObjectMissing
 
@@ -70,8 +72,10 @@ class Problem(BaseModel):
     errors: list[WrongField] | None = None
 
 
-SCHEMAS = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")[1]["$defs"]
-"""For the OpenAPI document, which the framework fills with the schemas of successful answers alone."""
+SCHEMAS = models_json_schema(
+    [(Problem, "serialization"), (ModelRegistration, "validation")], ref_template="#/components/schemas/{model}"
+)[1]["$defs"]
+"""For the OpenAPI document, which the framework fills with what it reads and answers itself."""
 
 
 def responses(
@@ -87,6 +91,12 @@ def responses(
         int(status): {"description": "; ".join(words), "content": content} for status, words in described.items()
     }
     return {**{status: dict(answer) for status, answer in (also or {}).items()}, **dict(sorted(answers.items()))}
+
+
+def refused(*statuses: HTTPStatus) -> dict[int, dict[str, Any]]:
+    """Describe what the framework refuses on a route, as `also` for `responses`."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {int(status): {"description": status.phrase, "content": content} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
@@ -163,7 +173,17 @@ def _refused(request: Request, error: HTTPException) -> JSONResponse:
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible on {request.url.path}.",
     }
     detail = details.get(status, error.detail)
-    return _problem(request, status, status.name.lower(), status.phrase, detail, headers=error.headers)
+    headers = {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return _problem(request, status, status.name.lower(), status.phrase, detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of every route at this path; the framework names those of the first one alone."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(found))
 
 
 def _unexpected(request: Request) -> JSONResponse:

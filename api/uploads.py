@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -13,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from api.parts import parts_of
+from api.problems import refused
 from shared.errors import FieldError, InvalidRequest, TooLarge
 from shared.schemas.base import Label
 from shared.schemas.wording import field_errors
@@ -23,6 +25,15 @@ MAX_FORM_FIELDS = 8
 COPY_BYTES = 1024 * 1024
 
 _LABEL = TypeAdapter[str](Label)
+
+
+REFUSED_UPLOADS = refused(HTTPStatus.BAD_REQUEST)
+"""How a form that cannot be read looks in the OpenAPI document."""
+
+
+def text_parameter(name: str, description: str) -> dict[str, Any]:
+    """Describe a query parameter that goes with an upload."""
+    return {"name": name, "in": "query", "schema": {"type": "string"}, "description": description}
 
 
 UPLOAD_BODY: dict[str, Any] = {
@@ -40,11 +51,8 @@ UPLOAD_BODY: dict[str, Any] = {
         },
     },
     "parameters": [
-        {"name": name, "in": "query", "schema": {"type": "string"}, "description": description}
-        for name, description in (
-            ("name", "what to call it; by default the name of the file"),
-            ("filename", "the file's name, where the body is the file itself"),
-        )
+        text_parameter("name", "what to call it; by default the name of the file"),
+        text_parameter("filename", "the file's name, where the body is the file itself"),
     ],
 }
 """How an upload looks in the OpenAPI document."""

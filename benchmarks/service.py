@@ -7,12 +7,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from pydantic import SecretStr
+
+import migrations
+from services import keys
+from shared.database import Database, make_engine
+from shared.embedded import embedded_postgres, embedded_redis
+from shared.settings import Settings
+from shared.states import Scope
 
 EFFACE = str(Path(sys.executable).parent / "efface")
 
@@ -67,6 +75,58 @@ def wait_until_ready(url: str, home: Path, process: subprocess.Popen[bytes], sec
             pass
         time.sleep(0.2)
     raise SystemExit("efface up did not become ready; see its output above")
+
+
+@contextmanager
+def gateway_with_bare_endpoint() -> Iterator[tuple[Service, str]]:
+    """Run Postgres, Redis, the gateway and the relay, but no worker, and `benchmarks.bare` on the same Postgres.
+
+    Yields the service and the URL of the bare endpoint.
+    """
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="efface-bench-")))
+        port, bare_port = free_port(), free_port()
+        database_url = stack.enter_context(embedded_postgres(home / "postgres"))
+        settings = Settings(database_url=SecretStr(database_url))
+        migrations.upgrade(settings.sqlalchemy_url())
+        engine = make_engine(settings)
+        with Database(engine).transaction() as session:
+            key = keys.create(session, tenant="bench", name="bench", scopes=[Scope.ADMIN])[1]
+        engine.dispose()
+        (home / "key").write_text(key)
+        environment = os.environ | {
+            "EFFACE_DATABASE_URL": database_url,
+            "EFFACE_REDIS_URL": stack.enter_context(embedded_redis(home / "redis")),
+            "EFFACE_STORAGE_URL": f"file://{home / 'objects'}",
+            "EFFACE_PORT": str(port),
+        }
+        for command in ("api.cli api", "api.cli relay", f"benchmarks.bare {bare_port}"):
+            stack.enter_context(_running([sys.executable, "-m", *command.split()], environment, home / "log"))
+        url, bare_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{bare_port}"
+        wait_until(lambda: httpx.get(f"{url}/health/ready").is_success and httpx.get(f"{bare_url}/docs").is_success)
+        yield Service(url, key, home), bare_url
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Return once `condition` holds; what does not answer yet is waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            if condition():
+                return
+        time.sleep(0.2)
+    raise SystemExit(f"not ready after {seconds:g} s")
 
 
 DEMO_MODEL = Path(__file__).parent.parent / "api" / "demo" / "model"

@@ -93,7 +93,7 @@ class _Finder:
         try:
             return classes_at(path, ArchiveLimits.of(self._settings))
         except InvalidRequest as error:
-            raise InvalidRequest([FieldError(pointer, wrong.detail) for wrong in error.errors]) from error
+            raise error.under(pointer) from error
 
     @contextmanager
     def _collected(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.pages import Page, page_of
 from shared.archives import ArchiveLimits, ArchiveSummary, inspect_archive
-from shared.errors import NotFound
+from shared.errors import InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.schemas.dataset import DatasetView
 from shared.settings import Settings
@@ -21,7 +21,10 @@ def inspect(path: Path, settings: Settings) -> ArchiveSummary:
     Raises:
         InvalidRequest: it breaks a rule; the detail names the member.
     """
-    return inspect_archive(path, ArchiveLimits.of(settings))
+    try:
+        return inspect_archive(path, ArchiveLimits.of(settings))
+    except InvalidRequest as error:
+        raise error.under("/file") from error
 
 
 def store(storage: Storage, tenant_id: str, path: Path) -> tuple[str, str]:

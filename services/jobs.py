@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select, text
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
 from services import checks
@@ -14,13 +14,25 @@ from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.schemas.job import ArtifactView, EventView, JobError, JobView, MetricPoint, MetricSeries
-from shared.schemas.request import ErasureRequest
+from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.states import JobState, Stage
 from shared.tables import Artifact, Job, JobEvent, JobMetric, Outbox
 
 DOORBELL = "doorbell"
+
+# Each is one round trip and built once: every request and every step of every job passes here.
+_OWED = insert(Outbox.__table__).values(kind=DOORBELL, job_id=bindparam("job_id")).cte("owed")
+_OWE = select(func.pg_notify(OUTBOX_CHANNEL, "")).add_cte(_OWED)
+_LAST = select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == bindparam("job_id"))
+_APPEND = insert(JobEvent.__table__).values(
+    job_id=bindparam("job_id"),
+    seq=_LAST.scalar_subquery() + 1,
+    tenant_id=bindparam("tenant_id"),
+    type=bindparam("type"),
+    data=bindparam("data"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +93,14 @@ def submit(
 
 def ring_later(session: Session, job_id: str) -> None:
     """Owe the queue a message for this job, and wake the relay when the transaction commits."""
-    session.add(Outbox(kind=DOORBELL, job_id=job_id))
-    session.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
+    session.connection().execute(_OWE, {"job_id": job_id})
 
 
 def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> None:
     """Append an event. The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins."""
-    last = session.scalar(select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == job.id))
-    session.add(JobEvent(job_id=job.id, seq=(last or 0) + 1, tenant_id=job.tenant_id, type=kind, data=data))
-    session.flush()
+    session.flush()  # the event refers to the job
+    values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": kind, "data": data}
+    session.connection().execute(_APPEND, values)
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
@@ -201,7 +212,7 @@ def view(job: Job) -> JobView:
         progress=job.progress,
         attempt=job.attempt,
         request=ErasureRequest.model_validate(job.request),
-        thresholds=JobSpec.model_validate(job.spec).thresholds,
+        thresholds=Thresholds.model_validate(job.spec["thresholds"]),
         verdict=job.verdict,
         error=JobError.model_validate(job.error) if job.error else None,
         result_model=job.result_model_id,

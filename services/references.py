@@ -1,5 +1,6 @@
 """What a request may refer to besides registered things: local paths and model hubs, where the operator allows them."""
 
+import re
 from pathlib import Path
 
 from shared.errors import InvalidRequest
@@ -7,6 +8,8 @@ from shared.schemas.request import ModelReference
 from shared.settings import Settings
 
 HUB_KINDS = ("hf-hub:", "open_clip:")
+_HUB_NAME = re.compile(r"hf-hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|open_clip:[\w.-]+/[\w.-]+", re.ASCII)
+"""A repository, or an architecture and a tag; neither may be a path."""
 
 
 def model_reference(reference: ModelReference, settings: Settings, pointer: str) -> str:
@@ -31,6 +34,8 @@ def model_reference(reference: ModelReference, settings: Settings, pointer: str)
             pointer,
             "this server takes no model from a hub (EFFACE_ALLOW_HUB is off); register the weights with POST /models",
         )
+    if not _HUB_NAME.fullmatch(text):
+        raise InvalidRequest.at(pointer, "is no name that a hub knows; write hf-hub:owner/name, or a tag of open_clip")
     return text
 
 
@@ -40,12 +45,17 @@ def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
     Raises:
         InvalidRequest: it does not, or nothing is there.
     """
-    path = Path(text).resolve()
     roots = [root.resolve() for root in settings.path_roots]
-    if not any(path.is_relative_to(root) for root in roots):
+    try:
+        path = Path(text).resolve()
+        allowed = any(path.is_relative_to(root) for root in roots)
+        there = allowed and path.exists()
+    except (OSError, RuntimeError) as error:  # too long for the file system, or a loop of links
+        raise InvalidRequest.at(pointer, "is no path that can be looked up") from error
+    if not allowed:
         raise InvalidRequest.at(
             pointer, f"{text!r} is no id, and this server allows no path there (EFFACE_PATH_ROOTS); upload it instead"
         )
-    if not path.exists():
+    if not there:
         raise InvalidRequest.at(pointer, f"there is nothing at {text!r}")
     return path

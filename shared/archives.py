@@ -1,42 +1,46 @@
 """Archives of images (zip, or tar plain or compressed): what is in them, and how they are unpacked. Needs no torch.
 
-`shared/layouts.py` says how they are laid out. Nothing is believed: a member may not leave the folder, be a link or a
-device, be encrypted, come twice, or unpack to more than the limits allow. What is neither an image nor a label is an
-error, so that no image is left out unnoticed.
+`shared/layouts.py` says how they are laid out, `shared/members.py` what a member may not be. What is neither an image
+nor a label is an error, so that no image is left out unnoticed.
 """
 
 import hashlib
 import io
-import lzma
-import stat
-import tarfile
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, Self
 
 from PIL import Image
 
-from shared.errors import InvalidRequest
-from shared.layouts import IMAGE_SUFFIXES, LABEL_SUFFIXES, folder_classes, invalid, is_image, is_shard, shard_classes
+from shared.layouts import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    check_samples,
+    folder_classes,
+    invalid,
+    is_image,
+    is_shard,
+    shard_classes,
+)
+from shared.members import MemberLimits, is_zip, members, shown, words
 from shared.settings import MIB, Settings
 
 ArchiveFormat = Literal["zip", "tar", "webdataset"]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-MAX_MEMBER_BYTES = 128 * MIB
-"""One image, all labels together, or a header may not need more memory than this."""
-MAX_NAME_BYTES = 255
-"""Of one part of a path: what file systems take."""
+MAX_LABEL_BYTES = 128 * MIB
+"""Of all labels together."""
+MAX_CLASSES = 50_000
+MAX_SIDES = 100
+"""The longer side of an image over the shorter: models scale the shorter one, and a thread would become a plane."""
+MEMBERS_PER_IMAGE = 3
+"""An image, its label, and a folder or a note."""
+
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini"})
 IGNORED_SUFFIXES = frozenset({".md", ".csv"})
-
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,12 @@ class ArchiveLimits:
             expanded_bytes=settings.max_archive_expanded_bytes,
             ratio=settings.max_archive_ratio,
             pixels=settings.max_image_pixels,
+        )
+
+    def of_members(self) -> MemberLimits:
+        """Return what is left of them where nobody looks at images."""
+        return MemberLimits(
+            members=MEMBERS_PER_IMAGE * self.images, expanded_bytes=self.expanded_bytes, ratio=self.ratio
         )
 
 
@@ -82,16 +92,18 @@ def inspect_archive(path: Path, limits: ArchiveLimits) -> ArchiveSummary:
     text_bytes = 0
     for name, content in _files(path, limits):
         if is_image(name):
-            check_image(io.BytesIO(content), str(name), limits.pixels)
+            decoded(io.BytesIO(content), str(name), limits.pixels)
             images.append(name)
         else:
             texts[name] = content
             text_bytes += len(content)
-            if text_bytes > MAX_MEMBER_BYTES:
-                raise invalid(f"holds more than {MAX_MEMBER_BYTES} bytes of labels; keep captions out of it")
+            if text_bytes > MAX_LABEL_BYTES:
+                raise invalid(f"holds more than {MAX_LABEL_BYTES} bytes of labels; keep captions out of it")
     form = _format(path, images, texts)
-    classes = shard_classes(images, texts) if form == "webdataset" else folder_classes(images)
-    return ArchiveSummary(form, len(images), dict(sorted(Counter(classes).items())), file_sha256(path))
+    classes = Counter(shard_classes(images, texts) if form == "webdataset" else folder_classes(images))
+    if len(classes) > MAX_CLASSES:
+        raise invalid(f"holds {len(classes)} classes; the limit is {MAX_CLASSES}")
+    return ArchiveSummary(form, len(images), dict(sorted(classes.items())), file_sha256(path))
 
 
 def archive_format(path: Path, limits: ArchiveLimits) -> ArchiveFormat:
@@ -101,13 +113,19 @@ def archive_format(path: Path, limits: ArchiveLimits) -> ArchiveFormat:
         InvalidRequest: it is no archive, or breaks a rule; the detail names the member.
     """
     names = [name for name, _ in _files(path, limits)]
-    return _format(path, filter(is_image, names), (name for name in names if not is_image(name)))
+    form = _format(path, filter(is_image, names), (name for name in names if not is_image(name)))
+    if form == "webdataset":
+        check_samples(names)
+    return form
 
 
 def _format(path: Path, images: Iterable[PurePosixPath], others: Iterable[PurePosixPath]) -> ArchiveFormat:
-    if is_shard(images, others):
-        return "webdataset"
-    return "zip" if zipfile.is_zipfile(path) else "tar"
+    shard = is_shard(images, others)
+    if is_zip(path):
+        if shard:
+            raise invalid("holds labels beside its images, as WebDataset shards do; pack it as a tar")
+        return "zip"
+    return "webdataset" if shard else "tar"
 
 
 def extract_archive(path: Path, folder: Path, limits: ArchiveLimits) -> None:
@@ -123,24 +141,31 @@ def extract_archive(path: Path, folder: Path, limits: ArchiveLimits) -> None:
             with file.open("xb") as out:  # "x": no member replaces another, or what was there before
                 out.write(content)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise invalid(f"member {str(name)!r} has the place of another one") from error
+            raise invalid(f"member {shown(name)} has the place of another one") from error
 
 
-def check_image(file: BinaryIO, member: str, max_pixels: int) -> None:
-    """Decode an image.
+def decoded(file: BinaryIO | Path, member: str, max_pixels: int) -> Image.Image:
+    """Return an image in RGB.
 
     Raises:
-        InvalidRequest: it cannot be decoded, or has more than `max_pixels` pixels.
+        InvalidRequest: it cannot be decoded, has more than `max_pixels` pixels, or is much longer than wide.
     """
     try:
         with Image.open(file, formats=IMAGE_FORMATS) as image:
             width, height = image.size
-            if width * height <= max_pixels:
-                image.load()
+            if (wrong := _wrong_size(width, height, max_pixels)) is None:
+                return image.convert("RGB")
     except Exception as error:  # Pillow's plugins raise whatever broken input leads them to
-        raise invalid(f"member {member!r} is not an image that can be decoded: {error}") from error
+        raise invalid(f"member {shown(member)} is not an image that can be decoded: {words(error)}") from error
+    raise invalid(f"member {shown(member)} has {width} x {height} pixels; {wrong}")
+
+
+def _wrong_size(width: int, height: int, max_pixels: int) -> str | None:
     if width * height > max_pixels:
-        raise invalid(f"member {member!r} has {width} x {height} pixels; the limit is {max_pixels}")
+        return f"the limit is {max_pixels}"
+    if max(width, height) > MAX_SIDES * min(width, height):
+        return f"one side may be {MAX_SIDES} times the other"
+    return None
 
 
 def file_sha256(path: Path) -> str:
@@ -150,75 +175,15 @@ def file_sha256(path: Path) -> str:
 
 
 def _files(path: Path, limits: ArchiveLimits) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield (name, content) of every image and label, having checked every member before a byte of it is unpacked."""
-    seen: set[PurePosixPath] = set()
-    budget = min(limits.expanded_bytes, limits.ratio * path.stat().st_size)
-    expanded = 0
-    with _named(path.name):
-        for raw, size, content in _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path):
-            name = _safe(raw)
-            expanded += size
-            if expanded > budget:
-                raise invalid(f"unpacks to more than {budget} bytes at member {raw!r}; split it into smaller archives")
-            if name in seen:
-                raise invalid(f"member {raw!r} comes twice")
-            seen.add(name)
-            if len(seen) > 2 * limits.images:  # an image and its label
-                raise invalid(f"holds more than {limits.images} images; split it into smaller archives")
-            if not _ignored(name):
-                yield name, _read(content, size, raw)
-
-
-Member = tuple[str, int, BinaryIO]
-"""Name, size when unpacked, and a file to read it from before the next one is asked for."""
-
-
-def _zip_members(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.is_dir():
-                continue
-            if info.flag_bits & 1:
-                raise invalid(f"member {info.filename!r} is encrypted")
-            mode = info.external_attr >> 16
-            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                raise invalid(f"member {info.filename!r} is a link or a device; only files and folders are taken")
-            with archive.open(info) as file:
-                yield info.filename, info.file_size, file  # type: ignore[misc]
-
-
-def _tar_members(path: Path) -> Iterator[Member]:
-    with tarfile.open(path, "r:*") as archive:
-        archive.fileobj = _Bounded(archive.fileobj)  # type: ignore[assignment, arg-type]
-        for info in archive:
-            if info.isdir():
-                continue
-            file = archive.extractfile(info) if info.isreg() else None
-            if file is None:
-                raise invalid(f"member {info.name!r} is a link or a device; only files and folders are taken")
-            yield info.name, info.size, file  # type: ignore[misc]
-
-
-class _Bounded:
-    """A file that refuses to be read in huge pieces: tarfile reads an extended header at once, whatever its size."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
-
-    def read(self, size: int) -> bytes:
-        if size > MAX_MEMBER_BYTES:
-            raise tarfile.ReadError(f"a header or member needs {size} bytes; the limit is {MAX_MEMBER_BYTES}")
-        return self._file.read(size)
-
-
-def _safe(raw: str) -> PurePosixPath:
-    name = PurePosixPath(raw)
-    if "\\" in raw or "\0" in raw or name.is_absolute() or ".." in name.parts or not name.parts:
-        raise invalid(f"member {raw!r} would leave the folder; use plain relative names")
-    if any(len(part.encode()) > MAX_NAME_BYTES for part in name.parts):
-        raise invalid(f"member {raw[:100]!r}... has a name of more than {MAX_NAME_BYTES} bytes; shorten it")
-    return name
+    """Yield (name, content) of every image and label."""
+    images = 0
+    for member in members(path, limits.of_members()):
+        if _ignored(member.name):
+            continue
+        images += is_image(member.name)
+        if images > limits.images:
+            raise invalid(f"holds more than {limits.images} images; split it into smaller archives")
+        yield member.name, member.read()
 
 
 def _ignored(name: PurePosixPath) -> bool:
@@ -230,21 +195,4 @@ def _ignored(name: PurePosixPath) -> bool:
         return True
     if suffix in IMAGE_SUFFIXES or suffix in LABEL_SUFFIXES:
         return False
-    raise invalid(f"member {str(name)!r} is not an image; take it out, or name it by its format, e.g. {name.stem}.png")
-
-
-def _read(file: BinaryIO, size: int, member: str) -> bytes:
-    if size > MAX_MEMBER_BYTES:
-        raise invalid(f"member {member!r} has {size} bytes; the limit for one image is {MAX_MEMBER_BYTES}")
-    return file.read(size)
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Say of damage where it is."""
-    try:
-        yield
-    except InvalidRequest:
-        raise
-    except _DAMAGE as error:
-        raise invalid(f"{name!r} cannot be read as a zip or tar archive of images: {error}") from error
+    raise invalid(f"member {shown(name)} is not an image; take it out, or name it by its format, e.g. a.png")

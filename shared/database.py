@@ -17,7 +17,7 @@ def make_engine(settings: Settings) -> Engine:
     return create_engine(
         settings.sqlalchemy_url(),
         pool_size=settings.database_pool_size,
-        max_overflow=settings.database_pool_size,
+        max_overflow=0,  # a connection beyond the pool would be made and thrown away by every request of a burst
         pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "application_name": "efface"},
     )
@@ -29,9 +29,16 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
+        self._looks = sessionmaker(engine.execution_options(isolation_level="AUTOCOMMIT"))
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Give a session; commit when the block ends, roll back when it raises."""
         with self._sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def look(self) -> Iterator[Session]:
+        """Give a session for a single SELECT, which needs neither BEGIN nor COMMIT; nothing may be written with it."""
+        with self._looks() as session:
             yield session

@@ -53,6 +53,10 @@ class InvalidRequest(EffaceError):
         """Return an error about a single field."""
         return cls([FieldError(pointer, detail)])
 
+    def under(self, pointer: str) -> "InvalidRequest":
+        """Return the same errors below `pointer`, for whoever knows the field that was read."""
+        return InvalidRequest([FieldError(pointer + error.pointer, error.detail) for error in self.errors])
+
 
 class NotFound(EffaceError):
     """No such thing, or it belongs to another tenant: the two must look alike."""

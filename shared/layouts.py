@@ -20,6 +20,7 @@ LABEL_SUFFIXES = (".cls", ".json", ".txt")
 """Of WebDataset labels; the first one that is there counts."""
 UNLABELLED = "unlabelled"
 CLASS_NAMES = "classnames.txt"
+MAX_CLASS_DIGITS = 9
 
 _LABEL = TypeAdapter[str](Label)
 
@@ -67,10 +68,27 @@ def shard_classes(images: Iterable[PurePosixPath], texts: Mapping[PurePosixPath,
         InvalidRequest: an image has no label, or the label is none.
     """
     names = class_names(texts.get(PurePosixPath(CLASS_NAMES)))
+    check_samples([*images, *texts])
     labels: dict[str, dict[str, bytes]] = {}
     for member, content in texts.items():
         labels.setdefault(sample_key(member), {})[member.suffix.lower()] = content
     return [sample_class(labels.get(sample_key(image), {}), names, str(image)) for image in images]
+
+
+def check_samples(members: Iterable[PurePosixPath]) -> None:
+    """Check that readers of shards, who go by the key and the lower-case rest of a name, see what we see.
+
+    Raises:
+        InvalidRequest: they would leave an image out, or take two members for one.
+    """
+    seen: set[str] = set()
+    for member in members:
+        if is_image(member) and member.name.count(".") > 1:
+            raise invalid(f"member {str(member)!r} has more than one dot in its name, so that shards' readers miss it")
+        place = sample_key(member) + member.name.removeprefix(member.name.split(".")[0]).lower()
+        if place in seen:
+            raise invalid(f"member {str(member)!r} comes twice in its sample; names may not differ in case alone")
+        seen.add(place)
 
 
 def class_names(content: bytes | None) -> list[str]:
@@ -90,11 +108,11 @@ def sample_class(label: Mapping[str, bytes], names: Sequence[str], member: str) 
     try:
         text = label[suffix].decode().strip()
         value = str(json.loads(text)["label"]) if suffix == ".json" else text
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise invalid(f"the label of member {member!r} cannot be read; .json needs a field label") from error
     if value.isdecimal() and names:
-        if int(value) >= len(names):
-            raise invalid(f"member {member!r} has class {value}, but {CLASS_NAMES} has {len(names)} lines")
+        if len(value) > MAX_CLASS_DIGITS or int(value) >= len(names):
+            raise invalid(f"member {member!r} has class {value[:20]}, but {CLASS_NAMES} has {len(names)} lines")
         value = names[int(value)]
     return class_name(value, member)
 

@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     storage_public_endpoint: str | None = Field(
         None, description="the storage's address in signed URLs, where clients use another name for it"
     )
-    database_pool_size: int = Field(10, ge=1)
+    database_pool_size: int = Field(20, ge=1, description="connections that one process holds, at most")
 
     # The HTTP door.
     host: str = "127.0.0.1"

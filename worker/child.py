@@ -76,6 +76,8 @@ def main(descriptor: int, parent: int, niceness: int) -> None:
     when_orphaned(_end_group, parent)
     settings = get_settings()
     configure_logging(settings)
+    if not settings.allow_hub:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # a config may name a tower or tokenizer that would be fetched
     with ThreadPoolExecutor(1) as pool:
         pipeline = pool.submit(_import_pipeline, settings.pipeline, niceness).result()
     print(READY, flush=True)  # noqa: T201 - the keeper reads it

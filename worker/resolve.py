@@ -74,4 +74,4 @@ def _classes(path: Path, pointer: str, settings: Settings) -> set[str]:
     try:
         return set(inspect_archive(path, ArchiveLimits.of(settings)).classes)
     except InvalidRequest as error:
-        raise InvalidRequest([FieldError(pointer, e.detail) for e in error.errors]) from error
+        raise error.under(pointer) from error

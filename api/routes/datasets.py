@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from api.dependencies import DatasetReader, DatasetWriter, PartsDep, SessionDep
 from api.listing import After, Limit, Listing
 from api.problems import responses
-from api.uploads import UPLOAD_BODY, ReceivedUpload
+from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, ReceivedUpload
 from services import datasets
 from shared.errors import NotFound, TooLarge
 from shared.schemas.dataset import DatasetView
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
     status_code=201,
     summary="Upload a data set",
     openapi_extra=UPLOAD_BODY,
-    responses=responses(TooLarge),
+    responses=responses(TooLarge, also=REFUSED_UPLOADS),
 )
 def add(caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, parts: PartsDep) -> DatasetView:
     """Take a zip or tar of `<class>/<image>`, or a WebDataset shard: as the body, or as the field `file` of a form.

@@ -1,5 +1,6 @@
 """Erasure jobs: submit, list, look, cancel."""
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -9,9 +10,9 @@ from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep
 from api.examples import JOB_REQUESTS
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing, Text
-from api.problems import responses
+from api.problems import refused, responses
 from services import jobs
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, TooLarge
 from shared.schemas.job import JobView, MetricSeries
 from shared.schemas.request import ErasureRequest
 from shared.states import JobState
@@ -28,7 +29,11 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given b
     "",
     status_code=202,
     summary="Submit an erasure request",
-    responses=responses(also={200: {"model": JobView, "description": "validate_only: the job as it would be"}}),
+    responses=responses(
+        TooLarge,
+        also={200: {"model": JobView, "description": "validate_only: the job as it would be"}}
+        | refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    ),
 )
 def submit(
     request: Annotated[ErasureRequest, Body(openapi_examples=JOB_REQUESTS)],

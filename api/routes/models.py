@@ -11,7 +11,7 @@ from api.examples import MODEL_REGISTRATION
 from api.json_route import StrictRequest, is_json, parse
 from api.listing import After, Limit, Listing
 from api.problems import responses
-from api.uploads import UPLOAD_BODY, Upload, received
+from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, Upload, received, text_parameter
 from services import models
 from shared.errors import NotFound, TooLarge
 from shared.schemas.model import ModelRegistration, ModelView
@@ -34,9 +34,14 @@ _BODY = {
     "requestBody": {
         "required": True,
         "content": UPLOAD_BODY["requestBody"]["content"]
-        | {"application/json": {"schema": ModelRegistration.model_json_schema(), "example": MODEL_REGISTRATION}},
+        | {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/ModelRegistration"},
+                "example": MODEL_REGISTRATION,
+            }
+        },
     },
-    "parameters": UPLOAD_BODY["parameters"],
+    "parameters": [*UPLOAD_BODY["parameters"], text_parameter("architecture", "open_clip's name of a bare checkpoint")],
 }
 
 
@@ -45,7 +50,7 @@ _BODY = {
     status_code=201,
     summary="Upload or register a model",
     openapi_extra=_BODY,
-    responses=responses(TooLarge),
+    responses=responses(TooLarge, also=REFUSED_UPLOADS),
 )
 def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep) -> ModelView:
     """Take a checkpoint, or a JSON body that says where one is.

@@ -1,16 +1,16 @@
 """The erasure request: what to forget in which model, by which method, judged on what."""
 
 from collections import Counter
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from shared.schemas.base import Fraction, Label, Schema
+from shared.schemas.base import Fraction, Label, Moment, Printable, Reference, Schema, label_key
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 MAX_LABELS = 1000
+Names = Annotated[tuple[Label, ...], Field(max_length=MAX_LABELS)]
 
 
 def _one_slot(template: str) -> str:
@@ -21,6 +21,16 @@ def _one_slot(template: str) -> str:
     return template
 
 
+def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
+    counts = Counter(map(label_key, labels))
+    twice = sorted({label for label in labels if counts[label_key(label)] > 1})
+    if twice:
+        raise ValueError(
+            f"names {', '.join(map(repr, twice))} more than once (case and white space make no difference)"
+        )
+    return labels
+
+
 Template = Annotated[str, Field(min_length=2, max_length=200), AfterValidator(_one_slot)]
 """A prompt template with one `{}`."""
 
@@ -28,10 +38,10 @@ Template = Annotated[str, Field(min_length=2, max_length=200), AfterValidator(_o
 class ModelReference(Schema):
     """The model to edit: exactly one of a registered `id`, an `architecture` with a `pretrained` tag, or a `source`."""
 
-    id: str | None = Field(None, examples=["mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"])
-    architecture: str | None = Field(None, examples=["ViT-B-32"])
-    pretrained: str | None = Field(None, examples=["openai"])
-    source: str | None = Field(
+    id: Reference | None = Field(None, examples=["mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"])
+    architecture: Reference | None = Field(None, examples=["ViT-B-32"])
+    pretrained: Reference | None = Field(None, examples=["openai"])
+    source: Reference | None = Field(
         None, examples=["local-dir:/models/clip", "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"]
     )
 
@@ -66,13 +76,11 @@ class ClassTarget(_Target):
     """Forget one class, or several in one job."""
 
     type: Literal["class"] = "class"
-    class_: Label | tuple[Label, ...] = Field(alias="class", description="one name, or a list of names")
-    synonyms: tuple[Label, ...] | dict[Label, tuple[Label, ...]] = Field(
+    class_: Label | Names = Field(alias="class", description="one name, or a list of names")
+    synonyms: Names | dict[Label, Names] = Field(
         (), description="other names of the class; with several classes, a list under each name"
     )
-    labels: tuple[Label, ...] = Field(
-        min_length=2, max_length=MAX_LABELS, description="every class the model is used with"
-    )
+    labels: Names = Field(min_length=2, description="every class the model is used with")
 
     def names(self) -> tuple[str, ...]:
         """Return the class names that the request is about."""
@@ -93,11 +101,8 @@ class ClassTarget(_Target):
 
     @field_validator("labels")
     @classmethod
-    def _unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted(label for label, count in Counter(labels).items() if count > 1)
-        if twice:
-            raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
-        return labels
+    def _labels_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(labels)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -111,8 +116,9 @@ class ClassTarget(_Target):
             raise ValueError("labels holds nothing but what is to be forgotten; add the classes that must stay")
         if len(names) > 1 and self.synonyms and not isinstance(self.synonyms, dict):
             raise ValueError("synonyms must be a list under each class name when several classes are forgotten")
+        known = set(map(label_key, self.labels))
         for name in names:
-            clash = set(self.synonyms_of(name)) & set(self.labels)
+            clash = [synonym for synonym in self.synonyms_of(name) if label_key(synonym) in known]
             if clash:
                 raise ValueError(f"synonym {min(clash)!r} is also one of the labels, which must stay apart")
         if isinstance(self.synonyms, dict) and set(self.synonyms) - set(names):
@@ -126,10 +132,9 @@ class SubgroupTarget(_Target):
     type: Literal["subgroup"]
     class_: Label = Field(alias="class")
     subgroup: Label = Field(description="its name, as it goes into the report")
-    synonyms: tuple[Label, ...] = Field((), description="other names of the class")
-    labels: tuple[Label, ...] = Field(
+    synonyms: Names = Field((), description="other names of the class")
+    labels: Names = Field(
         (),
-        max_length=MAX_LABELS,
         description="every class the model is used with; by default the classes found in the data",
     )
 
@@ -141,12 +146,15 @@ class SubgroupTarget(_Target):
         """Return the class name, followed by its synonyms."""
         return (self.class_, *self.synonyms)
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(labels)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.labels and self.class_ not in self.labels:
             raise ValueError(f"class {self.class_!r} is not among the labels; add it, or correct its spelling")
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels names a class more than once")
         return self
 
 
@@ -175,20 +183,22 @@ class EvaluationData(Schema):
     """A named data set on which the model is measured before and after."""
 
     name: Label
-    dataset: str = Field(examples=["ds_01k3z8w9d0v6m2n4p8q1r5s7t9"])
+    dataset: Reference = Field(examples=["ds_01k3z8w9d0v6m2n4p8q1r5s7t9"])
 
 
 class Data(Schema):
     """The images that a request gives. Every value is a data set's id, or a path where the server allows paths."""
 
-    forget: str | None = Field(None, description="images of what is to be forgotten, for the method")
-    retain: str | None = Field(None, description="images of what is close and must stay, for the method")
-    calibration: str | None = Field(
+    forget: Reference | None = Field(None, description="images of what is to be forgotten, for the method")
+    retain: Reference | None = Field(None, description="images of what is close and must stay, for the method")
+    calibration: Reference | None = Field(
         None, description="images that choose the mixing weight; split from forget and retain otherwise"
     )
-    proxy: str | None = Field(None, description="unlabelled images of anything; distilled from the original model")
-    forget_test: str | None = Field(None, description="images of what is to be forgotten, for the audit alone")
-    retain_test: str | None = Field(None, description="images of what must stay, for the audit alone")
+    proxy: Reference | None = Field(
+        None, description="unlabelled images of anything; distilled from the original model"
+    )
+    forget_test: Reference | None = Field(None, description="images of what is to be forgotten, for the audit alone")
+    retain_test: Reference | None = Field(None, description="images of what must stay, for the audit alone")
     evaluation: tuple[EvaluationData, ...] = Field((), max_length=50)
 
     @field_validator("evaluation")
@@ -226,11 +236,11 @@ class ErasureRequest(Schema):
     method: Method
     data: Data = Field(default_factory=lambda: Data())
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
-    seed: int = Field(0, ge=0, lt=2**32)
-    external_id: Annotated[str, Field(max_length=200)] | None = Field(
+    seed: int = Field(0, strict=True, ge=0, lt=2**32)
+    external_id: Annotated[Printable, Field(max_length=200)] | None = Field(
         None, description="your own reference, e.g. of the data subject request"
     )
-    received_at: datetime | None = Field(None, description="when the data subject asked (RFC 3339)")
+    received_at: Moment | None = Field(None, description="when the data subject asked (RFC 3339)")
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict, max_length=16
     )

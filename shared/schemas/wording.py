@@ -49,7 +49,7 @@ def _words(error: Mapping[str, Any]) -> str:
         return f"must have a field {context['discriminator']} that says what it is"
     if kind == "union_tag_invalid":
         return f"has {context['discriminator']} {context['tag']!r}; it must be one of {context['expected_tags']}"
-    if kind in ("model_attributes_type", "dict_type"):
+    if kind in ("model_attributes_type", "model_type", "dict_type"):
         return "must be an object"
     words = str(error["msg"]).removeprefix("Input ").replace(" after validation", "").replace("should", "must")
     return (words[:1].lower() + words[1:]).replace("tuple", "list")

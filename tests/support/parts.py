@@ -20,7 +20,7 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         database_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         storage_url=f"file://{folder / 'objects'}",
-        database_pool_size=3,
+        database_pool_size=6,
         lease_seconds=2,
         heartbeat_seconds=0.3,
         kill_grace_seconds=0.5,

@@ -1,6 +1,7 @@
 """CLIP checkpoints in and out: every reference to one `Clip`, and one `Clip` to open_clip's local-dir layout."""
 
 import json
+import logging
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,18 +12,17 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.archives import file_sha256
-from shared.errors import JobFailure
+from shared.checkpoints import CONFIG_NAME, PICKLE_NAME, SAFETENSORS_NAME, check_safetensors, read_config
+from shared.errors import EffaceError, InvalidRequest, JobFailure
+from shared.members import words
 from shared.storage import ObjectMissing, Storage
 from worker.clip.model import Clip
 
-CONFIG_NAME = "open_clip_config.json"
-WEIGHTS_NAME = "open_clip_model.safetensors"
-PICKLE_NAME = "open_clip_pytorch_model.bin"
+WEIGHTS_NAME = SAFETENSORS_NAME
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of weights files, the best first; all but the first are pickles and read with `weights_only`."""
 
@@ -59,8 +59,7 @@ def load_clip(
                 clip = _from_hub(reference, scratch)
             case _:
                 raise ValueError("the reference must begin with local-dir:, storage:, open_clip: or hf-hub:")
-        if not all(torch.isfinite(parameter).all() for parameter in clip.model.parameters()):
-            raise ValueError("it holds weights that are not finite numbers")
+        _try(clip)
     clip.model.to(device)
     return clip
 
@@ -92,13 +91,52 @@ def _from_folder(folder: Path, scratch: Path) -> Clip:
     path, weights = folder / CONFIG_NAME, _weights_file(folder)
     if not path.is_file():
         raise FileNotFoundError(f"there is no {CONFIG_NAME} in {folder.name}")
-    config = json.loads(path.read_text())
+    _, config = read_config(path)
+    if weights.suffix == ".safetensors":
+        check_safetensors(weights)
     if "model_cfg" not in config:
-        if "architecture" not in config:
-            raise ValueError(f"{CONFIG_NAME} needs model_cfg, or the name of an architecture")
         config["model_cfg"] = _known_config(config["architecture"])
     name = f"local-dir:{_arranged(folder, config, weights, scratch / 'layout')}"
+    _check_size(name, weights)
     return _clip(open_clip.create_model(name, require_pretrained=True), config, name, file_sha256(weights))
+
+
+def _check_size(name: str, weights: Path) -> None:
+    """Build the model without memory first: a config may describe one that no machine could hold."""
+    with torch.device("meta"), _quiet():
+        skeleton = open_clip.create_model(
+            name, device="meta", load_weights=False, pretrained_image=False, pretrained_text=False
+        )
+    described = sum(parameter.numel() for parameter in skeleton.parameters())
+    if described > weights.stat().st_size:  # no type has less than one byte
+        raise ValueError(
+            f"{CONFIG_NAME} describes {described} weights, but the weights file has {weights.stat().st_size} bytes"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out open_clip's warning that a model has no weights: here it is meant to have none."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _try(clip: Clip) -> None:
+    """Embed one image and one text, so that what cannot work is known before anything is built on it."""
+    tensors = [tensor for tensor in clip.model.state_dict().values() if tensor.is_floating_point()]
+    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+        raise ValueError("it holds weights that are not finite numbers")
+    with torch.no_grad():
+        image = clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size))  # type: ignore[operator]
+        text = clip.model.encode_text(clip.tokenizer(["a"]))  # type: ignore[operator]
+    if not (torch.isfinite(image).all() and torch.isfinite(text).all()):
+        raise ValueError("its embeddings are not finite numbers")
+    if image.shape != text.shape:
+        raise ValueError(f"its embeddings have {image.shape[-1]} and {text.shape[-1]} entries, and cannot be compared")
 
 
 def _arranged(folder: Path, config: dict[str, Any], weights: Path, layout: Path) -> Path:
@@ -173,7 +211,8 @@ def architecture_name(config: Mapping[str, Any]) -> str:
 
 
 def _known_config(architecture: str) -> dict[str, Any]:
-    config = open_clip.get_model_config(architecture)
+    # `get_model_config` also takes places, as in hf-hub:owner/name, and would go there.
+    config = open_clip.get_model_config(architecture) if architecture in open_clip.list_models() else None
     if config is None:
         raise ValueError(f"open_clip knows no architecture {architecture!r}; see open_clip.list_models()")
     return deepcopy(config)
@@ -202,10 +241,15 @@ def _explained(reference: str) -> Iterator[None]:
     """Turn what open_clip, torch and safetensors raise on a bad checkpoint into one sentence."""
     try:
         yield
+    except EffaceError as error:
+        if not isinstance(error, InvalidRequest):
+            raise
+        raise JobFailure(
+            "invalid_checkpoint", f"The checkpoint {reference!r} cannot be loaded: {error.detail}"
+        ) from error
     except pickle.UnpicklingError as error:
         detail = f"The checkpoint {reference!r} holds more than weights, or is damaged; give it as safetensors."
         raise JobFailure("invalid_checkpoint", detail) from error
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        words = " ".join(str(error).split())
-        shown = words if len(words) <= 400 else words[:400] + " ..."
-        raise JobFailure("invalid_checkpoint", f"The checkpoint {reference!r} cannot be loaded: {shown}") from error
+    except Exception as error:  # open_clip, timm, transformers and torch raise whatever a bad file leads them to
+        detail = f"The checkpoint {reference!r} cannot be loaded: {words(error)}"
+        raise JobFailure("invalid_checkpoint", detail) from error

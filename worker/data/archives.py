@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from shared.archives import ArchiveLimits, archive_format, extract_archive, file_sha256
 from shared.errors import InvalidRequest, JobFailure
-from shared.layouts import folder_classes, is_image
+from shared.layouts import folder_classes, invalid, is_image
 from shared.schemas.spec import DataSource
 from shared.settings import get_settings
 from shared.storage import Storage
@@ -38,8 +38,8 @@ def _open_path(name: str, path: Path, scratch: Path) -> ImageSet:
     limits = ArchiveLimits.of(get_settings())
     if path.is_dir():
         shards = sorted(path.glob("*.tar"))
-        for shard in shards:
-            archive_format(shard, limits)
+        if any(archive_format(shard, limits) == "zip" for shard in shards):
+            raise invalid("holds a zip under the name of a shard")
         if shards:
             return unpack_shards(name, shards, _joint_digest(path, shards), scratch)
         files = folder_files(path)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from shared.archives import decoded
+from shared.errors import InvalidRequest, JobFailure
+from shared.settings import get_settings
 from worker.clip.model import Transform
 
 
@@ -62,6 +64,12 @@ class ImageSet:
 
 
 def load_image(path: Path, transform: Transform) -> Tensor:
-    """Return one image as the model wants it, [3, H, W]."""
-    with Image.open(path) as image:
-        return transform(image.convert("RGB"))
+    """Return one image as the model wants it, [3, H, W].
+
+    Raises:
+        JobFailure: `invalid_dataset`, where the file is no image that can be decoded, or one beyond the limits.
+    """
+    try:
+        return transform(decoded(path, path.name, get_settings().max_image_pixels))
+    except InvalidRequest as error:
+        raise JobFailure("invalid_dataset", f"An image cannot be used: {error.errors[0].detail}") from error

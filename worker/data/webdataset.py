@@ -1,12 +1,14 @@
 """WebDataset shards to images on disk. The shards have been checked by `shared.archives` before they come here."""
 
-from collections.abc import Mapping, Sequence
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import webdataset
 
-from shared.layouts import CLASS_NAMES, IMAGE_SUFFIXES, LABEL_SUFFIXES, class_names, sample_class
+from shared.layouts import CLASS_NAMES, IMAGE_SUFFIXES, LABEL_SUFFIXES, class_names, invalid, sample_class
+from shared.members import words
 from worker.data.images import ImageSet
 
 
@@ -23,7 +25,7 @@ def unpack_shards(name: str, shards: Sequence[Path], digest: str, folder: Path) 
     names = class_names(beside.read_bytes()) if beside.is_file() else []
     paths: list[Path] = []
     found: list[tuple[dict[str, Any], str]] = []
-    for sample in webdataset.WebDataset([str(shard) for shard in shards], shardshuffle=False):
+    for sample in _samples(shards):
         if f"{sample['__key__']}.txt" == CLASS_NAMES:
             names = class_names(sample["txt"])
             continue
@@ -39,6 +41,13 @@ def unpack_shards(name: str, shards: Sequence[Path], digest: str, folder: Path) 
     classes = tuple(sorted(set(of_each)))
     index = {label: number for number, label in enumerate(classes)}
     return ImageSet(name, digest, tuple(paths), tuple(index[label] for label in of_each), classes)
+
+
+def _samples(shards: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from webdataset.WebDataset([str(shard) for shard in shards], shardshuffle=False)
+    except (ValueError, tarfile.TarError) as error:  # e.g. two files of one name and type in a sample
+        raise invalid(f"a shard cannot be read: {words(error)}") from error
 
 
 def _image_suffix(sample: Mapping[str, object]) -> str | None:

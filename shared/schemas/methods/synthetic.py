@@ -2,13 +2,15 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from shared.schemas.base import Fraction, Schema
 
 
 class SyntheticParameters(Schema):
     """Every field has a default that needs no tuning."""
+
+    model_config = ConfigDict(strict=True)
 
     mode: Literal["calibrated", "faithful", "samples_only"] = Field(
         "calibrated", description="closed form and refinement; the published procedure; samples alone"

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from shared.schemas.base import Fraction, Schema
 
@@ -18,6 +18,8 @@ FAITHFUL: dict[str, Any] = {
 
 class ThreeStageParameters(Schema):
     """Every field has a default that needs no tuning."""
+
+    model_config = ConfigDict(strict=True)
 
     preset: Literal["robust", "faithful"] = Field(
         "robust", description="with a guard on the forget images; what the paper describes"
@@ -38,10 +40,10 @@ class ThreeStageParameters(Schema):
 
     reminding: bool = Field(True, description="stage 2")
     remind_steps: int = Field(40, ge=1, le=10_000)
-    contrastive: float = Field(1.0, ge=0, description="weight of the contrastive loss on retain images")
-    distillation: float = Field(30.0, ge=0, description="weight of the distillation from the original model")
-    guard: float = Field(1.0, ge=0, description="weight of the guard on the forget images, over many prompts")
-    margin: float = Field(4.0, ge=0, description="logits by which the guard wants another label ahead")
+    contrastive: float = Field(1.0, ge=0, le=1000, description="weight of the contrastive loss on retain images")
+    distillation: float = Field(30.0, ge=0, le=1000, description="weight of the distillation from the original model")
+    guard: float = Field(1.0, ge=0, le=1000, description="weight of the guard on the forget images, over many prompts")
+    margin: float = Field(4.0, ge=0, le=1000, description="logits by which the guard wants another label ahead")
     alignment: Literal["off", "batch_norm", "tokens"] = Field(
         "off", description="of retain images with the statistics of BatchNorm layers, or of the tokens of proxy images"
     )

@@ -163,9 +163,9 @@ class JobMaker:
             done = lifecycle.Step(Stage.FORGETTING, step, metrics)
             assert lifecycle.record_steps(session, job_id, 1, [done], progress)
 
-    def succeeded(self) -> str:
+    def succeeded(self, report: bytes = REPORT) -> str:
         job_id = self.running()
-        self.finish(job_id, passed=True)
+        self.finish(job_id, passed=True, report=report)
         return job_id
 
     def missed(self) -> str:
@@ -174,9 +174,9 @@ class JobMaker:
         self.finish(job_id, passed=False)
         return job_id
 
-    def finish(self, job_id: str, *, passed: bool) -> None:
+    def finish(self, job_id: str, *, passed: bool, report: bytes = REPORT) -> None:
         folder = "model" if passed else "quarantine"
-        files = {"report.json": REPORT, f"{folder}/open_clip_model.safetensors": WEIGHTS}
+        files = {"report.json": report, f"{folder}/open_clip_model.safetensors": WEIGHTS}
         files[f"{folder}/open_clip_config.json"] = b"{}"
         records = []
         for name, content in files.items():
