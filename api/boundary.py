@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems, ratelimit
+from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
 from api.telemetry import HttpMetrics
 from services import tokens
@@ -20,7 +21,7 @@ from shared.errors import Unauthenticated
 from shared.limiter import Usage
 
 PROBES = frozenset({"/health/live", "/health/ready"})
-OPEN_PATHS = PROBES | {"/oauth/token"}
+OPEN_PATHS = PROBES | {TOKEN_PATH}
 """What needs no key: the token endpoint asks for client credentials itself."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNREAD = frozenset(

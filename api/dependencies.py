@@ -8,6 +8,7 @@ from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security import HTTPBearer, OAuth2
 from sqlalchemy.orm import Session
 
+from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
 from services.keys import Principal
 from shared.errors import Forbidden
@@ -31,7 +32,7 @@ oauth2 = OAuth2(
     description="An access token for client credentials (RFC 6749, section 4.4)",
     flows=OAuthFlows(
         clientCredentials=OAuthFlowClientCredentials(
-            tokenUrl="/oauth/token",
+            tokenUrl=TOKEN_PATH,
             scopes={
                 **{scope.value: f"{scope.value.replace(':', ', ')}" for scope in Scope},
                 Scope.ADMIN.value: "everything in the tenant, and its keys",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from services import tokens
 from services.keys import Principal
 
+TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="efface"'}
 """How a client may say who it is, for one that failed to (section 5.2)."""
 
@@ -34,11 +35,14 @@ class _Client:
     client_id: str
 
 
-def answer(session: Session, url: str, form: str, headers: Mapping[str, str], token_seconds: int) -> TokenAnswer:
-    """Answer a token request; an error is a JSON object as in section 5.2."""
+def answer(session: Session, form: str, headers: Mapping[str, str], token_seconds: int) -> TokenAnswer:
+    """Answer a token request; an error is a JSON object as in section 5.2.
+
+    The request's query is not looked at: whatever is secret must not stand there (section 2.3.1).
+    """
     validator = _Validator(session, token_seconds)
     server = BackendApplicationServer(validator, token_generator=validator.issue, token_expires_in=token_seconds)
-    given, body, status = server.create_token_response(url, "POST", form, dict(headers))
+    given, body, status = server.create_token_response(TOKEN_PATH, "POST", form, dict(headers))
     return TokenAnswer(status, body, given | (CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}), validator.owner)
 
 

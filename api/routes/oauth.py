@@ -88,7 +88,7 @@ def token(form: Annotated[str, Depends(_form)], request: Request, session: Sessi
 
     Both come by HTTP Basic or in the form. The token does what the key does, or the part of it that `scope` names.
     """
-    answer = oauth.answer(session, str(request.url), form, request.headers, parts.settings.token_seconds)
+    answer = oauth.answer(session, form, request.headers, parts.settings.token_seconds)
     if answer.client is not None:
         ratelimit.check(request, parts.limiter.hit(answer.client.tenant_id))
     return Response(answer.body, answer.status, answer.headers)
