@@ -7,13 +7,14 @@ from pydantic import BaseModel, Field
 
 from api import oauth, ratelimit
 from api.dependencies import PartsDep, SessionDep
+from api.oauth import TOKEN_PATH
 from api.problems import responses
 from shared.errors import TooLarge
 from shared.states import Scope
 
 MAX_FORM_BYTES = 8192
 
-router = APIRouter(prefix="/oauth", tags=["keys"])
+router = APIRouter(tags=["keys"])
 
 
 class Token(BaseModel):
@@ -73,7 +74,7 @@ _ERROR = {"model": TokenError}
 
 
 @router.post(
-    "/token",
+    TOKEN_PATH,
     summary="Get an access token for client credentials",
     response_model=Token,
     openapi_extra=_BODY,
