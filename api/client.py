@@ -28,6 +28,8 @@ from shared.schemas.model import ModelView
 POLL_SECONDS = 2.0
 STREAM_TIMEOUT = httpx.Timeout(40.0, connect=5.0)
 """Two and a half heartbeats of the event stream."""
+PASSING = frozenset({httpx.codes.TOO_MANY_REQUESTS}) | frozenset(range(500, 600))
+"""Statuses after which `watch` looks again."""
 WEIGHTS_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 ViewT = TypeVar("ViewT", bound=Schema)
@@ -111,7 +113,7 @@ class Client:
                         if job.state.final:
                             return
             except (Unreachable, ApiProblem) as error:
-                passing = isinstance(error, Unreachable) or error.status >= httpx.codes.INTERNAL_SERVER_ERROR
+                passing = isinstance(error, Unreachable) or error.status in PASSING
                 if not passing or time.monotonic() - answered > patience_seconds:
                     raise
             time.sleep(POLL_SECONDS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from shared.errors import InvalidRequest
 from shared.schemas.request import ModelReference
 from shared.settings import Settings
+from shared.storage import local_folder
 
 HUB_KINDS = ("hf-hub:", "open_clip:")
 
@@ -37,15 +38,23 @@ def model_reference(reference: ModelReference, settings: Settings, pointer: str)
 def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
     """Return a local path if it lies below a root that the operator listed, links followed.
 
+    The objects of a `file://` storage are no part of any root: they are other tenants', too.
+
     Raises:
         InvalidRequest: it does not, or nothing is there.
     """
     path = Path(text).resolve()
     roots = [root.resolve() for root in settings.path_roots]
-    if not any(path.is_relative_to(root) for root in roots):
+    objects = local_folder(settings.storage_url)
+    hidden = objects is not None and _overlap(path, objects.resolve())
+    if hidden or not any(path.is_relative_to(root) for root in roots):
         raise InvalidRequest.at(
             pointer, f"{text!r} is no id, and this server allows no path there (EFFACE_PATH_ROOTS); upload it instead"
         )
     if not path.exists():
         raise InvalidRequest.at(pointer, f"there is nothing at {text!r}")
     return path
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

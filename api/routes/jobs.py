@@ -1,5 +1,6 @@
 """Erasure jobs: submit, list, look, cancel."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -55,17 +56,20 @@ def submit(
 
     def submitted() -> Answer:
         job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
-        if validate_only and not job.existing:
-            return Answer(200, job.model_dump_json(), {})
-        headers = {"Location": f"/jobs/{job.id}", "Retry-After": str(POLL_SECONDS)}
-        if job.existing:
-            return Answer(200, job.model_dump_json(), headers | EXISTING)
-        return Answer(202, job.model_dump_json(), headers)
+        return _answer(job, validate_only)
 
-    if validate_only:  # makes nothing that could be made twice
-        return respond(submitted())
-    call = sender.call(lambda: request.model_dump(mode="json", exclude_unset=True))
+    asked = partial(request.model_dump, mode="json", exclude_unset=True)
+    call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
     return respond(once(session, call, submitted, parts.settings.idempotency_seconds))
+
+
+def _answer(job: JobView, validate_only: bool) -> Answer:
+    body, location = job.model_dump_json(), {"Location": f"/jobs/{job.id}"}
+    if job.existing:
+        return Answer(200, body, location | EXISTING)
+    if validate_only:
+        return Answer(200, body, {})
+    return Answer(202, body, location | {"Retry-After": str(POLL_SECONDS)})
 
 
 @router.get("", summary="List jobs, newest first", responses=responses())

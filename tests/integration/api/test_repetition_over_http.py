@@ -166,7 +166,8 @@ def test_an_upload_that_comes_to_nothing_leaves_no_object(alice, archive, databa
 
 def test_a_model_is_registered_once(alice, database, settings, tmp_path):
     settings.path_roots.append(tmp_path)
-    body = {"name": "clip", "model": {"source": f"local-dir:{tmp_path}"}}
+    (tmp_path / "clip").mkdir()
+    body = {"name": "clip", "model": {"source": f"local-dir:{tmp_path / 'clip'}"}}
 
     first, second = (alice.post("/models", json=body, headers=KEY) for _ in range(2))
 
