@@ -34,7 +34,9 @@ oauth2 = OAuth2(
         clientCredentials=OAuthFlowClientCredentials(
             tokenUrl=TOKEN_PATH,
             scopes={
-                **{scope.value: f"{scope.value.replace(':', ', ')}" for scope in Scope},
+                **{
+                    scope.value: " ".join(reversed(scope.value.split(":"))) for scope in Scope
+                },  # jobs:read -> read jobs
                 Scope.ADMIN.value: "everything in the tenant, and its keys",
             },
         )
