@@ -11,16 +11,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import problems
+from api import problems, ratelimit
+from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
 from api.telemetry import HttpMetrics
-from services import keys
+from services import tokens
 from services.keys import Principal
 from shared.errors import Unauthenticated
+from shared.limiter import Usage
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+PROBES = frozenset({"/health/live", "/health/ready"})
+OPEN_PATHS = PROBES | {TOKEN_PATH}
+"""What needs no key: the token endpoint asks for client credentials itself."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-UNREAD = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+UNREAD = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
 """Refused before the body was read: the connection is closed, or the client would go on to send gigabytes for nothing."""
 CLIENT_CLOSED_REQUEST = 499  # as in nginx's log; nobody is there to read it
 
@@ -62,7 +73,7 @@ class Boundary:
         method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
         status = answer.status or HTTPStatus.INTERNAL_SERVER_ERROR
         self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
-        if scope["path"] not in OPEN_PATHS:  # probes come every few seconds and say nothing
+        if scope["path"] not in PROBES:  # probes come every few seconds and say nothing
             milliseconds = round(1000 * seconds, 1)
             log.info("http.request", method=method, path=scope["path"], status=int(status), ms=milliseconds)
 
@@ -86,12 +97,14 @@ class _Answer:
         yield b"x-request-id", self._request.state.request_id.encode()
         if status in UNREAD and {"content-length", "transfer-encoding"} & set(self._request.headers):
             yield b"connection", b"close"
+        yield from ratelimit.headers(self._request)
 
 
 class Authentication:
-    """Lets nobody past without a key, before anything of the body is read; only the health checks are open.
+    """Lets nobody past without a key, or over its tenant's limit, before anything of the body is read.
 
-    It stands before the router, so that a route that forgets to ask for a scope is still closed to strangers.
+    Only `OPEN_PATHS` are open. It stands before the router, so that a route that forgets to ask for a scope is still
+    closed to strangers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,9 +114,10 @@ class Authentication:
         """Find out whose request it is, and pass it on."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             request = Request(scope)
-            principal = await run_in_threadpool(_authenticate, parts_of(request), _token(request))
+            principal, usage = await run_in_threadpool(_admit, parts_of(request), _token(request))
             request.state.principal = principal
             structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
+            ratelimit.check(request, usage)
             if "\0" in scope["path"]:  # names nothing, and Postgres refuses to look for it
                 raise HTTPException(HTTPStatus.NOT_FOUND)
         await self._app(scope, receive, send)
@@ -112,11 +126,14 @@ class Authentication:
 def _token(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("Send your API key as 'Authorization: Bearer KEY'; 'efface keys create' makes one.")
+        raise Unauthenticated(
+            "Send an API key or an access token as 'Authorization: Bearer KEY'; 'efface keys create' makes a key."
+        )
     return token.strip()
 
 
-def _authenticate(parts: Parts, token: str) -> Principal:
-    """Look the key up on its own, so that a long upload holds no connection."""
+def _admit(parts: Parts, token: str) -> tuple[Principal, Usage | None]:
+    """Look the key up on its own, so that a long upload holds no connection, and count the request."""
     with parts.database.look() as session:
-        return keys.authenticate(session, token)
+        principal = tokens.identify(session, token)
+    return principal, parts.limiter.hit(principal.tenant_id)

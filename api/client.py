@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
+import http_sf
 import httpx
 
 from api.connection import Advance, ApiProblem, Connection, Damaged, Unreachable
@@ -27,6 +28,8 @@ from shared.schemas.model import ModelView
 POLL_SECONDS = 2.0
 STREAM_TIMEOUT = httpx.Timeout(40.0, connect=5.0)
 """Two and a half heartbeats of the event stream."""
+PASSING = frozenset({httpx.codes.TOO_MANY_REQUESTS}) | frozenset(range(500, 600))
+"""Statuses after which `watch` looks again."""
 WEIGHTS_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 ViewT = TypeVar("ViewT", bound=Schema)
@@ -66,9 +69,17 @@ class Client:
 
     # Jobs ------------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Mapping[str, Any], *, validate_only: bool = False) -> JobView:
-        """Submit an erasure request, as it stands in a REQUEST.json; with `validate_only` it is only checked."""
-        return _job(self._connection.call("POST", "/jobs", json=request, params={"validate_only": validate_only}))
+    def submit(
+        self, request: Mapping[str, Any], *, validate_only: bool = False, idempotency_key: str | None = None
+    ) -> JobView:
+        """Submit an erasure request, as it stands in a REQUEST.json; with `validate_only` it is only checked.
+
+        Under an `idempotency_key` it can be sent again, whatever became of the first time: there is one job.
+        `existing` is true where the tenant had a job for the same erasure already.
+        """
+        headers = {} if idempotency_key is None else {"Idempotency-Key": http_sf.ser(idempotency_key)}
+        params = {"validate_only": validate_only}
+        return _job(self._connection.call("POST", "/jobs", json=request, params=params, headers=headers))
 
     def job(self, job_id: str) -> JobView:
         """Return a job."""
@@ -102,7 +113,7 @@ class Client:
                         if job.state.final:
                             return
             except (Unreachable, ApiProblem) as error:
-                passing = isinstance(error, Unreachable) or error.status >= httpx.codes.INTERNAL_SERVER_ERROR
+                passing = isinstance(error, Unreachable) or error.status in PASSING
                 if not passing or time.monotonic() - answered > patience_seconds:
                     raise
             time.sleep(POLL_SECONDS)
@@ -220,4 +231,5 @@ def _view(schema: type[ViewT], item: object) -> ViewT:
 def _job(response: httpx.Response) -> JobView:
     """Read a job. Its version travels as the ETag, where there is one."""
     version = response.headers.get("ETag", "0").strip('"')
-    return _view(JobView, response.json() | {"version": version})
+    existing = "Efface-Existing-Job" in response.headers
+    return _view(JobView, response.json() | {"version": version, "existing": existing})

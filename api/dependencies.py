@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
+from fastapi.security import HTTPBearer, OAuth2
 from sqlalchemy.orm import Session
 
+from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
 from services.keys import Principal
 from shared.errors import Forbidden
@@ -31,7 +33,22 @@ SessionDep = Annotated[Session, Depends(_transaction, scope="function")]
 an answer can rely on it. FastAPI's default would commit afterwards, when a failure can no longer be told."""
 
 bearer = HTTPBearer(auto_error=False, description="An API key, made by `efface keys create`")
-"""Only describes the header in the OpenAPI document: `boundary.Authentication` has checked it already."""
+oauth2 = OAuth2(
+    auto_error=False,
+    description="An access token for client credentials (RFC 6749, section 4.4)",
+    flows=OAuthFlows(
+        clientCredentials=OAuthFlowClientCredentials(
+            tokenUrl=TOKEN_PATH,
+            scopes={
+                **{
+                    scope.value: " ".join(reversed(scope.value.split(":"))) for scope in Scope
+                },  # jobs:read -> read jobs
+                Scope.ADMIN.value: "everything in the tenant, and its keys",
+            },
+        )
+    ),
+)
+"""Both only describe the header in the OpenAPI document: `boundary.Authentication` has checked it already."""
 
 
 def require(scope: Scope) -> Callable[..., Principal]:
@@ -41,7 +58,11 @@ def require(scope: Scope) -> Callable[..., Principal]:
         Forbidden: it has not.
     """
 
-    async def principal(request: Request, _documented: Annotated[object, Depends(bearer)]) -> Principal:
+    async def principal(
+        request: Request,
+        _key: Annotated[object, Depends(bearer)],
+        _token: Annotated[object, Security(oauth2, scopes=[scope.value])],
+    ) -> Principal:
         caller: Principal = request.state.principal
         if not {scope, Scope.ADMIN} & set(caller.scopes):
             raise Forbidden(f"This needs a key with the scope {scope}; yours has {', '.join(caller.scopes) or 'none'}.")
@@ -56,3 +77,4 @@ ModelReader = Annotated[Principal, Depends(require(Scope.MODELS_READ))]
 ModelWriter = Annotated[Principal, Depends(require(Scope.MODELS_WRITE))]
 DatasetReader = Annotated[Principal, Depends(require(Scope.DATASETS_READ))]
 DatasetWriter = Annotated[Principal, Depends(require(Scope.DATASETS_WRITE))]
+Admin = Annotated[Principal, Depends(require(Scope.ADMIN))]

@@ -36,6 +36,17 @@ JOB_REQUESTS: dict[str, Example] = {
     },
 }
 
+KEY_REQUEST: dict[str, Example] = {
+    "reader": {
+        "summary": "A key that may look at jobs",
+        "value": {"name": "dashboard", "scopes": ["jobs:read"]},
+    }
+}
+
+KEY_ROTATION: dict[str, Example] = {
+    "an hour": {"summary": "The old secret works for an hour more", "value": {"grace_seconds": 3600}}
+}
+
 MODEL_REGISTRATION = {
     "name": "clip-b32",
     "model": {"architecture": "ViT-B-32", "pretrained": "openai"},

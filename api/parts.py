@@ -8,6 +8,7 @@ from fastapi import Request
 
 from api.telemetry import HttpMetrics
 from shared.database import Database, make_engine
+from shared.limiter import RequestLimiter
 from shared.queue import Doorbell, make_queue
 from shared.settings import Settings
 from shared.storage import Storage
@@ -21,6 +22,7 @@ class Parts:
     database: Database
     storage: Storage
     doorbell: Doorbell
+    limiter: RequestLimiter
     metrics: HttpMetrics
 
 
@@ -28,15 +30,18 @@ class Parts:
 def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
     """Open everything; close it at the end. Nothing is connected yet: a part that is down shows in /health/ready."""
     engine = make_engine(settings)
+    limiter = RequestLimiter(settings)
     try:
         yield Parts(
             settings=settings,
             database=Database(engine),
             storage=Storage(settings.storage_url, settings.storage_public_endpoint),
             doorbell=Doorbell(make_queue(settings)),
+            limiter=limiter,
             metrics=metrics,
         )
     finally:
+        limiter.close()
         engine.dispose()
 
 

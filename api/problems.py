@@ -19,8 +19,10 @@ from shared.errors import (
     Conflict,
     EffaceError,
     Forbidden,
+    IdempotencyKeyReused,
     InvalidRequest,
     NotFound,
+    QuotaExceeded,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -30,12 +32,15 @@ from shared.schemas.wording import field_errors
 from shared.storage import ObjectMissing
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_SECONDS = 5
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+"""Registered by draft-ietf-httpapi-ratelimit-headers; every other type is ours."""
 
 STATUS: dict[type[EffaceError], HTTPStatus] = {
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -44,7 +49,6 @@ STATUS: dict[type[EffaceError], HTTPStatus] = {
 
 HEADERS: dict[type[EffaceError], dict[str, str]] = {
     Unauthenticated: {"WWW-Authenticate": 'Bearer realm="efface"'},
-    Unavailable: {"Retry-After": str(RETRY_SECONDS)},
 }
 
 log = structlog.get_logger()
@@ -70,6 +74,9 @@ class Problem(BaseModel):
     instance: str = Field(description="names this one request, also in X-Request-Id and in the server's log")
     code: str
     errors: list[WrongField] | None = None
+    violated_policies: list[str] | None = Field(
+        None, alias="violated-policies", description="names of limits, as in RateLimit-Policy", examples=[["requests"]]
+    )
 
 
 SCHEMAS = models_json_schema(
@@ -83,7 +90,7 @@ def responses(
 ) -> dict[int | str, dict[str, Any]]:
     """Describe a route's problems for OpenAPI, with those that any route may give, and `also` other answers."""
     described: dict[HTTPStatus, list[str]] = {}
-    always: tuple[type[EffaceError], ...] = (Unauthenticated, Forbidden, InvalidRequest, Unavailable)
+    always: tuple[type[EffaceError], ...] = (Unauthenticated, Forbidden, InvalidRequest, QuotaExceeded, Unavailable)
     for error in (*always, *errors):
         described.setdefault(STATUS[error], []).append(error.title)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -134,14 +141,15 @@ def _ours(request: Request, error: EffaceError) -> JSONResponse:
     if kind is None:
         log.error("http.unexpected_error", exc_info=error)
         return _unexpected(request)
-    errors = (
-        [{"detail": e.detail, "pointer": e.pointer} for e in error.errors]
-        if isinstance(error, InvalidRequest)
-        else None
-    )
-    return _problem(
-        request, STATUS[kind], error.code, error.title, error.detail, headers=HEADERS.get(kind), errors=errors
-    )
+    more: dict[str, Any] = {}
+    if isinstance(error, InvalidRequest):
+        more = {"errors": [{"detail": e.detail, "pointer": e.pointer} for e in error.errors]}
+    elif isinstance(error, QuotaExceeded):
+        more = {"type": QUOTA_EXCEEDED, "violated-policies": [error.policy]}
+    headers = dict(HEADERS.get(kind, {}))
+    if error.retry_seconds is not None:
+        headers["Retry-After"] = str(error.retry_seconds)
+    return _problem(request, STATUS[kind], error.code, error.title, error.detail, headers=headers, more=more)
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -159,7 +167,12 @@ def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
             errors.append({"detail": sentence, "parameter": name})
             sentences.append(sentence)
     return _problem(
-        request, STATUS[InvalidRequest], InvalidRequest.code, InvalidRequest.title, "; ".join(sentences), errors=errors
+        request,
+        STATUS[InvalidRequest],
+        InvalidRequest.code,
+        InvalidRequest.title,
+        "; ".join(sentences),
+        more={"errors": errors},
     )
 
 
@@ -200,7 +213,7 @@ def _problem(
     detail: str,
     *,
     headers: Mapping[str, str] | None = None,
-    errors: list[dict[str, str]] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     body: dict[str, Any] = {
         "type": f"urn:efface:problem:{code}",
@@ -210,6 +223,4 @@ def _problem(
         "instance": f"urn:uuid:{request.state.request_id}",
         "code": code,
     }
-    if errors is not None:
-        body["errors"] = errors
-    return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
+    return JSONResponse(body | dict(more or {}), status, headers, media_type=MEDIA_TYPE)

@@ -1,5 +1,6 @@
 """Uploads of any size: they pass through to a temporary file, chunk by chunk, and are never held in memory."""
 
+import hashlib
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,6 +69,11 @@ class Upload:
     """Query parameters, and the text fields of a form."""
     folder: Path
     """A temporary folder that goes with the file."""
+
+    def content(self) -> dict[str, object]:
+        """Return what tells this upload from another: what was said about it, and the file's SHA-256."""
+        with self.path.open("rb") as file:
+            return {"fields": self.fields, FILE: hashlib.file_digest(file, "sha256").hexdigest()}
 
     @property
     def name(self) -> str:

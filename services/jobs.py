@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
-from services import checks
+from services import checks, duplicates, quotas
 from services.pages import Page, page_of
 from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -50,13 +50,19 @@ def submit(
 ) -> JobView:
     """Check a request and, unless it is only to be validated, write job, event and outbox row.
 
+    Where a job stands for the same erasure already (see `services.duplicates`), that one is returned as `existing`.
+
     Raises:
         InvalidRequest: with every field that is wrong.
+        QuotaExceeded: the tenant has too many unfinished jobs.
     """
     now = datetime.now(UTC)
     if request.received_at is not None and request.received_at.tzinfo is None:
         raise InvalidRequest.at("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
     resolved = checks.resolve(session, tenant_id, request, settings)
+    business_key = duplicates.business_key(request, resolved.model, resolved.data)
+    if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):
+        return view(twin).model_copy(update={"existing": True})
     job_id = new_id("job")
     spec = JobSpec(
         job_id=job_id,
@@ -79,11 +85,13 @@ def submit(
         method=request.method.name,
         model_id=resolved.model.id,
         external_id=request.external_id,
+        business_key=business_key,
         received_at=request.received_at or now,
         max_attempts=settings.max_attempts,
         created_at=now,
     )
     if not validate_only:
+        quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
         session.add(job)
         session.flush()  # event and outbox refer to it
         record(session, job, "job.queued", {})

@@ -1,24 +1,22 @@
-"""API keys and the tenants they belong to."""
+"""API keys and the tenants they belong to: made, rotated, revoked, and recognised."""
 
 import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound, Unauthenticated
+from services.pages import Page, page_of
+from shared.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from shared.ids import new_id
+from shared.schemas.key import KeyView, NewKey
 from shared.states import Scope
 from shared.tables import ApiKey, Tenant
 
 PREFIX = "efk_"
-_VALID = select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes).where(
-    ApiKey.hash == bindparam("hash"), ApiKey.revoked_at.is_(None)
-)
-"""Asked with every request: built once, and without making an object of the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +38,102 @@ def tenant_named(session: Session, name: str) -> Tenant:
     return tenant
 
 
-def create(session: Session, *, tenant: str, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
-    """Make a key and return it with its plaintext, which is shown once and kept nowhere."""
-    plaintext = PREFIX + secrets.token_urlsafe(32)
+def create(
+    session: Session, *, tenant: str, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """Make a key for the tenant of this name and return it with its secret, which is shown once and kept nowhere.
+
+    Raises:
+        InvalidRequest: it would have expired already.
+    """
+    tenant_id = tenant_named(session, tenant).id
+    return create_for(session, tenant_id, name=name, scopes=scopes, expires_at=expires_at)
+
+
+def create_for(
+    session: Session, tenant_id: str, *, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """Make a key as `create` does, for a tenant that is there."""
+    _check_ahead(expires_at)
+    secret = new_secret(PREFIX)
     key = ApiKey(
         id=new_id("key"),
-        tenant_id=tenant_named(session, tenant).id,
+        tenant_id=tenant_id,
         name=name,
-        hash=_hash(plaintext),
+        hash=digest(secret),
         scopes=sorted(set(scopes)),
+        expires_at=expires_at,
     )
     session.add(key)
     session.flush()
-    return key, plaintext
+    session.refresh(key)
+    return key, secret
 
 
-def authenticate(session: Session, token: str) -> Principal:
+def rotate(
+    session: Session,
+    key_id: str,
+    *,
+    grace_seconds: float,
+    tenant_id: str | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """Give a key a new secret and return both; the old secret works for `grace_seconds` more.
+
+    Only one old secret works beside the new one: a second rotation ends the one before. Without `expires_at` the
+    key expires when it did. `tenant_id` narrows the search to one tenant, None is the operator's view.
+
+    Raises:
+        NotFound: there is no such key.
+        Conflict: it is revoked or has expired; what is dead is not brought back.
+        InvalidRequest: `expires_at` has passed already.
+    """
+    _check_ahead(expires_at)
+    key = _row(session, key_id, tenant_id, lock=True)
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
+        raise Conflict("The key is revoked or has expired; make a new one instead.")
+    secret = new_secret(PREFIX)
+    key.previous_hash, key.hash = key.hash, digest(secret)
+    key.previous_expires_at = datetime.now(UTC) + timedelta(seconds=grace_seconds)
+    key.expires_at = expires_at or key.expires_at
+    session.flush()
+    return key, secret
+
+
+def revoke(session: Session, key_id: str, tenant_id: str | None = None) -> ApiKey:
+    """Take a key's validity, and that of its secrets and access tokens; doing it twice is no error.
+
+    Raises:
+        NotFound: there is no such key (of this tenant, where one is given).
+    """
+    key = _row(session, key_id, tenant_id, lock=True)
+    key.revoked_at = key.revoked_at or datetime.now(UTC)
+    return key
+
+
+def valid() -> ColumnElement[bool]:
+    """Return the condition on `ApiKey` that a key is neither revoked nor expired."""
+    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
+
+
+_SECRET: BindParameter[str] = bindparam("hash")
+_KNOWN = select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes).where(
+    or_(ApiKey.hash == _SECRET, and_(ApiKey.previous_hash == _SECRET, ApiKey.previous_expires_at > func.now())), valid()
+)
+"""Asked with every request: built once, and without making an object of the row."""
+
+
+def authenticate(session: Session, secret: str) -> Principal:
     """Return whose key this is.
 
     Raises:
-        Unauthenticated: it is unknown or revoked; the two look alike.
+        Unauthenticated: it is unknown, revoked, rotated away or expired; they all look alike.
     """
-    key = session.connection().execute(_VALID, {"hash": _hash(token)}).one_or_none()
+    key = session.connection().execute(_KNOWN, {"hash": digest(secret)}).one_or_none()
     if key is None:
-        raise Unauthenticated("The API key is unknown or was revoked; 'efface keys create' makes a new one.")
+        raise Unauthenticated(
+            "The API key is unknown, has expired or was revoked; 'efface keys create' or 'efface keys rotate' makes one."
+        )
     return Principal(key.tenant_id, key.id, frozenset(Scope(scope) for scope in key.scopes))
 
 
@@ -73,17 +143,59 @@ def list_keys(session: Session) -> Sequence[tuple[ApiKey, str]]:
     return [(key, name) for key, name in rows]
 
 
-def revoke(session: Session, key_id: str) -> None:
-    """Take a key's validity; doing it twice is no error.
+def get(session: Session, tenant_id: str, key_id: str) -> KeyView:
+    """Return one key.
 
     Raises:
-        NotFound: there is no such key.
+        NotFound: the tenant has none of this id.
     """
-    key = session.get(ApiKey, key_id)
+    return view(_row(session, key_id, tenant_id))
+
+
+def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[KeyView]:
+    """Return a page of a tenant's keys, newest first."""
+    page = page_of(session, select(ApiKey), ApiKey, tenant_id=tenant_id, after=after, limit=limit)
+    return Page([view(row) for row in page.data], page.has_more)
+
+
+def view(key: ApiKey) -> KeyView:
+    """Return a row as clients see it."""
+    return KeyView(
+        id=key.id,
+        name=key.name,
+        scopes=tuple(Scope(scope) for scope in key.scopes),
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+        previous_expires_at=key.previous_expires_at,
+    )
+
+
+def with_secret(key: ApiKey, secret: str) -> NewKey:
+    """Return a row as its maker sees it, this once."""
+    return NewKey(**view(key).model_dump(), secret=secret)
+
+
+def new_secret(prefix: str) -> str:
+    """Return 256 random bits as text; the prefix lets scanners of leaked secrets know what they found."""
+    return prefix + secrets.token_urlsafe(32)
+
+
+def digest(secret: str) -> str:
+    """Return what is kept of a secret: its SHA-256, in hex."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _row(session: Session, key_id: str, tenant_id: str | None, *, lock: bool = False) -> ApiKey:
+    query = select(ApiKey).where(ApiKey.id == key_id)
+    if tenant_id is not None:
+        query = query.where(ApiKey.tenant_id == tenant_id)
+    key = session.scalar(query.with_for_update() if lock else query)
     if key is None:
         raise NotFound("key", key_id)
-    key.revoked_at = key.revoked_at or datetime.now(UTC)
+    return key
 
 
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+def _check_ahead(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise InvalidRequest.at("/expires_at", "has passed already; give a time that is still to come")

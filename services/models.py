@@ -59,16 +59,20 @@ def store_upload(
         raise error if error.errors[0].pointer else error.under("/file") from error
     weights = files[SAFETENSORS_NAME] if SAFETENSORS_NAME in files else files[PICKLE_NAME]
     model_id = new_id("mdl")
-    prefix = f"tenants/{tenant_id}/models/{model_id}"
     for file_name, file in files.items():
-        storage.put(f"{prefix}/{file_name}", file)
+        storage.put(f"{prefix(tenant_id, model_id)}/{file_name}", file)
     return {
         "id": model_id,
         "architecture": name or config.name(),
-        "reference": f"storage:{prefix}",
+        "reference": f"storage:{prefix(tenant_id, model_id)}",
         "digest": file_sha256(weights),
         "size_bytes": weights.stat().st_size,
     }
+
+
+def prefix(tenant_id: str, model_id: str) -> str:
+    """Return where the files of an uploaded model are."""
+    return f"tenants/{tenant_id}/models/{model_id}"
 
 
 def add(session: Session, *, tenant_id: str, name: str, values: dict[str, object]) -> ModelView:

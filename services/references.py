@@ -6,6 +6,7 @@ from pathlib import Path
 from shared.errors import InvalidRequest
 from shared.schemas.request import ModelReference
 from shared.settings import Settings
+from shared.storage import local_folder
 
 HUB_KINDS = ("hf-hub:", "open_clip:")
 _HUB_NAME = re.compile(r"hf-hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|open_clip:[\w.-]+/[\w.-]+", re.ASCII)
@@ -42,13 +43,17 @@ def model_reference(reference: ModelReference, settings: Settings, pointer: str)
 def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
     """Return a local path if it lies below a root that the operator listed, links followed.
 
+    The objects of a `file://` storage are no part of any root: they are other tenants', too.
+
     Raises:
         InvalidRequest: it does not, or nothing is there.
     """
     roots = [root.resolve() for root in settings.path_roots]
+    objects = local_folder(settings.storage_url)
     try:
         path = Path(text).resolve()
-        allowed = any(path.is_relative_to(root) for root in roots)
+        hidden = objects is not None and _overlap(path, objects.resolve())
+        allowed = not hidden and any(path.is_relative_to(root) for root in roots)
         there = allowed and path.exists()
     except (OSError, RuntimeError) as error:  # too long for the file system, or a loop of links
         raise InvalidRequest.at(pointer, "is no path that can be looked up") from error
@@ -59,3 +64,7 @@ def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
     if not there:
         raise InvalidRequest.at(pointer, f"there is nothing at {text!r}")
     return path
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import lifecycle, retention
+from services import expiry, lifecycle, retention
 from shared.database import OUTBOX_CHANNEL, Database
 from shared.errors import EffaceError
 from shared.settings import Settings
@@ -117,6 +117,8 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
         rung = lifecycle.ring_again(session, messages=messages, republish_seconds=settings.republish_seconds)
     if taken_back or rung:
         log.warning("relay.reconciled", taken_back=taken_back, rung_again=rung)
+    with database.transaction() as session:
+        expiry.sweep(session)
     stop.wait(settings.reconcile_seconds)
 
 

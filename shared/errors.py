@@ -4,6 +4,9 @@
     +-- InvalidRequest       one or more fields are wrong (each with where, what and what to do)
     +-- NotFound             no such thing, or not this tenant's
     +-- Conflict             the thing is in a state that does not allow this
+    |   +-- StillInFlight    another request under the same idempotency key has not ended
+    +-- IdempotencyKeyReused the idempotency key belongs to another request
+    +-- QuotaExceeded        the tenant has used up what it may
     +-- Unauthenticated      no key, or not one of ours
     +-- Forbidden            the key lacks a scope
     +-- TooLarge             an upload over its limit
@@ -32,6 +35,8 @@ class EffaceError(Exception):
 
     code = "error"
     title = "Something went wrong"
+    retry_seconds: int | None = None
+    """When it makes sense to try the same again, where it does."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -75,6 +80,33 @@ class Conflict(EffaceError):
     title = "Not possible in this state"
 
 
+class StillInFlight(Conflict):
+    """Another request under the same idempotency key has not ended."""
+
+    code = "idempotency_in_flight"
+    title = "The same request is being worked on"
+    retry_seconds = 1
+
+
+class IdempotencyKeyReused(EffaceError):
+    """The idempotency key belongs to another request."""
+
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key was used for another request"
+
+
+class QuotaExceeded(EffaceError):
+    """The tenant has used up what it may. `policy` is the limit's name, as in the RateLimit-Policy header."""
+
+    code = "quota_exceeded"
+    title = "A limit is reached"
+
+    def __init__(self, detail: str, *, policy: str, retry_seconds: int) -> None:
+        super().__init__(detail)
+        self.policy = policy
+        self.retry_seconds = retry_seconds
+
+
 class Unauthenticated(EffaceError):
     """No key, or a key that is unknown or revoked."""
 
@@ -101,6 +133,7 @@ class Unavailable(EffaceError):
 
     code = "unavailable"
     title = "A part of the service is down"
+    retry_seconds = 5
 
 
 class JobFailure(EffaceError):

@@ -34,6 +34,16 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(8192 * MIB, description="a checkpoint or a data set archive")
     weights_url_seconds: int = Field(300, ge=1, le=604_800, description="how long a signed download URL lives")
 
+    # Who may do how much. 0 switches a limit off.
+    rate_limit_requests: int = Field(6000, ge=0, description="requests of one tenant in a window")
+    rate_limit_seconds: int = Field(60, ge=1, description="the window")
+    max_unfinished_jobs: int = Field(1000, ge=0, description="queued and running jobs of one tenant")
+    idempotency_seconds: int = Field(
+        24 * 3600, ge=1, description="how long the answer under an Idempotency-Key is kept and replayed"
+    )
+    token_seconds: int = Field(3600, ge=1, le=24 * 3600, description="life of an OAuth2 access token")
+    key_grace_seconds: int = Field(24 * 3600, ge=0, description="how long a rotated key's old secret still works")
+
     # What a request may refer to on this server.
     path_roots: list[Path] = Field(
         default_factory=list, description="a local path in a request must lie below one of these"

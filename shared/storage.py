@@ -123,9 +123,15 @@ class Storage:
         self.delete("health/ping")
 
 
+def local_folder(url: str) -> Path | None:
+    """Return where a `file://` storage keeps its objects, None for any other."""
+    if not url.startswith("file://"):
+        return None
+    return Path(url.removeprefix("file://")).expanduser().absolute()
+
+
 def _open(url: str, **options: str) -> ObjectStore:
-    if url.startswith("file://"):
-        folder = Path(url.removeprefix("file://")).expanduser().absolute()
+    if (folder := local_folder(url)) is not None:
         return LocalStore(folder, mkdir=True)
     try:
         return from_url(url, **options)  # type: ignore[call-overload, no-any-return]

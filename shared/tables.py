@@ -53,7 +53,7 @@ class Tenant(Base):
 
 
 class ApiKey(Base):
-    """A bearer key: only its SHA-256 is kept (the key has 256 random bits, so a slow hash would add nothing)."""
+    """A bearer key: only its SHA-256 is kept (the secret has 256 random bits, so a slow hash would add nothing)."""
 
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -62,7 +62,37 @@ class ApiKey(Base):
     hash: Mapped[str] = mapped_column(unique=True)
     scopes: Mapped[list[str]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    previous_hash: Mapped[str | None] = mapped_column(unique=True)
+    """Of the secret before the last rotation, which works until `previous_expires_at`."""
+    previous_expires_at: Mapped[datetime | None]
+
+
+class AccessToken(Base):
+    """A short-lived bearer token that a key got by OAuth2 client credentials; it ends with its key at the latest."""
+
+    __tablename__ = "access_tokens"
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    scopes: Mapped[list[str]]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class IdempotencyKey(Base):
+    """What a request under an `Idempotency-Key` was answered, written in the transaction that did what it asked."""
+
+    __tablename__ = "idempotency_keys"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    """SHA-256 of tenant, method, path and payload."""
+    status: Mapped[int]
+    headers: Mapped[dict[str, Any]]
+    body: Mapped[str]
+    """As it was sent: JSON columns would not keep the order of fields."""
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Model(Base):
@@ -123,6 +153,8 @@ class Job(Base):
     method: Mapped[str]
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     external_id: Mapped[str | None]
+    business_key: Mapped[str | None]
+    """SHA-256 of what is asked for (`services.duplicates`); null without an `external_id`."""
     received_at: Mapped[datetime]
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
@@ -143,6 +175,14 @@ class Job(Base):
 
     __table_args__ = (
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
+        Index(
+            "uq_jobs_business_key",
+            "tenant_id",
+            "business_key",
+            unique=True,
+            postgresql_where=text("state NOT IN ('failed', 'cancelled') AND cancel_requested_at IS NULL"),
+        ),
+        Index("ix_jobs_tenant_unfinished", "tenant_id", postgresql_where=text("state IN ('queued', 'running')")),
         Index(
             "ix_jobs_unfinished", "state", "lease_expires_at", postgresql_where=text("state IN ('queued', 'running')")
         ),

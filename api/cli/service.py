@@ -2,30 +2,20 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from shared.states import Scope
-
-
 Home = Annotated[Path, typer.Option(help="Where everything is kept: databases, objects, logs and the API key.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API on 127.0.0.1; 0 takes a free one.")]
-
-keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (up, demo, api, relay, migrate, version):
         app.command()(command)
-    app.add_typer(keys, name="keys")
 
 
 def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
@@ -118,67 +108,3 @@ def version() -> None:
     from api import VERSION
 
     typer.echo(VERSION)
-
-
-@keys.command("create")
-def create_key(
-    name: Annotated[str, typer.Option(help="What the key is for.")],
-    tenant: Annotated[str, typer.Option(help="Whose key it is; made if there is none of this name.")] = "default",
-    scope: Annotated[list[str] | None, typer.Option(help="What it may do, e.g. jobs:read; can be repeated.")] = None,
-) -> None:
-    """Make a key (by default with scope admin) and print it, this once."""
-    from services import keys as service
-
-    with _transaction() as session:
-        key, plaintext = service.create(session, tenant=tenant, name=name, scopes=_scopes(scope or ["admin"]))
-        key_id = key.id
-    typer.echo(plaintext)
-    typer.echo(f"{key_id} of tenant {tenant}; the key is shown this once and kept nowhere.", err=True)
-
-
-@keys.command("list")
-def list_keys() -> None:
-    """List all keys; what they are made of is kept nowhere."""
-    from api.cli.show import out, table
-    from services import keys as service
-
-    rows = table("id", "tenant", "name", "scopes", "created", "revoked")
-    with _transaction() as session:
-        for key, tenant in service.list_keys(session):
-            revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-            rows.add_row(key.id, tenant, key.name, ", ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
-    out.print(rows)
-
-
-@keys.command("revoke")
-def revoke_key(key_id: str) -> None:
-    """Revoke a key, at once; doing it twice is no error."""
-    from services import keys as service
-
-    with _transaction() as session:
-        service.revoke(session, key_id)
-    typer.echo(f"{key_id} is revoked.")
-
-
-@contextmanager
-def _transaction() -> Iterator["Session"]:
-    """Give a session on the database of the settings."""
-    from shared.database import Database, make_engine
-    from shared.settings import get_settings
-
-    engine = make_engine(get_settings())
-    try:
-        with Database(engine).transaction() as session:
-            yield session
-    finally:
-        engine.dispose()
-
-
-def _scopes(names: list[str]) -> list["Scope"]:
-    from shared.states import Scope
-
-    known = [scope.value for scope in Scope]
-    for name in names:
-        if name not in known:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="--scope")
-    return [Scope(name) for name in names]

@@ -1,13 +1,17 @@
 """Data sets: archives of images that jobs refer to."""
 
-from fastapi import APIRouter
+from functools import partial
+
+from fastapi import APIRouter, Response
 
 from api.dependencies import DatasetReader, DatasetWriter, PartsDep, SessionDep
+from api.idempotency import SenderDep, answered, respond
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, ReceivedUpload
 from services import datasets
-from shared.errors import NotFound, TooLarge
+from services.idempotency import Answer, once
+from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.dataset import DatasetView
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -17,26 +21,38 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
     "",
     status_code=201,
     summary="Upload a data set",
+    response_model=DatasetView,
     openapi_extra=UPLOAD_BODY,
-    responses=responses(TooLarge, also=REFUSED_UPLOADS),
+    responses=responses(TooLarge, Conflict, IdempotencyKeyReused, also=REFUSED_UPLOADS),
 )
-def add(caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, parts: PartsDep) -> DatasetView:
+def add(
+    caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, parts: PartsDep, sender: SenderDep
+) -> Response:
     """Take a zip or tar of `<class>/<image>`, or a WebDataset shard: as the body, or as the field `file` of a form.
 
     Every image is decoded and every member checked before the data set is accepted.
     """
     name = upload.name
+    call = sender.call(upload.content)
+    if (earlier := answered(parts, call)) is not None:
+        return respond(earlier)
     summary = datasets.inspect(upload.path, parts.settings)
     dataset_id, key = datasets.store(parts.storage, caller.tenant_id, upload.path)
-    return datasets.add(
-        session,
-        tenant_id=caller.tenant_id,
-        dataset_id=dataset_id,
-        name=name,
-        key=key,
-        size_bytes=upload.path.stat().st_size,
-        summary=summary,
-    )
+
+    def added() -> Answer:
+        view = datasets.add(
+            session,
+            tenant_id=caller.tenant_id,
+            dataset_id=dataset_id,
+            name=name,
+            key=key,
+            size_bytes=upload.path.stat().st_size,
+            summary=summary,
+        )
+        return Answer(201, view.model_dump_json(), {})
+
+    undo = partial(parts.storage.delete, key)
+    return respond(once(session, call, added, parts.settings.idempotency_seconds, undo=undo))
 
 
 @router.get("", summary="List data sets, newest first", responses=responses())

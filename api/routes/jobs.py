@@ -1,5 +1,6 @@
 """Erasure jobs: submit, list, look, cancel."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -8,17 +9,21 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from api.conditional import entity_tag, matches
 from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep
 from api.examples import JOB_REQUESTS
+from api.idempotency import SenderDep, respond
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing, Text
 from api.problems import refused, responses
 from services import jobs
-from shared.errors import Conflict, NotFound, TooLarge
+from services.idempotency import Answer, once
+from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.job import JobView, MetricSeries
 from shared.schemas.request import ErasureRequest
 from shared.states import JobState
 
 POLL_SECONDS = 2
 """What Retry-After says while a job has not ended."""
+
+EXISTING = {"Efface-Existing-Job": "true"}
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictRoute)
 
@@ -29,9 +34,12 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given b
     "",
     status_code=202,
     summary="Submit an erasure request",
+    response_model=JobView,
     responses=responses(
         TooLarge,
-        also={200: {"model": JobView, "description": "validate_only: the job as it would be"}}
+        Conflict,
+        IdempotencyKeyReused,
+        also={200: {"model": JobView, "description": "validate_only: the job as it would be; or one that was there"}}
         | refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     ),
 )
@@ -40,17 +48,31 @@ def submit(
     session: SessionDep,
     parts: PartsDep,
     caller: JobWriter,
-    response: Response,
+    sender: SenderDep,
     validate_only: Annotated[bool, Query(description="check everything, but make no job")] = False,
-) -> JobView:
-    """Check the request, and queue a job for it. What can be checked is checked now: an accepted job is a sound one."""
-    job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
+) -> Response:
+    """Check the request, and queue a job for it. What can be checked is checked now: an accepted job is a sound one.
+
+    A request with an `external_id` that asks for an erasure which the tenant has asked for already is answered 200 with
+    the job that is there, and `Efface-Existing-Job: true`.
+    """
+
+    def submitted() -> Answer:
+        job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
+        return _answer(job, validate_only)
+
+    asked = partial(request.model_dump, mode="json", exclude_unset=True)
+    call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
+    return respond(once(session, call, submitted, parts.settings.idempotency_seconds))
+
+
+def _answer(job: JobView, validate_only: bool) -> Answer:
+    body, location = job.model_dump_json(), {"Location": f"/jobs/{job.id}"}
+    if job.existing:
+        return Answer(200, body, location | EXISTING)
     if validate_only:
-        response.status_code = 200
-    else:
-        response.headers["Location"] = f"/jobs/{job.id}"
-        response.headers["Retry-After"] = str(POLL_SECONDS)
-    return job
+        return Answer(200, body, {})
+    return Answer(202, body, location | {"Retry-After": str(POLL_SECONDS)})
 
 
 @router.get("", summary="List jobs, newest first", responses=responses())

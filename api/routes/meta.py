@@ -23,6 +23,7 @@ class Version(BaseModel):
     methods: Annotated[list[str], Field(examples=[["synthetic", "three_stage"]])]
     max_body_bytes: int = Field(description="of a JSON body")
     max_upload_bytes: int = Field(description="of a checkpoint or an archive")
+    idempotency_seconds: int = Field(description="how long the answer under an Idempotency-Key is kept")
 
 
 @router.get("/version", summary="What runs here")
@@ -33,6 +34,7 @@ def version(parts: PartsDep) -> Version:
         methods=list(METHOD_PARAMETERS),
         max_body_bytes=parts.settings.max_body_bytes,
         max_upload_bytes=parts.settings.max_upload_bytes,
+        idempotency_seconds=parts.settings.idempotency_seconds,
     )
 
 

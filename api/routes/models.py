@@ -2,18 +2,21 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from api.dependencies import ModelReader, ModelWriter, PartsDep, SessionDep
 from api.examples import MODEL_REGISTRATION
+from api.idempotency import SenderDep, answered, respond
 from api.json_route import StrictRequest, is_json, parse
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, Upload, received, text_parameter
 from services import models
-from shared.errors import NotFound, TooLarge
+from services.idempotency import Answer, once
+from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.model import ModelRegistration, ModelView
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -49,18 +52,24 @@ _BODY = {
     "",
     status_code=201,
     summary="Upload or register a model",
+    response_model=ModelView,
     openapi_extra=_BODY,
-    responses=responses(TooLarge, also=REFUSED_UPLOADS),
+    responses=responses(TooLarge, Conflict, IdempotencyKeyReused, also=REFUSED_UPLOADS),
 )
-def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep) -> ModelView:
+def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep, sender: SenderDep) -> Response:
     """Take a checkpoint, or a JSON body that says where one is.
 
     An upload is a zip or tar of a folder in open_clip's local-dir layout, or a `.safetensors` or torch file with
     `architecture`, open_clip's name for it. `filename` tells the kind of a raw body.
     """
     if isinstance(sent, ModelRegistration):
-        return models.register(session, caller.tenant_id, sent, parts.settings)
+        call = sender.call(partial(sent.model_dump, mode="json", exclude_unset=True))
+        registered = partial(models.register, session, caller.tenant_id, sent, parts.settings)
+        return respond(once(session, call, lambda: _made(registered()), parts.settings.idempotency_seconds))
     name = sent.name
+    call = sender.call(sent.content)
+    if (earlier := answered(parts, call)) is not None:
+        return respond(earlier)
     values = models.store_upload(
         parts.storage,
         caller.tenant_id,
@@ -69,7 +78,13 @@ def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep) -
         architecture=sent.fields.get("architecture"),
         scratch=sent.folder,
     )
-    return models.add(session, tenant_id=caller.tenant_id, name=name, values=values)
+    stored = partial(models.add, session, tenant_id=caller.tenant_id, name=name, values=values)
+    undo = partial(parts.storage.delete, models.prefix(caller.tenant_id, str(values["id"])))
+    return respond(once(session, call, lambda: _made(stored()), parts.settings.idempotency_seconds, undo=undo))
+
+
+def _made(model: ModelView) -> Answer:
+    return Answer(201, model.model_dump_json(), {})
 
 
 @router.get("", summary="List models, newest first", responses=responses())

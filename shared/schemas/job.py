@@ -39,6 +39,9 @@ class JobView(Schema):
     started_at: datetime | None
     finished_at: datetime | None
     version: int = Field(0, exclude=True, description="row version; clients get it as the ETag")
+    existing: bool = Field(
+        False, exclude=True, description="it was there before it was asked for; clients get it as Efface-Existing-Job"
+    )
 
 
 class EventView(Schema):

@@ -2,31 +2,28 @@
 
 import hashlib
 import io
-import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 import pytest
-import uvicorn
 from PIL import Image
 from structlog.testing import capture_logs
 
-from api.app import create_app
 from api.client import Client
 from services import jobs, keys, lifecycle, models
 from shared.database import Database
-from shared.embedded import free_port
 from shared.schemas.job import JobError
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.settings import Settings
 from shared.states import Scope, Stage
 from shared.storage import Storage
+from tests.support.servers import serving
 
 WEIGHTS = bytes(range(256)) * 40
 REPORT = b"""{"verdict": "passed", "thresholds": [], "evaluations": [],
@@ -43,27 +40,8 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
 @pytest.fixture
 def serve(database: Database, logs) -> Iterator[Callable[[Settings], str]]:
     """Starts servers, and stops them when the test ends."""
-    running = []
-
-    def start(settings: Settings) -> str:
-        port = free_port()
-        config = uvicorn.Config(
-            create_app(settings), host="127.0.0.1", port=port, log_config=None, timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        while not server.started:
-            assert thread.is_alive(), "the server did not start"
-            time.sleep(0.005)
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for server, _ in running:
-        server.should_exit = True
-    for _, thread in running:
-        thread.join(10)
+    with ExitStack() as running:
+        yield lambda settings: running.enter_context(serving(settings))
 
 
 @pytest.fixture
@@ -117,9 +95,8 @@ def alice_client(server: str, make_key) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture
-def request_body(database: Database, alice: httpx.Client) -> dict[str, object]:
-    """A sound erasure request on a model of alice's."""
+def sound_request(database: Database) -> dict[str, object]:
+    """Make a model of alice's and return a request about it."""
     with database.transaction() as session:
         tenant_id = keys.tenant_named(session, "alice").id
         values: dict[str, object] = {"id": "mdl_alice", "reference": "storage:nowhere"}
@@ -129,6 +106,12 @@ def request_body(database: Database, alice: httpx.Client) -> dict[str, object]:
         "target": {"type": "class", "class": "horse", "labels": ["horse", "cow"]},
         "method": {"name": "synthetic"},
     }
+
+
+@pytest.fixture
+def request_body(database: Database, alice: httpx.Client) -> dict[str, object]:
+    """A sound erasure request on a model of alice's."""
+    return sound_request(database)
 
 
 @dataclass

@@ -145,5 +145,21 @@ def test_keys_are_made_listed_and_revoked(efface):
     assert efface("keys", "revoke", "key_missing").returncode == 1
 
 
+def test_a_key_is_rotated_and_ends(efface):
+    made = efface("keys", "create", "--name", "reader", "--expires-days", "30")
+    old, key_id = made.stdout.strip(), made.stderr.split()[0]
+    rotated = efface("keys", "rotate", key_id, "--grace-hours", "1")
+    new = rotated.stdout.strip()
+
+    assert (rotated.returncode, key_id in rotated.stderr) == (0, True)
+    assert [efface("jobs", EFFACE_API_KEY=key).returncode for key in (old, new)] == [0, 0]
+    assert efface("keys", "rotate", key_id, "--grace-hours", "0").returncode == 0
+    assert [efface("jobs", EFFACE_API_KEY=key).returncode for key in (old, new)] == [1, 1]
+    for wrong, code in [(("rotate", "key_missing"), 1), (("create", "--name", "x", "--expires-days", "0"), 2)]:
+        refused = efface("keys", *wrong)
+        assert (refused.returncode, "Traceback" in refused.stderr) == (code, False)
+        assert len(refused.stderr.strip().splitlines()) == 1
+
+
 def test_migrate_twice_is_no_error(efface):
     assert [efface("migrate").returncode for _ in range(2)] == [0, 0]

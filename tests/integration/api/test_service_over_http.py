@@ -146,7 +146,7 @@ def test_the_openapi_document_has_an_example_for_each_body_and_problems_for_each
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation["summary"], path
-            if not path.startswith("/health"):
+            if not path.startswith("/health") and path != "/oauth/token":  # which answers as RFC 6749 wants it
                 problem = operation["responses"]["401"]["content"]["application/problem+json"]
                 assert problem["schema"] == {"$ref": "#/components/schemas/Problem"}, (method, path)
             content = operation.get("requestBody", {}).get("content", {})

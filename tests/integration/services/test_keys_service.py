@@ -1,11 +1,13 @@
 """Keys: shown once, kept as a hash, gone when revoked."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services import keys
-from shared.errors import NotFound, Unauthenticated
+from shared.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from shared.states import Scope
 from shared.tables import ApiKey, Tenant
 
@@ -48,3 +50,86 @@ def test_unknown_and_revoked_keys_look_alike(session: Session) -> None:
 def test_revoking_what_is_not_there(session: Session) -> None:
     with pytest.raises(NotFound):
         keys.revoke(session, "key_none")
+
+
+def test_a_rotated_keys_old_secret_works_until_the_grace_ends(session: Session) -> None:
+    row, old = keys.create(session, tenant="acme", name="ci", scopes=[])
+    _, new = keys.rotate(session, row.id, grace_seconds=60)
+    assert keys.authenticate(session, old) == keys.authenticate(session, new)
+    row.previous_expires_at = datetime.now(UTC) - timedelta(seconds=1)
+    session.flush()
+    assert keys.authenticate(session, new).key_id == row.id
+    with pytest.raises(Unauthenticated):
+        keys.authenticate(session, old)
+
+
+def test_without_grace_the_old_secret_ends_at_once(session: Session) -> None:
+    row, old = keys.create(session, tenant="acme", name="ci", scopes=[])
+    keys.rotate(session, row.id, grace_seconds=-1)  # what 0 is a moment later
+    with pytest.raises(Unauthenticated):
+        keys.authenticate(session, old)
+
+
+def test_only_the_last_two_secrets_work(session: Session) -> None:
+    row, first = keys.create(session, tenant="acme", name="ci", scopes=[])
+    _, second = keys.rotate(session, row.id, grace_seconds=60)
+    _, third = keys.rotate(session, row.id, grace_seconds=60)
+    with pytest.raises(Unauthenticated):
+        keys.authenticate(session, first)
+    assert {keys.authenticate(session, secret).key_id for secret in (second, third)} == {row.id}
+
+
+def test_an_expired_key_is_a_strangers_and_cannot_be_rotated(session: Session) -> None:
+    soon = datetime.now(UTC) + timedelta(days=1)
+    row, secret = keys.create(session, tenant="acme", name="ci", scopes=[], expires_at=soon)
+    assert keys.authenticate(session, secret).key_id == row.id
+    row.expires_at = datetime.now(UTC) - timedelta(seconds=1)
+    session.flush()
+    with pytest.raises(Unauthenticated):
+        keys.authenticate(session, secret)
+    with pytest.raises(Conflict):
+        keys.rotate(session, row.id, grace_seconds=60)
+
+
+def test_rotation_can_put_the_end_off_and_else_keeps_it(session: Session) -> None:
+    soon, later = (datetime.now(UTC) + timedelta(days=days) for days in (1, 2))
+    row, _ = keys.create(session, tenant="acme", name="ci", scopes=[], expires_at=soon)
+    keys.rotate(session, row.id, grace_seconds=60)
+    assert row.expires_at == soon
+    keys.rotate(session, row.id, grace_seconds=60, expires_at=later)
+    assert row.expires_at == later
+
+
+def test_an_end_that_has_passed_is_refused(session: Session) -> None:
+    row, _ = keys.create(session, tenant="acme", name="ci", scopes=[])
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    for wrong in (
+        lambda: keys.create(session, tenant="acme", name="ci", scopes=[], expires_at=past),
+        lambda: keys.rotate(session, row.id, grace_seconds=60, expires_at=past),
+    ):
+        with pytest.raises(InvalidRequest, match="/expires_at"):
+            wrong()
+
+
+def test_a_revoked_key_cannot_be_rotated_and_neither_of_its_secrets_works(session: Session) -> None:
+    row, old = keys.create(session, tenant="acme", name="ci", scopes=[])
+    _, new = keys.rotate(session, row.id, grace_seconds=60)
+    keys.revoke(session, row.id)
+    with pytest.raises(Conflict):
+        keys.rotate(session, row.id, grace_seconds=60)
+    for secret in (old, new):
+        with pytest.raises(Unauthenticated):
+            keys.authenticate(session, secret)
+
+
+def test_another_tenants_key_is_not_found(session: Session, stranger: str) -> None:
+    row, _ = keys.create(session, tenant="acme", name="ci", scopes=[])
+    for forbidden in (
+        lambda: keys.get(session, stranger, row.id),
+        lambda: keys.rotate(session, row.id, tenant_id=stranger, grace_seconds=60),
+        lambda: keys.revoke(session, row.id, stranger),
+    ):
+        with pytest.raises(NotFound):
+            forbidden()
+    assert keys.list_page(session, stranger).data == []
+    assert row.revoked_at is None

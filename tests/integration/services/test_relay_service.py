@@ -1,5 +1,6 @@
 """The outbox: what was committed is sent, at least once, and then forgotten."""
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -7,13 +8,14 @@ from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from services import lifecycle, relay, retention
+from services import idempotency, lifecycle, relay, retention
 from shared.database import Database
 from shared.embedded import free_port
 from shared.queue import Doorbell, make_queue
 from shared.settings import Settings
 from shared.storage import Storage
-from shared.tables import Job, Outbox
+from shared.tables import IdempotencyKey, Job, Outbox
+from tests.support.fleet import wait_until
 from tests.support.world import World, passed
 
 
@@ -82,3 +84,27 @@ def test_leftovers_are_all_that_the_winner_did_not_leave(
         assert retention.unpurged(session) == []
         retention.sweep_again(session, job)
         assert [spec.job_id for spec, _ in retention.unpurged(session)] == [job]
+
+
+def test_the_relay_deletes_answers_whose_time_is_over(
+    database: Database, doorbell: Doorbell, storage: Storage, settings: Settings, tenant: str
+) -> None:
+    def keep(key: str, seconds: float) -> None:
+        call = idempotency.call(tenant, key, method="POST", path="/jobs", payload=None)
+        with database.transaction() as session:
+            idempotency.once(session, call, lambda: idempotency.Answer(200, "{}", {}), seconds)
+
+    def kept() -> list[str]:
+        with database.transaction() as session:
+            return list(session.scalars(select(IdempotencyKey.key)))
+
+    keep("old", -1)
+    keep("new", 60)
+    stop = threading.Event()
+    running = threading.Thread(target=relay.run_relay, args=(database, doorbell, storage, settings, stop))
+    running.start()
+    try:
+        wait_until(lambda: kept() == ["new"], "the expired answer is still there")
+    finally:
+        stop.set()
+        running.join(30)

@@ -16,6 +16,7 @@ from shared.schemas.request import ErasureRequest, ModelReference
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.states import JobState
+from shared.storage import Storage
 from shared.tables import Job, JobEvent, Outbox
 from tests.support import requests
 
@@ -99,6 +100,16 @@ def test_paths_outside_of_the_roots(
     assert "EFFACE_PATH_ROOTS" in found["/model/source"]
     data = {"evaluation": [{"name": "own", "dataset": str(clip / path)}]}
     assert "EFFACE_PATH_ROOTS" in errors(requests.names_only(clip, data=data))["/data/evaluation/0/dataset"]
+
+
+@pytest.mark.parametrize("path", ["objects/tenants/t/jobs", "objects", "."])
+def test_objects_of_the_storage_are_no_paths_even_below_a_root(
+    errors: Callable[..., Any], clip: Path, settings: Settings, storage: Storage, tmp_path: Path, path: str
+) -> None:
+    storage.put("tenants/t/jobs/model/open_clip_config.json", b"{}")
+    assert settings.path_roots == [tmp_path]
+    found = errors(requests.names_only(clip, model={"source": f"local-dir:{tmp_path / path}"}))
+    assert "EFFACE_PATH_ROOTS" in found["/model/source"]
 
 
 @pytest.mark.parametrize(

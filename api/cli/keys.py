@@ -1,0 +1,120 @@
+"""Commands about API keys, for the operator: they speak to the database, and to every tenant."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from shared.states import Scope
+
+keys = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys.")
+
+KeyId = Annotated[str, typer.Argument(help="The key's id.")]
+Days = Annotated[float | None, typer.Option(min=0, help="Days until it expires; by default it never does.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    tenant: Annotated[str, typer.Option(help="Whose key it is; made if there is none of this name.")] = "default",
+    scope: Annotated[list[str] | None, typer.Option(help="What it may do, e.g. jobs:read; can be repeated.")] = None,
+    expires_days: Days = None,
+) -> None:
+    """Make a key (by default with scope admin) and print it, this once."""
+    from services import keys as service
+
+    scopes = _scopes(scope or ["admin"])
+    with _transaction() as session:
+        key, secret = service.create(session, tenant=tenant, name=name, scopes=scopes, expires_at=_end(expires_days))
+        key_id = key.id
+    typer.echo(secret)
+    typer.echo(f"{key_id} of tenant {tenant}; the key is shown this once and kept nowhere.", err=True)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List all keys; what they are made of is kept nowhere."""
+    from api.cli.show import out, table
+    from services import keys as service
+
+    rows = table("id", "tenant", "name", "scopes", "created", "expires", "revoked", "old secret until")
+    with _transaction() as session:
+        for key, tenant in service.list_keys(session):
+            times = (key.created_at, key.expires_at, key.revoked_at, key.previous_expires_at)
+            rows.add_row(key.id, tenant, key.name, ", ".join(key.scopes), *map(_minute, times))
+    out.print(rows)
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    grace_hours: Annotated[
+        float | None,
+        typer.Option(min=0, help="How long the old secret still works; by default EFFACE_KEY_GRACE_SECONDS."),
+    ] = None,
+    expires_days: Annotated[
+        float | None, typer.Option(min=0, help="Days until it expires; by default when it would have anyway.")
+    ] = None,
+) -> None:
+    """Give a key a new secret and print it, this once; the old one works for a while."""
+    from services import keys as service
+    from shared.settings import get_settings
+
+    grace = get_settings().key_grace_seconds if grace_hours is None else grace_hours * 3600
+    with _transaction() as session:
+        key, secret = service.rotate(session, key_id, grace_seconds=grace, expires_at=_end(expires_days))
+        until = _minute(key.previous_expires_at)
+    typer.echo(secret)
+    typer.echo(f"{key_id} has a new secret, shown this once; the old one works until {until}.", err=True)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: KeyId) -> None:
+    """Revoke a key and its access tokens, at once; doing it twice is no error."""
+    from services import keys as service
+
+    with _transaction() as session:
+        service.revoke(session, key_id)
+    typer.echo(f"{key_id} is revoked.")
+
+
+@contextmanager
+def _transaction() -> Iterator["Session"]:
+    """Give a session on the database of the settings."""
+    from shared.database import Database, make_engine
+    from shared.settings import get_settings
+
+    engine = make_engine(get_settings())
+    try:
+        with Database(engine).transaction() as session:
+            yield session
+    finally:
+        engine.dispose()
+
+
+def _end(days: float | None) -> datetime | None:
+    return None if days is None else datetime.now(UTC) + timedelta(days=days)
+
+
+def _minute(time: datetime | None) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}Z" if time else ""
+
+
+def _scopes(names: list[str]) -> list["Scope"]:
+    from shared.states import Scope
+
+    known = [scope.value for scope in Scope]
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="--scope")
+    return [Scope(name) for name in names]

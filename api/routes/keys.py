@@ -1,0 +1,71 @@
+"""API keys of one's own tenant, for its admins."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Response
+
+from api.dependencies import Admin, PartsDep, SessionDep
+from api.examples import KEY_REQUEST, KEY_ROTATION
+from api.json_route import StrictRoute
+from api.listing import After, Limit, Listing
+from api.problems import responses
+from services import keys
+from shared.errors import Conflict, NotFound
+from shared.schemas.key import KeyRequest, KeyView, NewKey, RotationRequest
+
+NO_STORE = {"Cache-Control": "no-store"}
+"""An answer that holds a secret stays in nobody's cache."""
+
+router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
+
+
+@router.post("", status_code=201, summary="Make a key", responses=responses())
+def create(
+    request: Annotated[KeyRequest, Body(openapi_examples=KEY_REQUEST)],
+    session: SessionDep,
+    caller: Admin,
+    response: Response,
+) -> NewKey:
+    """Make a key. Its secret is in this answer and nowhere else."""
+    key, secret = keys.create_for(
+        session, caller.tenant_id, name=request.name, scopes=request.scopes, expires_at=request.expires_at
+    )
+    response.headers.update(NO_STORE | {"Location": f"/keys/{key.id}"})
+    return keys.with_secret(key, secret)
+
+
+@router.get("", summary="List keys, newest first", responses=responses())
+def list_keys(session: SessionDep, caller: Admin, after: After = None, limit: Limit = 20) -> Listing[KeyView]:
+    """Return a page of keys, also of those that no longer work."""
+    page = keys.list_page(session, caller.tenant_id, after=after, limit=limit)
+    return Listing(data=page.data, has_more=page.has_more)
+
+
+@router.get("/{key_id}", summary="Look at a key", responses=responses(NotFound))
+def get_key(key_id: str, session: SessionDep, caller: Admin) -> KeyView:
+    """Return a key, without its secret."""
+    return keys.get(session, caller.tenant_id, key_id)
+
+
+@router.post("/{key_id}/rotate", summary="Give a key a new secret", responses=responses(NotFound, Conflict))
+def rotate(
+    key_id: str,
+    request: Annotated[RotationRequest, Body(openapi_examples=KEY_ROTATION)],
+    session: SessionDep,
+    parts: PartsDep,
+    caller: Admin,
+    response: Response,
+) -> NewKey:
+    """Give a key a new secret, and let the old one work for a while; the one before that ends at once."""
+    grace = parts.settings.key_grace_seconds if request.grace_seconds is None else request.grace_seconds
+    key, secret = keys.rotate(
+        session, key_id, tenant_id=caller.tenant_id, grace_seconds=grace, expires_at=request.expires_at
+    )
+    response.headers.update(NO_STORE)
+    return keys.with_secret(key, secret)
+
+
+@router.post("/{key_id}/revoke", summary="Revoke a key", responses=responses(NotFound))
+def revoke(key_id: str, session: SessionDep, caller: Admin) -> KeyView:
+    """Revoke a key and its access tokens, at once. Doing it twice changes nothing."""
+    return keys.view(keys.revoke(session, key_id, caller.tenant_id))

@@ -1,0 +1,62 @@
+"""Access tokens: what a key gets for OAuth2 client credentials. Opaque and looked up, so that a revoked key's are dead at once."""
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services import keys
+from services.keys import Principal
+from shared.errors import Unauthenticated
+from shared.states import Scope
+from shared.tables import AccessToken, ApiKey
+
+PREFIX = "eft_"
+
+
+def identify(session: Session, bearer: str) -> Principal:
+    """Return whose bearer this is: an API key, or an access token.
+
+    Raises:
+        Unauthenticated: it is unknown, revoked or expired.
+    """
+    if not bearer.startswith(PREFIX):
+        return keys.authenticate(session, bearer)
+    query = select(AccessToken).join(ApiKey, ApiKey.id == AccessToken.key_id)
+    known = (AccessToken.hash == keys.digest(bearer), AccessToken.expires_at > func.now(), keys.valid())
+    token = session.scalar(query.where(*known))
+    if token is None:
+        raise Unauthenticated("The access token is unknown or has expired; POST /oauth/token gives a new one.")
+    return Principal(token.tenant_id, token.key_id, frozenset(Scope(scope) for scope in token.scopes))
+
+
+def client(session: Session, client_id: str, client_secret: str) -> Principal | None:
+    """Return the key that these client credentials name (its id and its secret), None where they name none."""
+    try:
+        principal = keys.authenticate(session, client_secret)
+    except Unauthenticated:
+        return None
+    return principal if principal.key_id == client_id else None
+
+
+def grantable(owner: Principal, scopes: Collection[str]) -> bool:
+    """True if a key may have a token with these scopes: they are its own, or it is an admin's."""
+    known = {scope.value for scope in (Scope if Scope.ADMIN in owner.scopes else owner.scopes)}
+    return set(scopes) <= known
+
+
+def issue(session: Session, owner: Principal, scopes: Collection[str], seconds: int) -> str:
+    """Make a token that lives for `seconds` and return it; only its hash is kept."""
+    token = keys.new_secret(PREFIX)
+    session.add(
+        AccessToken(
+            hash=keys.digest(token),
+            tenant_id=owner.tenant_id,
+            key_id=owner.key_id,
+            scopes=sorted(set(scopes)),
+            expires_at=func.now() + timedelta(seconds=seconds),
+        )
+    )
+    session.flush()
+    return token

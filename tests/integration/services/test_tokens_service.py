@@ -1,0 +1,83 @@
+"""Access tokens: no more than their key may, no longer than it lives, and gone when they are over."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from services import expiry, keys, tokens
+from services.keys import Principal
+from shared.errors import Unauthenticated
+from shared.states import Scope
+from shared.tables import AccessToken, ApiKey
+
+
+@pytest.fixture
+def key(session: Session) -> tuple[ApiKey, str]:
+    """A key and its secret."""
+    return keys.create(session, tenant="acme", name="ci", scopes=[Scope.JOBS_READ, Scope.JOBS_WRITE])
+
+
+@pytest.fixture
+def owner(session: Session, key: tuple[ApiKey, str]) -> Principal:
+    """The key's principal."""
+    return keys.authenticate(session, key[1])
+
+
+def test_a_token_is_its_keys_with_the_scopes_that_it_got(session: Session, owner: Principal) -> None:
+    token = tokens.issue(session, owner, ["jobs:read"], 60)
+    assert tokens.identify(session, token) == Principal(owner.tenant_id, owner.key_id, frozenset({Scope.JOBS_READ}))
+    assert token not in {str(value) for value in session.execute(select(AccessToken.__table__)).one()}
+
+
+def test_a_bearer_is_a_key_or_a_token(session: Session, owner: Principal, key: tuple[ApiKey, str]) -> None:
+    assert tokens.identify(session, key[1]) == owner
+
+
+def test_client_credentials_are_an_id_and_its_own_secret(session: Session, key: tuple[ApiKey, str]) -> None:
+    row, secret = key
+    other, _ = keys.create(session, tenant="acme", name="other", scopes=[])
+    assert tokens.client(session, row.id, secret) == keys.authenticate(session, secret)
+    for client_id, wrong in [(other.id, secret), (row.id, "efk_x"), ("", secret), (row.id, ""), ("\0", "\0")]:
+        assert tokens.client(session, client_id, wrong) is None
+
+
+def test_a_key_grants_its_own_scopes_and_an_admins_every_one(owner: Principal) -> None:
+    assert tokens.grantable(owner, ["jobs:read"])
+    assert not tokens.grantable(owner, ["jobs:read", "models:read"])
+    assert not tokens.grantable(owner, ["admin"])
+    admin = Principal("t", "k", frozenset({Scope.ADMIN}))
+    assert tokens.grantable(admin, [scope.value for scope in Scope])
+    assert not tokens.grantable(admin, ["everything"])
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        update(AccessToken).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)),
+        update(ApiKey).values(revoked_at=datetime.now(UTC)),
+        update(ApiKey).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)),
+    ],
+    ids=["it expires", "its key is revoked", "its key expires"],
+)
+def test_a_token_ends(session: Session, owner: Principal, ending: object) -> None:
+    token = tokens.issue(session, owner, ["jobs:read"], 60)
+    session.execute(ending)  # type: ignore[call-overload]
+    for dead in (token, tokens.PREFIX + "unknown"):
+        with pytest.raises(Unauthenticated):
+            tokens.identify(session, dead)
+
+
+def test_a_token_outlives_the_rotation_of_its_key(session: Session, owner: Principal) -> None:
+    token = tokens.issue(session, owner, ["jobs:read"], 60)
+    keys.rotate(session, owner.key_id, grace_seconds=0)
+    assert tokens.identify(session, token).key_id == owner.key_id
+
+
+def test_the_sweep_deletes_expired_tokens_alone(session: Session, owner: Principal) -> None:
+    tokens.issue(session, owner, [], -1)
+    living = tokens.issue(session, owner, [], 60)
+    expiry.sweep(session)
+    assert session.scalar(select(func.count()).select_from(AccessToken)) == 1
+    assert tokens.identify(session, living)
