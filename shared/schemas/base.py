@@ -11,7 +11,12 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return the text.
+
+    Raises:
+        ValueError: it holds control characters, or white space at an end.
+    """
     if not text.isprintable():
         raise ValueError("must not hold control characters or line breaks")
     if text != text.strip():
@@ -19,7 +24,7 @@ def _printable(text: str) -> str:
     return text
 
 
-Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
 """A class name, as it stands in prompts."""
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
