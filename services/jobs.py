@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from services import checks
+from services import checks, deadlines, deliveries
 from services.pages import Page, page_of
 from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
+from shared.schemas.deadline import Extension, Hold, Refusal
 from shared.schemas.job import ArtifactView, EventView, JobError, JobView, MetricPoint, MetricSeries
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import JobSpec
@@ -68,6 +69,7 @@ def submit(
         model_id=resolved.model.id,
         external_id=request.external_id,
         received_at=request.received_at or now,
+        due_at=_due(request.received_at or now, settings),
         max_attempts=settings.max_attempts,
         created_at=now,
     )
@@ -86,10 +88,15 @@ def ring_later(session: Session, job_id: str) -> None:
 
 
 def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> None:
-    """Append an event. The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins."""
+    """Append an event, and owe it to the tenant's webhooks.
+
+    The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins.
+    """
     last = session.scalar(select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == job.id))
-    session.add(JobEvent(job_id=job.id, seq=(last or 0) + 1, tenant_id=job.tenant_id, type=kind, data=data))
+    event = JobEvent(job_id=job.id, seq=(last or 0) + 1, tenant_id=job.tenant_id, type=kind, data=data)
+    session.add(event)
     session.flush()
+    deliveries.owe(session, job, event)
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
@@ -121,7 +128,7 @@ def cancel(session: Session, tenant_id: str, job_id: str) -> JobView:
         NotFound: the tenant has none of this id.
         Conflict: it has succeeded or failed already.
     """
-    job = _row(session, tenant_id, job_id, lock=True)
+    job = locked(session, tenant_id, job_id)
     state = JobState(job.state)
     if state in (JobState.SUCCEEDED, JobState.FAILED):
         raise Conflict(f"The job has {state} already; a finished job cannot be cancelled.")
@@ -141,6 +148,7 @@ def finish(session: Session, job: Job, state: JobState, data: dict[str, object])
     job.stage = None
     job.finished_at = datetime.now(UTC)
     job.lease_owner = job.lease_expires_at = None
+    job.held_at = job.hold_reason = None
     job.version += 1
     record(session, job, f"job.{state}", data)
 
@@ -208,11 +216,32 @@ def view(job: Job) -> JobView:
         external_id=job.external_id,
         cancel_requested=job.cancel_requested_at is not None,
         received_at=job.received_at,
+        due_at=job.due_at,
+        hold=Hold(since=job.held_at, reason=job.hold_reason or "") if job.held_at else None,
+        extension=Extension.model_validate(job.extension) if job.extension else None,
+        refusal=Refusal.model_validate(job.refusal) if job.refusal else None,
+        at_risk_at=job.at_risk_at,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
         version=job.version,
     )
+
+
+def locked(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Return a job's row, locked until the transaction ends.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+    """
+    return _row(session, tenant_id, job_id, lock=True)
+
+
+def _due(received_at: datetime, settings: Settings) -> datetime:
+    try:
+        return deadlines.due(received_at, settings.deadline_time_zone)
+    except (OverflowError, ValueError) as error:
+        raise InvalidRequest.at("/received_at", "lies outside the calendar; give the time of the request") from error
 
 
 def _row(session: Session, tenant_id: str, job_id: str, *, lock: bool = False) -> Job:
