@@ -10,8 +10,9 @@ from api.examples import JOB_REQUESTS
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing, Text
 from api.problems import responses
-from services import jobs
+from services import jobs, rulings
 from shared.errors import Conflict, NotFound
+from shared.schemas.deadline import Reason
 from shared.schemas.job import JobView, MetricSeries
 from shared.schemas.request import ErasureRequest
 from shared.states import JobState
@@ -37,9 +38,12 @@ def submit(
     caller: JobWriter,
     response: Response,
     validate_only: Annotated[bool, Query(description="check everything, but make no job")] = False,
+    hold: Annotated[Reason | None, Query(description="put it on hold from the start, for this reason")] = None,
 ) -> JobView:
     """Check the request, and queue a job for it. What can be checked is checked now: an accepted job is a sound one."""
     job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
+    if hold is not None and not validate_only:
+        job = rulings.hold(session, caller.tenant_id, job.id, hold)
     if validate_only:
         response.status_code = 200
     else:
