@@ -6,8 +6,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-PUBLIC_BY_NUMBER_ALONE = (ip_network("168.63.129.16/32"), ip_network("64:ff9b:1::/48"))
-"""Azure's metadata and DNS, which the machine's own host answers; NAT64 for local use (RFC 8215)."""
+PUBLIC_BY_NUMBER_ALONE = tuple(map(ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")))
+"""Azure's metadata and DNS, which the machine's own host answers; what `ipaddress` takes for global in some releases of
+Python: protocol assignments (RFC 6890), NAT64 for local use (RFC 8215)."""
 TRANSLATED = IPv6Network("64:ff9b::/96")
 """NAT64 (RFC 6052): the last 32 bits are an IPv4 address."""
 
