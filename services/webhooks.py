@@ -22,6 +22,7 @@ from shared.tables import Webhook, WebhookSecret
 
 PER_TENANT = 20
 PRIVATE_KEY_BYTES = 32
+HIGHEST_PORT = 65_535
 
 
 def outbound(settings: Settings) -> Outbound:
@@ -41,6 +42,8 @@ def check_url(url: str, outbound: Outbound) -> None:
         raise InvalidRequest.at("/url", f"is no URL: {error}") from error
     if parsed.scheme not in ("https", "http") or not parsed.host:
         raise InvalidRequest.at("/url", "must begin with https:// and name a host")
+    if parsed.port is not None and not 0 < parsed.port <= HIGHEST_PORT:
+        raise InvalidRequest.at("/url", f"has port {parsed.port}; a port lies between 1 and {HIGHEST_PORT}")
     if parsed.userinfo or parsed.fragment:
         raise InvalidRequest.at("/url", "must hold no user name, password or fragment; the signature proves who calls")
     try:

@@ -12,6 +12,7 @@ ROUTES = [
     ("GET", "/jobs", Scope.JOBS_READ),
     ("GET", "/jobs/job_x", Scope.JOBS_READ),
     ("POST", "/jobs/job_x/cancel", Scope.JOBS_WRITE),
+    *(("POST", f"/jobs/job_x/{ruling}", Scope.JOBS_WRITE) for ruling in ("hold", "release", "extend", "refuse")),
     ("GET", "/jobs/job_x/events", Scope.JOBS_READ),
     ("GET", "/jobs/job_x/metrics", Scope.JOBS_READ),
     ("GET", "/jobs/job_x/report", Scope.JOBS_READ),
@@ -22,7 +23,16 @@ ROUTES = [
     ("POST", "/datasets", Scope.DATASETS_WRITE),
     ("GET", "/datasets", Scope.DATASETS_READ),
     ("GET", "/datasets/ds_x", Scope.DATASETS_READ),
+    ("POST", "/webhooks", Scope.ADMIN),
+    ("GET", "/webhooks", Scope.ADMIN),
+    ("GET", "/webhooks/whk_x", Scope.ADMIN),
+    ("DELETE", "/webhooks/whk_x", Scope.ADMIN),
+    ("POST", "/webhooks/whk_x/rotate", Scope.ADMIN),
+    ("GET", "/webhooks/whk_x/deliveries", Scope.ADMIN),
+    ("POST", "/webhooks/whk_x/deliveries/msg_x/replay", Scope.ADMIN),
 ]
+PLACES = {"job_x": "{job_id}", "mdl_x": "{model_id}", "ds_x": "{dataset_id}", "whk_x": "{webhook_id}",
+          "msg_x": "{delivery_id}"}  # fmt: skip
 OPEN_TO_ANY_KEY = [("GET", path) for path in ("/version", "/metrics", "/openapi.json", "/docs")]
 
 
@@ -38,8 +48,7 @@ def assert_problem(response, status, code):
 def test_every_route_of_the_service_is_in_the_lists_above(alice):
     paths = alice.get("/openapi.json").json()["paths"]
     served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    filled = {(method, path.replace("job_x", "{job_id}").replace("mdl_x", "{model_id}").replace("ds_x", "{dataset_id}"))
-              for method, path, _ in ROUTES}  # fmt: skip
+    filled = {(method, "/".join(PLACES.get(part, part) for part in path.split("/"))) for method, path, _ in ROUTES}
 
     assert served == filled | {("GET", p) for p in ("/version", "/metrics", "/health/live", "/health/ready")}
 

@@ -304,9 +304,7 @@ def test_a_slow_endpoint_does_not_hold_up_another_one(post: Post, cancelled: Cal
         wait_until(lambda: len(slow.calls) == ended, "it did not go on")
 
 
-def test_two_couriers_make_each_call_once(
-    post: Post, start: Callable[..., None], cancelled: Callable[[], str]
-) -> None:
+def test_two_couriers_make_each_call_once(post: Post, start: Callable[..., None], cancelled: Callable[[], str]) -> None:
     start(), start()
     for _ in range(20):
         cancelled()
