@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import structlog
@@ -13,7 +14,7 @@ from services.deliveries import Due, Outcome
 from shared import standard_webhooks
 from shared.database import Database
 from shared.errors import Unavailable
-from shared.outbound import CallFailed, Outbound
+from shared.outbound import CallFailed
 from shared.secret_box import SecretBox
 from shared.settings import Settings
 
@@ -28,19 +29,25 @@ Call = asyncio.Task[tuple[Due, Outcome]]
 class Courier:
     """Sends until it is told to stop. Any number of couriers may run: each call is taken by one of them."""
 
-    def __init__(self, database: Database, settings: Settings, outbound: Outbound | None = None) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
-        self._outbound = outbound or webhooks.outbound(settings)
+        self._outbound = webhooks.outbound(settings)
 
     def work(self, stop: threading.Event) -> None:
         """Send what is due until `stop` is set. Calls under way are then dropped; they are made again later."""
-        asyncio.run(self._run(stop))
+        with ThreadPoolExecutor(1) as books:
+            asyncio.run(self._run(stop, books))
 
-    async def _run(self, stop: threading.Event) -> None:
+    async def _run(self, stop: threading.Event, books: ThreadPoolExecutor) -> None:
+        """Keep as many calls under way as may be. `books` is for the database alone: names that resolve slowly fill
+        the loop's own threads, and must not hold up what was sent elsewhere.
+        """
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(self._settings.webhook_concurrency))
         calls: dict[Call, Due] = {}
         try:
             while not stop.is_set():
-                for due in await asyncio.to_thread(self._take, list(calls.values())):
+                for due in await loop.run_in_executor(books, self._take, list(calls.values())):
                     calls[asyncio.create_task(self._send(due))] = due
                 if not calls:
                     await asyncio.sleep(self._settings.relay_seconds)
@@ -48,7 +55,7 @@ class Courier:
                 done, _ = await asyncio.wait(
                     calls, timeout=self._settings.relay_seconds, return_when=asyncio.FIRST_COMPLETED
                 )
-                await asyncio.to_thread(self._settle, [call.result() for call in done])
+                await loop.run_in_executor(books, self._settle, [call.result() for call in done])
                 for call in done:
                     del calls[call]
         finally:

@@ -88,7 +88,7 @@ def refuse(session: Session, tenant_id: str, job_id: str, ruling: RefusalRequest
 
 def _must_go_on(job: Job) -> None:
     if JobState(job.state).final:
-        raise Conflict(f"The job has {job.state} already." if job.state != "cancelled" else "The job is cancelled.")
+        raise Conflict(f"The job has ended: it is {job.state}. Nothing can be ruled on it any more.")
 
 
 def _same(refusal: Refusal, ruling: RefusalRequest) -> bool:

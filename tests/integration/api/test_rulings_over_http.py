@@ -55,7 +55,7 @@ def test_a_job_can_be_on_hold_from_the_start(alice, request_body):
 @pytest.mark.parametrize(
     ("verb", "reach", "words"),
     [("hold", "running", "only one that is queued"), ("release", "queued", "not on hold"),
-     ("extend", "succeeded", "succeeded already"), ("refuse", "missed", "failed already")],
+     ("extend", "succeeded", "it is succeeded"), ("refuse", "missed", "it is failed")],
 )  # fmt: skip
 def test_a_wrong_state_is_409(alice, make_job, verb, reach, words):
     job_id = getattr(make_job, reach)()

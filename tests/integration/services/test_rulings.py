@@ -173,7 +173,7 @@ def test_what_cannot_be_ruled_any_more(world: Ruled) -> None:
 def test_a_failed_job_cannot_be_refused(world: Ruled) -> None:
     world.claim()
     world.do(lifecycle.fail, 1, JobError(code="method_failed", message="No."))
-    with pytest.raises(Conflict, match="has failed already"):
+    with pytest.raises(Conflict, match="it is failed"):
         world.rule(rulings.refuse, UNFOUNDED)
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
@@ -11,7 +12,7 @@ from ipaddress import ip_network
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import SecretStr
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
@@ -21,7 +22,7 @@ from shared.database import Database
 from shared.errors import Conflict, NotFound
 from shared.schemas.webhook import DeliveryView, WebhookRegistration, WebhookWithSecret
 from shared.settings import Settings
-from shared.states import DeliveryState, Stage
+from shared.states import DeliveryState, JobState, Stage
 from shared.tables import Webhook, WebhookDelivery, WebhookSecret
 from tests.support.fleet import wait_until
 from tests.support.receiver import Receiver, receiving
@@ -366,6 +367,23 @@ def test_a_deleted_endpoint_takes_all_of_it_along(post: Post, cancelled: Callabl
         with pytest.raises(NotFound):
             webhooks.get(session, post.tenant, post.webhook.id)
     cancelled()
+
+
+def test_an_endpoint_that_is_deleted_meanwhile_fails_no_job(post: Post, cancelled: Callable[[], str]) -> None:
+    def waits() -> bool:
+        with post.database.transaction() as session:
+            return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    with ThreadPoolExecutor(1) as pool:
+        with post.database.transaction() as session:
+            webhooks.delete(session, post.tenant, post.webhook.id)
+            session.flush()
+            ending = pool.submit(cancelled)
+            wait_until(waits, "nobody waits for the endpoint")
+        job = ending.result(30)
+    with post.database.transaction() as session:
+        assert jobs.get(session, post.tenant, job).state == JobState.CANCELLED
+        assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 0
 
 
 def test_there_is_a_limit_to_endpoints(post: Post) -> None:
