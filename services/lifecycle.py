@@ -52,10 +52,11 @@ class Step:
 def claim_next(session: Session, owner: str, lease_seconds: float) -> Claim | None:
     """Take the job that is due first among those that may be taken, or return None.
 
-    A message on the queue says that some job waits, not which is the most urgent: whoever hears it asks here.
+    A message on the queue says that some job waits, not which is the most urgent: whoever hears it asks here. A row that
+    is locked is waited for: it may be the only one, in the hands of the relay that has just rung for it.
     """
     query = select(Job.id).where(*_free()).order_by(Job.due_at, Job.id).limit(1)
-    job_id = session.scalar(query.with_for_update(skip_locked=True))
+    job_id = session.scalar(query.with_for_update())
     return None if job_id is None else claim(session, job_id, owner, lease_seconds)
 
 

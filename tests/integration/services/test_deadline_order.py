@@ -4,11 +4,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, update
+from sqlalchemy import func, text, update
 
 from services import jobs, lifecycle, risk
 from shared.database import Database
 from shared.tables import Job
+from tests.support.fleet import wait_until
 from tests.support.world import World, passed
 
 
@@ -47,6 +48,21 @@ def test_claims_at_once_take_different_jobs(database: Database, submit: Callable
     with ThreadPoolExecutor(3) as pool:
         taken = list(pool.map(lambda _: claim_next(database), range(6)))
     assert set(taken) == waiting
+
+
+def test_a_claim_waits_for_the_relay_that_has_just_rung(database: Database, submit: Callable[..., str]) -> None:
+    job = submit()
+
+    def waits() -> bool:
+        with database.transaction() as session:
+            return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as session:
+            session.execute(update(Job).values(doorbell_at=func.clock_timestamp()))
+            claiming = pool.submit(claim_next, database)
+            wait_until(lambda: waits() or claiming.done(), "the claim neither waits nor ends")
+        assert claiming.result(30) == job
 
 
 def test_a_job_at_risk_is_told_of_once(database: Database, tenant: str, submit: Callable[..., str]) -> None:
