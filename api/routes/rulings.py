@@ -1,8 +1,11 @@
 """What a controller rules on a request before its job ends: hold, release, extend, refuse."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Body
 
 from api.dependencies import JobWriter, PartsDep, SessionDep
+from api.examples import EXTENSION, HOLD, REFUSAL
 from api.json_route import StrictRoute
 from api.problems import responses
 from services import rulings
@@ -14,7 +17,9 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["deadlines"], route_class=Stri
 
 
 @router.post("/hold", summary="Stop the clock", responses=responses(NotFound, Conflict))
-def hold(job_id: str, wanted: HoldRequest, session: SessionDep, caller: JobWriter) -> JobView:
+def hold(
+    job_id: str, wanted: Annotated[HoldRequest, Body(openapi_examples=HOLD)], session: SessionDep, caller: JobWriter
+) -> JobView:
     """Keep workers away from a queued job while the data subject's identity is in doubt. Twice changes nothing."""
     return rulings.hold(session, caller.tenant_id, job_id, wanted.reason)
 
@@ -26,12 +31,23 @@ def release(job_id: str, session: SessionDep, parts: PartsDep, caller: JobWriter
 
 
 @router.post("/extend", summary="Extend the period", responses=responses(NotFound, Conflict))
-def extend(job_id: str, wanted: ExtensionRequest, session: SessionDep, parts: PartsDep, caller: JobWriter) -> JobView:
+def extend(
+    job_id: str,
+    wanted: Annotated[ExtensionRequest, Body(openapi_examples=EXTENSION)],
+    session: SessionDep,
+    parts: PartsDep,
+    caller: JobWriter,
+) -> JobView:
     """Extend the period by two further months, once, before the first month is over."""
     return rulings.extend(session, caller.tenant_id, job_id, wanted.reason, parts.settings)
 
 
 @router.post("/refuse", summary="Refuse the erasure", responses=responses(NotFound, Conflict))
-def refuse(job_id: str, ruling: RefusalRequest, session: SessionDep, caller: JobWriter) -> JobView:
+def refuse(
+    job_id: str,
+    ruling: Annotated[RefusalRequest, Body(openapi_examples=REFUSAL)],
+    session: SessionDep,
+    caller: JobWriter,
+) -> JobView:
     """End a job because the request is not acted on. It is cancelled, and says on what ground."""
     return rulings.refuse(session, caller.tenant_id, job_id, ruling)

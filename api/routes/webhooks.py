@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Response
 
 from api.dependencies import Administrator, PartsDep, SessionDep
+from api.examples import WEBHOOK
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing
 from api.problems import responses
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=StrictRout
 
 @router.post("", status_code=201, summary="Register a webhook", responses=responses(Conflict))
 def register(
-    wanted: Annotated[WebhookRegistration, Body()],
+    wanted: Annotated[WebhookRegistration, Body(openapi_examples=WEBHOOK)],
     session: SessionDep,
     parts: PartsDep,
     caller: Administrator,

@@ -22,7 +22,7 @@ class Hold(Schema):
 class HoldRequest(Schema):
     """The body of `POST /jobs/{id}/hold`."""
 
-    reason: Reason = Field(examples=["identity in doubt, proof was asked for"])
+    reason: Reason
 
 
 class Extension(Schema):
@@ -35,7 +35,7 @@ class Extension(Schema):
 class ExtensionRequest(Schema):
     """The body of `POST /jobs/{id}/extend`."""
 
-    reason: Reason = Field(examples=["complexity: the class spans four models"])
+    reason: Reason
 
 
 class Refusal(Schema):

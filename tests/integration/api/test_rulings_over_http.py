@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.cli.exits import explain
 from api.client import ApiProblem
+from api.examples import EXTENSION, HOLD, REFUSAL
 from tests.integration.api.test_access import assert_problem
 
 BODIES = {
@@ -104,3 +105,9 @@ def test_commands(server, make_key, make_job):
     unknown = run("refuse", job_id, "--ground", "no_time")
     assert unknown.exception is not None
     assert explain(unknown.exception)[1] == 2
+
+
+@pytest.mark.parametrize(("verb", "examples"), [("hold", HOLD), ("extend", EXTENSION), ("refuse", REFUSAL)])
+def test_the_examples_of_the_documentation_are_sound(alice, make_job, verb, examples):
+    for example in examples.values():
+        assert alice.post(f"/jobs/{make_job.queued()}/{verb}", json=example["value"]).status_code == 200

@@ -5,6 +5,7 @@ from ipaddress import ip_network
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from api.examples import WEBHOOK
 from tests.integration.api.test_access import assert_problem
 from tests.support.fleet import wait_until
 from tests.support.receiver import receiving
@@ -139,3 +140,10 @@ def test_without_a_master_key_the_answer_says_what_to_do(loopback, serve, settin
     response = httpx.post(f"{url}/webhooks", json={"url": receiver.url}, headers=headers)
 
     assert "EFFACE_MASTER_KEY" in assert_problem(response, 503, "unavailable")["detail"]
+
+
+@pytest.mark.parametrize("name", WEBHOOK)
+def test_the_examples_of_the_documentation_are_sound_but_for_their_url(loopback, alice, receiver, name):
+    response = alice.post("/webhooks", json=WEBHOOK[name]["value"] | {"url": receiver.url})
+
+    assert response.status_code == 201
