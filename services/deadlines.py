@@ -5,8 +5,8 @@ number, or of the month's last day where there is none (Art. 3(2)(c)). Saturdays
 (Art. 3(3)). That a period which ends on one of them goes on to the next working day (Art. 3(4)) is left unused: holidays
 differ from place to place, and who ends a day early is never late.
 
-While the data subject's identity is in doubt the clock stands still (Art. 12(6); EDPB Guidelines 01/2022, paragraph
-159). Whole days on hold move the due date, the rest of a day does not: again the earlier date is taken.
+While the data subject's identity is in doubt the clock stands still (Art. 12(6); EDPB Guidelines 01/2022, section 5.3).
+Whole days on hold move the due date, the rest of a day does not: again the earlier date is taken.
 """
 
 import calendar
