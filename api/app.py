@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from api import VERSION, problems
 from api.boundary import Authentication, Boundary
 from api.parts import opened
-from api.routes import artifacts, datasets, events, health, jobs, keys, meta, models, oauth
+from api.routes import artifacts, datasets, events, health, jobs, keys, meta, models, oauth, rulings, webhooks
 from api.telemetry import HttpMetrics
 from shared.settings import Settings
 
@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication)
     app.add_middleware(Boundary, metrics=metrics)  # added last, so it is the outermost
-    for module in (jobs, events, artifacts, models, datasets, keys, oauth, health, meta):
+    for module in (jobs, rulings, events, artifacts, models, datasets, webhooks, keys, oauth, health, meta):
         app.include_router(module.router)
     return app
 

@@ -93,6 +93,22 @@ class Client:
         """Cancel a job; doing it twice is no error."""
         return _job(self._connection.call("POST", _path("jobs", job_id, "cancel")))
 
+    def hold(self, job_id: str, reason: str) -> JobView:
+        """Stop the clock of a queued job and keep workers away from it; doing it twice is no error."""
+        return self._ruling(job_id, "hold", {"reason": reason})
+
+    def release(self, job_id: str) -> JobView:
+        """Let a job that is on hold go on."""
+        return self._ruling(job_id, "release")
+
+    def extend(self, job_id: str, reason: str) -> JobView:
+        """Extend the period of a job by two further months."""
+        return self._ruling(job_id, "extend", {"reason": reason})
+
+    def refuse(self, job_id: str, ground: str, detail: str | None = None) -> JobView:
+        """Refuse an erasure on one of the grounds of `shared.states.Ground`; the job is cancelled."""
+        return self._ruling(job_id, "refuse", {"ground": ground, "detail": detail})
+
     def watch(self, job_id: str, *, patience_seconds: float = 300.0) -> Iterator[JobView]:
         """Yield the job now, whenever it changes, and at last when it has ended.
 
@@ -194,6 +210,9 @@ class Client:
     def datasets(self) -> Iterator[DatasetView]:
         """Yield data sets, newest first."""
         yield from self._listed("/datasets", DatasetView)
+
+    def _ruling(self, job_id: str, verb: str, body: Mapping[str, Any] | None = None) -> JobView:
+        return _job(self._connection.call("POST", _path("jobs", job_id, verb), json=body))
 
     def _nudges(self, job_id: str, after: int) -> Iterator[int]:
         """Yield a seq whenever it may be worth to look at the job: now, and after every event."""

@@ -51,3 +51,21 @@ MODEL_REGISTRATION = {
     "name": "clip-b32",
     "model": {"architecture": "ViT-B-32", "pretrained": "openai"},
 }
+
+HOLD: dict[str, Example] = {"identity": {"value": {"reason": "identity in doubt, proof was asked for"}}}
+EXTENSION: dict[str, Example] = {"complexity": {"value": {"reason": "complexity: the class spans four models"}}}
+REFUSAL: dict[str, Example] = {"claims": {"value": {"ground": "legal_claims", "detail": "a case is pending"}}}
+WEBHOOK: dict[str, Example] = {
+    "ends": {
+        "summary": "The ends of jobs, and what endangers a deadline",
+        "value": {"url": "https://compliance.example.com/efface"},
+    },
+    "some": {
+        "summary": "Some events",
+        "value": {
+            "url": "https://compliance.example.com/efface",
+            "events": ["job.failed", "job.deadline_at_risk"],
+            "description": "compliance desk",
+        },
+    },
+}

@@ -22,6 +22,8 @@ class Census:
 def take(session: Session) -> Census:
     """Count."""
     counted: dict[str, int] = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
-    waiting = select(extract("epoch", func.now() - func.min(Job.created_at))).where(Job.state == JobState.QUEUED)
+    waiting = select(extract("epoch", func.now() - func.min(Job.created_at))).where(
+        Job.state == JobState.QUEUED, Job.held_at.is_(None)
+    )
     oldest = session.scalar(waiting)
     return Census({state: counted.get(state, 0) for state in JobState}, float(oldest or 0.0))

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
-from services import checks, duplicates, quotas
+from services import checks, deadlines, deliveries, duplicates, quotas
 from services.pages import Page, page_of
 from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
+from shared.schemas.deadline import Extension, Hold, Refusal
 from shared.schemas.job import ArtifactView, EventView, JobError, JobView, MetricPoint, MetricSeries
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import JobSpec
@@ -26,12 +27,16 @@ DOORBELL = "doorbell"
 _OWED = insert(Outbox.__table__).values(kind=DOORBELL, job_id=bindparam("job_id")).cte("owed")
 _OWE = select(func.pg_notify(OUTBOX_CHANNEL, "")).add_cte(_OWED)
 _LAST = select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == bindparam("job_id"))
-_APPEND = insert(JobEvent.__table__).values(
-    job_id=bindparam("job_id"),
-    seq=_LAST.scalar_subquery() + 1,
-    tenant_id=bindparam("tenant_id"),
-    type=bindparam("type"),
-    data=bindparam("data"),
+_APPEND = (
+    insert(JobEvent.__table__)
+    .values(
+        job_id=bindparam("job_id"),
+        seq=_LAST.scalar_subquery() + 1,
+        tenant_id=bindparam("tenant_id"),
+        type=bindparam("type"),
+        data=bindparam("data"),
+    )
+    .returning(JobEvent.seq, JobEvent.created_at)
 )
 
 
@@ -87,6 +92,7 @@ def submit(
         external_id=request.external_id,
         business_key=business_key,
         received_at=request.received_at or now,
+        due_at=_due(request.received_at or now, settings),
         max_attempts=settings.max_attempts,
         created_at=now,
     )
@@ -105,10 +111,14 @@ def ring_later(session: Session, job_id: str) -> None:
 
 
 def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> None:
-    """Append an event. The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins."""
+    """Append an event, and owe it to the tenant's webhooks.
+
+    The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins.
+    """
     session.flush()  # the event refers to the job
     values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": kind, "data": data}
-    session.connection().execute(_APPEND, values)
+    seq, created_at = session.connection().execute(_APPEND, values).one()
+    deliveries.owe(session, job, deliveries.Event(kind, seq, created_at))
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
@@ -140,7 +150,7 @@ def cancel(session: Session, tenant_id: str, job_id: str) -> JobView:
         NotFound: the tenant has none of this id.
         Conflict: it has succeeded or failed already.
     """
-    job = _row(session, tenant_id, job_id, lock=True)
+    job = locked(session, tenant_id, job_id)
     state = JobState(job.state)
     if state in (JobState.SUCCEEDED, JobState.FAILED):
         raise Conflict(f"The job has {state} already; a finished job cannot be cancelled.")
@@ -160,6 +170,7 @@ def finish(session: Session, job: Job, state: JobState, data: dict[str, object])
     job.stage = None
     job.finished_at = datetime.now(UTC)
     job.lease_owner = job.lease_expires_at = None
+    job.held_at = job.hold_reason = None
     job.version += 1
     record(session, job, f"job.{state}", data)
 
@@ -227,11 +238,32 @@ def view(job: Job) -> JobView:
         external_id=job.external_id,
         cancel_requested=job.cancel_requested_at is not None,
         received_at=job.received_at,
+        due_at=job.due_at,
+        hold=Hold(since=job.held_at, reason=job.hold_reason or "") if job.held_at else None,
+        extension=Extension.model_validate(job.extension) if job.extension else None,
+        refusal=Refusal.model_validate(job.refusal) if job.refusal else None,
+        at_risk_at=job.at_risk_at,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
         version=job.version,
     )
+
+
+def locked(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Return a job's row, locked until the transaction ends.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+    """
+    return _row(session, tenant_id, job_id, lock=True)
+
+
+def _due(received_at: datetime, settings: Settings) -> datetime:
+    try:
+        return deadlines.due(received_at, settings.deadline_time_zone)
+    except (OverflowError, ValueError) as error:
+        raise InvalidRequest.at("/received_at", "lies outside the calendar; give the time of the request") from error
 
 
 def _row(session: Session, tenant_id: str, job_id: str, *, lock: bool = False) -> Job:

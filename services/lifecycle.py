@@ -49,16 +49,26 @@ class Step:
     metrics: dict[str, float]
 
 
+def claim_next(session: Session, owner: str, lease_seconds: float) -> Claim | None:
+    """Take the job that is due first among those that may be taken, or return None.
+
+    A message on the queue says that some job waits, not which is the most urgent: whoever hears it asks here. A row that
+    is locked is waited for: it may be the only one, in the hands of the relay that has just rung for it.
+    """
+    query = select(Job.id).where(*_free()).order_by(Job.due_at, Job.id).limit(1)
+    job_id = session.scalar(query.with_for_update())
+    return None if job_id is None else claim(session, job_id, owner, lease_seconds)
+
+
 def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
-    """Take a job by compare-and-set, or return None: it is taken, finished or was never there.
+    """Take a job by compare-and-set, or return None: it is taken, on hold, finished or was never there.
 
     What may be taken: a job that waits, and one whose lease has run out.
     """
     now = func.clock_timestamp()
-    free = or_(Job.state == JobState.QUEUED, and_(Job.state == JobState.RUNNING, Job.lease_expires_at < now))
     job = session.scalar(
         update(Job)
-        .where(Job.id == job_id, free, Job.cancel_requested_at.is_(None), Job.attempt < Job.max_attempts)
+        .where(Job.id == job_id, *_free())
         .values(
             state=JobState.RUNNING,
             attempt=Job.attempt + 1,
@@ -210,7 +220,7 @@ def ring_again(session: Session, *, messages: int, republish_seconds: float, lim
     fewer lie on the queue (`messages`) than jobs wait, so the queue never grows longer than the line of jobs.
     """
     owed = select(Outbox.id).where(Outbox.job_id == Job.id).exists()
-    rung = (Job.state == JobState.QUEUED, ~owed)
+    rung = (Job.state == JobState.QUEUED, Job.held_at.is_(None), ~owed)
     expected = session.scalar(select(func.count()).select_from(Job).where(*rung)) or 0
     last_rung = func.coalesce(Job.doorbell_at, Job.created_at)
     unheard = last_rung < func.clock_timestamp() - timedelta(seconds=republish_seconds)
@@ -221,6 +231,17 @@ def ring_again(session: Session, *, messages: int, republish_seconds: float, lim
         job.doorbell_at = func.clock_timestamp()  # not again before the message had its chance
         ring_later(session, job.id)
     return len(jobs)
+
+
+def _free() -> tuple[ColumnElement[bool], ...]:
+    """What a worker may take."""
+    lost = and_(Job.state == JobState.RUNNING, Job.lease_expires_at < func.clock_timestamp())
+    return (
+        or_(Job.state == JobState.QUEUED, lost),
+        Job.held_at.is_(None),
+        Job.cancel_requested_at.is_(None),
+        Job.attempt < Job.max_attempts,
+    )
 
 
 def _fence(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:

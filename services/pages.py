@@ -8,7 +8,7 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import InvalidRequest
-from shared.tables import ApiKey, Dataset, Job, Model
+from shared.tables import ApiKey, Dataset, Job, Model, Webhook, WebhookDelivery
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Page(Generic[T]):
 def page_of(
     session: Session,
     query: Select[Any],
-    table: type[Model] | type[Dataset] | type[Job] | type[ApiKey],
+    table: type[Model] | type[Dataset] | type[Job] | type[ApiKey] | type[Webhook] | type[WebhookDelivery],
     *,
     tenant_id: str,
     after: str | None,

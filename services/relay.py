@@ -1,4 +1,5 @@
-"""The relay: carries committed messages to the queue, takes lost jobs back, deletes what finished jobs leave behind.
+"""The relay: carries committed messages to the queue and to webhooks, takes lost jobs back, watches deadlines, deletes
+what finished jobs leave behind.
 
 Any number of relays may run. Each part survives the loss of what it stands on: it logs, waits and goes on.
 """
@@ -13,7 +14,8 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import expiry, lifecycle, retention
+from services import expiry, lifecycle, retention, risk
+from services.courier import Courier
 from shared.database import OUTBOX_CHANNEL, Database
 from shared.errors import EffaceError
 from shared.settings import Settings
@@ -53,11 +55,12 @@ def publish(session: Session, bell: Bell, limit: int = 100) -> int:
 
 
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    """Do all three until `stop` is set."""
+    """Do all four until `stop` is set."""
     jobs: list[tuple[str, Callable[[], None]]] = [
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
         ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
         ("relay.purge", lambda: _purge(database, storage, settings, stop)),
+        ("relay.deliver", lambda: Courier(database, settings).work(stop)),
     ]
     threads = [
         threading.Thread(target=_forever, args=(name, work, stop), name=name, daemon=True) for name, work in jobs
@@ -119,6 +122,10 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
         log.warning("relay.reconciled", taken_back=taken_back, rung_again=rung)
     with database.transaction() as session:
         expiry.sweep(session)
+    with database.transaction() as session:
+        at_risk = risk.flag(session, longest_seconds=settings.job_seconds)
+    if at_risk:
+        log.warning("relay.deadlines_at_risk", jobs=at_risk)
     stop.wait(settings.reconcile_seconds)
 
 

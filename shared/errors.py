@@ -69,8 +69,9 @@ class NotFound(EffaceError):
     code = "not_found"
     title = "There is no such thing"
 
-    def __init__(self, noun: str, identifier: str) -> None:
-        super().__init__(f"There is no {noun} {identifier!r}. List what there is with GET /{noun}s.")
+    def __init__(self, noun: str, identifier: str, *, listed: str | None = None) -> None:
+        """Say that there is no such `noun`; `listed` is the path that lists them, where it is not `/<noun>s`."""
+        super().__init__(f"There is no {noun} {identifier!r}. List what there is with GET {listed or f'/{noun}s'}.")
 
 
 class Conflict(EffaceError):

@@ -3,8 +3,9 @@
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -74,6 +75,20 @@ class Settings(BaseSettings):
     pipeline: str = Field("worker.pipeline:run_pipeline", description="what a child runs, as module:function")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
     runtime_dir: Path | None = Field(None, description="where the worker keeps its socket; a temporary folder if unset")
+
+    # Deadlines and webhooks.
+    deadline_time_zone: ZoneInfo = Field(ZoneInfo("UTC"), description="where the controller's days begin and end")
+    master_key: SecretStr | None = Field(
+        None, description="seals webhook secrets: 32 bytes in base64; after a comma, older ones that still open"
+    )
+    webhook_timeout_seconds: float = Field(20.0, gt=0, le=60, description="a whole call, from the name's resolution on")
+    webhook_concurrency: int = Field(32, ge=1, description="calls that one relay makes at a time")
+    webhook_allow_networks: list[IPvAnyNetwork] = Field(
+        default_factory=list, description="networks that may be called though they are not public, also without TLS"
+    )
+    webhook_grace_seconds: float = Field(
+        24 * 3600.0, ge=0, description="how long the secret before a rotation signs along"
+    )
 
     # Logs.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

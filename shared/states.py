@@ -45,5 +45,39 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+class Ground(StrEnum):
+    """Why an erasure is refused, by article of the GDPR."""
+
+    IDENTITY_NOT_VERIFIED = "identity_not_verified"
+    """12(2), 12(6): the person could not be identified."""
+    MANIFESTLY_UNFOUNDED = "manifestly_unfounded"
+    """12(5)(b)."""
+    EXCESSIVE = "excessive"
+    """12(5)(b)."""
+    NO_MATCH = "no_match"
+    """Nothing of the person is in the model."""
+    NO_GROUND_FOR_ERASURE = "no_ground_for_erasure"
+    """None of the grounds of 17(1) applies."""
+    FREEDOM_OF_EXPRESSION = "freedom_of_expression"
+    """17(3)(a)."""
+    LEGAL_OBLIGATION = "legal_obligation"
+    """17(3)(b): also a task in the public interest."""
+    PUBLIC_HEALTH = "public_health"
+    """17(3)(c)."""
+    ARCHIVING_OR_RESEARCH = "archiving_or_research"
+    """17(3)(d)."""
+    LEGAL_CLAIMS = "legal_claims"
+    """17(3)(e)."""
+
+
+class DeliveryState(StrEnum):
+    """Where a call to a webhook is."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    """No try is left, or its endpoint was disabled."""
+
+
 RUN_JOB_TASK = "efface.run_job"
 """The one task name. Its message carries a job id and nothing else."""

@@ -1,6 +1,6 @@
 """The tables. Postgres is the truth of every job; every row belongs to a tenant."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -11,6 +11,8 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Interval,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -39,6 +41,8 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
         list[str]: ARRAY(String),
+        timedelta: Interval,
+        bytes: LargeBinary,
         str: Text,
     }
 
@@ -156,6 +160,22 @@ class Job(Base):
     business_key: Mapped[str | None]
     """SHA-256 of what is asked for (`services.duplicates`); null without an `external_id`."""
     received_at: Mapped[datetime]
+    due_at: Mapped[datetime] = mapped_column(server_default=text("now() + '1 mon'::interval"))
+    """The last second of the period of Art. 12(3) GDPR (`services.deadlines`). The queue is in this order.
+
+    The default serves gateways of the version before, which go on for a while after the migration.
+    """
+    held_at: Mapped[datetime | None]
+    """Since when the clock is stopped, because the data subject's identity is in doubt: no worker takes the job."""
+    hold_reason: Mapped[str | None]
+    held_for: Mapped[timedelta] = mapped_column(default=timedelta(), server_default=text("'0'"))
+    """How long earlier holds lasted."""
+    extension: Mapped[dict[str, Any] | None]
+    """`{reason, extended_at}` once the period was extended."""
+    refusal: Mapped[dict[str, Any] | None]
+    """`{ground, detail, refused_at}` of a job that the controller refused."""
+    at_risk_at: Mapped[datetime | None]
+    """When it was first expected to end after `due_at`."""
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
     lease_owner: Mapped[str | None]
@@ -186,6 +206,8 @@ class Job(Base):
         Index(
             "ix_jobs_unfinished", "state", "lease_expires_at", postgresql_where=text("state IN ('queued', 'running')")
         ),
+        Index("ix_jobs_unfinished_due", "due_at", postgresql_where=text("state IN ('queued', 'running')")),
+        Index("ix_jobs_durations", "method", "finished_at", postgresql_where=text("verdict IS NOT NULL")),
         Index(
             "ix_jobs_unpurged", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL")
         ),
@@ -245,3 +267,65 @@ class Outbox(Base):
     """`doorbell`: ring the queue for a job."""
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Webhook(Base):
+    """An address that a tenant wants to be called at when something happens to its jobs."""
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    url: Mapped[str]
+    description: Mapped[str | None]
+    events: Mapped[list[str]]
+    """Types of the events that are delivered."""
+    paused_until: Mapped[datetime | None]
+    """It asked for fewer calls: nothing is sent to it before this."""
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_webhooks_tenant_created", "tenant_id", "created_at"),)
+
+
+class WebhookSecret(Base):
+    """What calls are signed with. One generation is current; the one before it signs along until it expires."""
+
+    __tablename__ = "webhook_secrets"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), index=True)
+    tenant_id: Mapped[str]
+    sealed_secret: Mapped[bytes]
+    """HMAC-SHA256 key, sealed under the master key."""
+    sealed_private_key: Mapped[bytes]
+    """Ed25519 private key, sealed under the master key."""
+    public_key: Mapped[str]
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class WebhookDelivery(Base):
+    """A call that a committed event owes an endpoint, written in the event's transaction, and how its tries went."""
+
+    __tablename__ = "webhook_deliveries"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """The `webhook-id`: the same at every try."""
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    tenant_id: Mapped[str]
+    job_id: Mapped[str]
+    type: Mapped[str]
+    body: Mapped[str]
+    """As it is sent: a signature covers every byte."""
+    state: Mapped[str]
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Tries on the present round of the schedule: the fence of whoever sends."""
+    next_attempt_at: Mapped[datetime | None]
+    """When the next try is due; while one is under way, when it is taken for lost. Null once there is none."""
+    log: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list)
+    """`{at, status, error, milliseconds}` of each try, oldest first."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("ix_webhook_deliveries_webhook_created", "webhook_id", "created_at"),
+        Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
+    )

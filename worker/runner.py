@@ -38,14 +38,14 @@ log = structlog.get_logger()
 
 
 def supervise(job_id: str, *, database: Database, settings: Settings, socket_path: Path, stopping_file: Path) -> None:
-    """Run one job to its end, or find that there is nothing to claim."""
+    """Run the most urgent job to its end, or find that there is nothing to claim. `job_id` is the one that rang."""
     owner = f"{socket.gethostname()}:{os.getpid()}"
     with database.transaction() as session:
-        claim = lifecycle.claim(session, job_id, owner, settings.lease_seconds)
+        claim = lifecycle.claim_next(session, owner, settings.lease_seconds)
     if claim is None:
         log.info("job.nothing_to_claim", job_id=job_id)
         return
-    with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claim.attempt):
+    with structlog.contextvars.bound_contextvars(job_id=claim.spec.job_id, attempt=claim.attempt):
         log.info("job.claimed")
         Supervisor(claim, owner, database, settings, stopping_file).run(socket_path)
 

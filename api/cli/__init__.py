@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from api.cli import jobs, keys, service, uploads
+from api.cli import jobs, keys, rulings, service, uploads
 from api.cli.exits import explain
 from api.cli.plugins import Commands
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (service, keys, jobs, uploads):
+for module in (service, keys, jobs, rulings, uploads):
     module.add_to(app)
 
 

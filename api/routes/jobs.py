@@ -1,6 +1,5 @@
 """Erasure jobs: submit, list, look, cancel."""
 
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -13,9 +12,10 @@ from api.idempotency import SenderDep, respond
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing, Text
 from api.problems import refused, responses
-from services import jobs
+from services import jobs, rulings
 from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
+from shared.schemas.deadline import Reason
 from shared.schemas.job import JobView, MetricSeries
 from shared.schemas.request import ErasureRequest
 from shared.states import JobState
@@ -50,6 +50,7 @@ def submit(
     caller: JobWriter,
     sender: SenderDep,
     validate_only: Annotated[bool, Query(description="check everything, but make no job")] = False,
+    hold: Annotated[Reason | None, Query(description="put it on hold from the start, for this reason")] = None,
 ) -> Response:
     """Check the request, and queue a job for it. What can be checked is checked now: an accepted job is a sound one.
 
@@ -59,9 +60,13 @@ def submit(
 
     def submitted() -> Answer:
         job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
+        if hold is not None and not (validate_only or job.existing):
+            job = rulings.hold(session, caller.tenant_id, job.id, hold)
         return _answer(job, validate_only)
 
-    asked = partial(request.model_dump, mode="json", exclude_unset=True)
+    def asked() -> dict[str, Any]:
+        return {"request": request.model_dump(mode="json", exclude_unset=True), "hold": hold}
+
     call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
     return respond(once(session, call, submitted, parts.settings.idempotency_seconds))
 

@@ -16,7 +16,12 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return the text in Unicode's normal form C.
+
+    Raises:
+        ValueError: it holds control characters, or white space at an end.
+    """
     if not text.isprintable():
         raise ValueError("must not hold control characters, line breaks or marks that turn the direction of writing")
     if text != text.strip():
@@ -44,7 +49,7 @@ def _known_century(moment: datetime) -> datetime:
     return moment
 
 
-Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
 """A class name, as it stands in prompts; in Unicode's normal form C, so that two spellings of it are one."""
 
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
@@ -56,5 +61,5 @@ Moment = Annotated[datetime, BeforeValidator(_rfc3339), AfterValidator(_known_ce
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
 """An id, a path or the name of something elsewhere."""
 
-Printable = Annotated[str, AfterValidator(_printable)]
+Printable = Annotated[str, AfterValidator(printable)]
 """A line of text."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from shared.schemas.base import Schema
+from shared.schemas.deadline import Extension, Hold, Refusal
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.states import JobState, Stage
 
@@ -35,6 +36,11 @@ class JobView(Schema):
     external_id: str | None
     cancel_requested: bool
     received_at: datetime
+    due_at: datetime | None = Field(None, description="the last second of the period that the law gives")
+    hold: Hold | None = Field(None, description="the clock is stopped, and no worker takes the job")
+    extension: Extension | None = None
+    refusal: Refusal | None = None
+    at_risk_at: datetime | None = Field(None, description="when it was first expected to end after it is due")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -1,5 +1,7 @@
 """What the fixtures of one test and of one module have in common."""
 
+import base64
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         relay_seconds=0.2,
         reconcile_seconds=0.2,
         republish_seconds=1,
+        master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()),
         device="cpu",
         log_format="console",
     )

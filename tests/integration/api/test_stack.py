@@ -111,7 +111,15 @@ def test_from_start_to_restart(up):
     again.process.send_signal(signal.SIGTERM)
     assert again.process.wait(DEADLINE_SECONDS) == 0
     assert wait_for(lambda: not again.alive())
-    assert {path.name for path in key_file.parent.iterdir()} == {"key", "lock", "logs", "objects", "postgres", "redis"}
+    assert {path.name for path in key_file.parent.iterdir()} == {
+        "key",
+        "lock",
+        "logs",
+        "master-key",
+        "objects",
+        "postgres",
+        "redis",
+    }
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGKILL]], ids=["impatient", "killed"])

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC
 
 import pytest
 from alembic import command as alembic
@@ -55,3 +56,19 @@ def test_the_migrations_can_be_taken_back(empty: Engine) -> None:
     migrations.upgrade(url_of(empty))
     alembic.downgrade(migrations.configuration(url_of(empty)), "base")
     assert inspect(empty).get_table_names() == ["alembic_version"]
+
+
+def test_jobs_from_before_deadlines_get_one(empty: Engine) -> None:
+    migrations.upgrade(url_of(empty), "0001")
+    with empty.begin() as connection:
+        connection.execute(text("INSERT INTO tenants (id, name) VALUES ('t', 't')"))
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, tenant_id, state, progress, version, request, spec, method, received_at, attempt,"
+                " max_attempts) VALUES ('j', 't', 'queued', 0, 1, '{}', '{}', 'synthetic', '2026-01-31T09:00Z', 0, 3)"
+            )
+        )
+    migrations.upgrade(url_of(empty))
+    with empty.connect() as connection:
+        due = connection.execute(text("SELECT due_at FROM jobs")).scalar_one()
+    assert due.astimezone(UTC).isoformat() == "2026-02-28T23:59:59+00:00"

@@ -1,0 +1,173 @@
+"""Endpoints that a tenant wants to be called at: register, look, rotate the secret, delete."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import httpx
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from services.pages import Page, page_of
+from shared import standard_webhooks
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.ids import new_id
+from shared.outbound import CallFailed, Outbound
+from shared.schemas.webhook import WebhookRegistration, WebhookView, WebhookWithSecret
+from shared.secret_box import SecretBox
+from shared.settings import Settings
+from shared.tables import Webhook, WebhookSecret
+
+PER_TENANT = 20
+PRIVATE_KEY_BYTES = 32
+HIGHEST_PORT = 65_535
+
+
+def outbound(settings: Settings) -> Outbound:
+    """Return what calls endpoints."""
+    return Outbound(allowed=settings.webhook_allow_networks, timeout_seconds=settings.webhook_timeout_seconds)
+
+
+def check_url(url: str, outbound: Outbound) -> None:
+    """Find out whether a URL may be called. Slow, for it asks the name server: hold no transaction.
+
+    Raises:
+        InvalidRequest: it is no http or https URL, or leads where no call may go.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidRequest.at("/url", f"is no URL: {error}") from error
+    if parsed.scheme not in ("https", "http") or not parsed.host:
+        raise InvalidRequest.at("/url", "must begin with https:// and name a host")
+    if parsed.port is not None and not 0 < parsed.port <= HIGHEST_PORT:
+        raise InvalidRequest.at("/url", f"has port {parsed.port}; a port lies between 1 and {HIGHEST_PORT}")
+    if parsed.userinfo or parsed.fragment:
+        raise InvalidRequest.at("/url", "must hold no user name, password or fragment; the signature proves who calls")
+    try:
+        asyncio.run(outbound.check(url))
+    except CallFailed as error:
+        raise InvalidRequest.at("/url", f"cannot be called: {error}; give one that the public internet can") from error
+
+
+def register(session: Session, tenant_id: str, wanted: WebhookRegistration, settings: Settings) -> WebhookWithSecret:
+    """Add an endpoint whose URL was checked (`check_url`).
+
+    Raises:
+        Conflict: the tenant has as many as it may.
+        Unavailable: there is no master key to seal its secret with.
+    """
+    box = SecretBox.of(settings)
+    if (session.scalar(select(func.count()).where(Webhook.tenant_id == tenant_id)) or 0) >= PER_TENANT:
+        raise Conflict(f"There are {PER_TENANT} webhooks already, which is the limit; delete one that is not needed.")
+    webhook = Webhook(
+        id=new_id("whk"),
+        tenant_id=tenant_id,
+        url=wanted.url,
+        description=wanted.description,
+        events=sorted(set(wanted.events)),
+    )
+    session.add(webhook)
+    session.flush()  # its secret refers to it
+    return _with_new_secret(session, webhook, box)
+
+
+def rotate(session: Session, tenant_id: str, webhook_id: str, settings: Settings) -> WebhookWithSecret:
+    """Give an endpoint a new secret; the one before signs along until the grace period ends, an older one ends now.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+        Unavailable: there is no master key to seal the secret with.
+    """
+    webhook = row(session, tenant_id, webhook_id, lock=True)
+    of_it = WebhookSecret.webhook_id == webhook_id
+    session.execute(delete_rows(WebhookSecret).where(of_it, WebhookSecret.expires_at.is_not(None)))
+    expires_at = datetime.now(UTC) + timedelta(seconds=settings.webhook_grace_seconds)
+    session.execute(update(WebhookSecret).where(of_it).values(expires_at=expires_at))
+    return _with_new_secret(session, webhook, SecretBox.of(settings))
+
+
+def get(session: Session, tenant_id: str, webhook_id: str) -> WebhookView:
+    """Return an endpoint.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+    """
+    return _view(session, row(session, tenant_id, webhook_id))
+
+
+def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[WebhookView]:
+    """Return a page of endpoints, newest first."""
+    page = page_of(session, select(Webhook), Webhook, tenant_id=tenant_id, after=after, limit=limit)
+    return Page([_view(session, webhook) for webhook in page.data], page.has_more)
+
+
+def delete(session: Session, tenant_id: str, webhook_id: str) -> None:
+    """Delete an endpoint with its secrets and all that is or was to be delivered to it.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+    """
+    session.delete(row(session, tenant_id, webhook_id, lock=True))
+
+
+def row(session: Session, tenant_id: str, webhook_id: str, *, lock: bool = False) -> Webhook:
+    """Return an endpoint's row, with `lock` locked until the transaction ends.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+    """
+    query = select(Webhook).where(Webhook.id == webhook_id, Webhook.tenant_id == tenant_id)
+    webhook = session.scalar(query.with_for_update() if lock else query)
+    if webhook is None:
+        raise NotFound("webhook", webhook_id)
+    return webhook
+
+
+def valid_secrets(session: Session, webhook_id: str) -> Sequence[WebhookSecret]:
+    """Return what a call is signed with now, the current generation first."""
+    valid = or_(WebhookSecret.expires_at.is_(None), WebhookSecret.expires_at > func.clock_timestamp())
+    query = select(WebhookSecret).where(WebhookSecret.webhook_id == webhook_id, valid)
+    return session.scalars(query.order_by(WebhookSecret.id.desc())).all()
+
+
+def opened(secrets: Sequence[WebhookSecret], box: SecretBox) -> list[tuple[bytes, bytes]]:
+    """Return (HMAC key, Ed25519 private key) of each generation.
+
+    Raises:
+        Unavailable: none of the master keys opens them.
+    """
+    return [(box.open(s.sealed_secret, s.webhook_id), box.open(s.sealed_private_key, s.webhook_id)) for s in secrets]
+
+
+def _with_new_secret(session: Session, webhook: Webhook, box: SecretBox) -> WebhookWithSecret:
+    secret, private_key = os.urandom(standard_webhooks.SECRET_BYTES), os.urandom(PRIVATE_KEY_BYTES)
+    session.add(
+        WebhookSecret(
+            webhook_id=webhook.id,
+            tenant_id=webhook.tenant_id,
+            sealed_secret=box.seal(secret, webhook.id),
+            sealed_private_key=box.seal(private_key, webhook.id),
+            public_key=standard_webhooks.public_key_text(private_key),
+        )
+    )
+    session.flush()
+    shown = _view(session, webhook).model_dump()
+    return WebhookWithSecret(**shown, secret=standard_webhooks.secret_text(secret))
+
+
+def _view(session: Session, webhook: Webhook) -> WebhookView:
+    current, *previous = valid_secrets(session, webhook.id)
+    return WebhookView(
+        id=webhook.id,
+        url=webhook.url,
+        events=tuple(webhook.events),
+        description=webhook.description,
+        public_key=current.public_key,
+        previous_secret_expires_at=previous[0].expires_at if previous else None,
+        disabled_at=webhook.disabled_at,
+        disabled_reason=webhook.disabled_reason,
+        created_at=webhook.created_at,
+    )
