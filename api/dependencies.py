@@ -1,6 +1,6 @@
 """What a route asks for: its parts, a transaction, and whose request it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -34,7 +34,7 @@ bearer = HTTPBearer(auto_error=False, description="An API key, made by `efface k
 """Only describes the header in the OpenAPI document: `boundary.Authentication` has checked it already."""
 
 
-def require(scope: Scope) -> Callable[..., Principal]:
+def require(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     """Return a dependency that gives the caller's principal if its key has `scope`.
 
     Raises:

@@ -61,7 +61,7 @@ def authenticate(session: Session, token: str) -> Principal:
     Raises:
         Unauthenticated: it is unknown or revoked; the two look alike.
     """
-    key = session.connection().execute(_VALID, {"hash": _hash(token)}).one_or_none()
+    key = session.execute(_VALID, {"hash": _hash(token)}).one_or_none()
     if key is None:
         raise Unauthenticated("The API key is unknown or was revoked; 'efface keys create' makes a new one.")
     return Principal(key.tenant_id, key.id, frozenset(Scope(scope) for scope in key.scopes))
