@@ -1,6 +1,6 @@
 """What a route asks for: its parts, a transaction, and whose request it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -51,7 +51,7 @@ oauth2 = OAuth2(
 """Both only describe the header in the OpenAPI document: `boundary.Authentication` has checked it already."""
 
 
-def require(scope: Scope) -> Callable[..., Principal]:
+def require(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     """Return a dependency that gives the caller's principal if its key has `scope`.
 
     Raises:

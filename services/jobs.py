@@ -24,11 +24,11 @@ from shared.tables import Artifact, Job, JobEvent, JobMetric, Outbox
 DOORBELL = "doorbell"
 
 # Each is one round trip and built once: every request and every step of every job passes here.
-_OWED = insert(Outbox.__table__).values(kind=DOORBELL, job_id=bindparam("job_id")).cte("owed")
+_OWED = insert(Outbox).values(kind=DOORBELL, job_id=bindparam("job_id")).cte("owed")
 _OWE = select(func.pg_notify(OUTBOX_CHANNEL, "")).add_cte(_OWED)
 _LAST = select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == bindparam("job_id"))
 _APPEND = (
-    insert(JobEvent.__table__)
+    insert(JobEvent)
     .values(
         job_id=bindparam("job_id"),
         seq=_LAST.scalar_subquery() + 1,
@@ -107,6 +107,7 @@ def submit(
 
 def ring_later(session: Session, job_id: str) -> None:
     """Owe the queue a message for this job, and wake the relay when the transaction commits."""
+    session.flush()
     session.connection().execute(_OWE, {"job_id": job_id})
 
 

@@ -129,7 +129,7 @@ def authenticate(session: Session, secret: str) -> Principal:
     Raises:
         Unauthenticated: it is unknown, revoked, rotated away or expired; they all look alike.
     """
-    key = session.connection().execute(_KNOWN, {"hash": digest(secret)}).one_or_none()
+    key = session.execute(_KNOWN, {"hash": digest(secret)}).one_or_none()
     if key is None:
         raise Unauthenticated(
             "The API key is unknown, has expired or was revoked; 'efface keys create' or 'efface keys rotate' makes one."
