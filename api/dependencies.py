@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
 from api.parts import Parts, parts_of
+from services.audit_log import ACTOR
 from services.keys import Principal
 from shared.errors import Forbidden
 from shared.states import Scope
@@ -15,8 +16,10 @@ from shared.states import Scope
 PartsDep = Annotated[Parts, Depends(parts_of)]
 
 
-def _transaction(parts: PartsDep) -> Iterator[Session]:
+def _transaction(parts: PartsDep, request: Request) -> Iterator[Session]:
     with parts.database.transaction() as session:
+        if principal := getattr(request.state, "principal", None):
+            session.info[ACTOR] = principal.key_id
         yield session
 
 

@@ -7,7 +7,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 
 import migrations
 from api.processes import Child, Ending, stop
-from services import keys
+from services import audit_heads, keys
 from shared.database import Database, make_engine
 from shared.embedded import embedded_postgres, embedded_redis, free_port
 from shared.errors import Conflict, Unavailable
@@ -80,6 +81,8 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
             database_url=SecretStr(stack.enter_context(embedded_postgres(home / "postgres"))),
             redis_url=SecretStr(stack.enter_context(embedded_redis(home / "redis"))),
             storage_url=f"file://{home / 'objects'}",
+            master_key=SecretStr(_kept_secret(home / "master-key", lambda: b64encode(os.urandom(32)).decode())),
+            audit_key_file=_audit_key(home / "audit-key.pem"),
             host=HOST,
             port=port,
         )
@@ -122,15 +125,30 @@ def _check_free(port: int) -> None:
 
 def _key(settings: Settings, path: Path) -> str:
     """Return the key that is kept in `path`; make one at the first start."""
+
+    def made() -> str:
+        engine = make_engine(settings)
+        with Database(engine).transaction() as session:
+            _, key = keys.create(session, tenant=TENANT, name="efface up", scopes=[Scope.ADMIN])
+        engine.dispose()
+        return key
+
+    return _kept_secret(path, made)
+
+
+def _kept_secret(path: Path, make: Callable[[], str]) -> str:
+    """Return the secret that is kept in `path`; make one at the first start, for its owner's eyes alone."""
     if path.exists():
         return path.read_text().strip()
-    engine = make_engine(settings)
-    with Database(engine).transaction() as session:
-        _, key = keys.create(session, tenant=TENANT, name="efface up", scopes=[Scope.ADMIN])
-    engine.dispose()
+    secret = make().strip()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(key + "\n")
-    return key
+        file.write(secret + "\n")
+    return secret
+
+
+def _audit_key(path: Path) -> Path:
+    _kept_secret(path, audit_heads.new_key)
+    return path
 
 
 @contextmanager
@@ -153,6 +171,8 @@ def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[
         "EFFACE_DATABASE_URL": settings.database_url.get_secret_value(),
         "EFFACE_REDIS_URL": settings.redis_url.get_secret_value(),
         "EFFACE_STORAGE_URL": settings.storage_url,
+        "EFFACE_MASTER_KEY": settings.master_key.get_secret_value() if settings.master_key else "",
+        "EFFACE_AUDIT_KEY_FILE": str(settings.audit_key_file),
         "EFFACE_HOST": settings.host,
         "EFFACE_PORT": str(settings.port),
         "EFFACE_RUNTIME_DIR": runtime,

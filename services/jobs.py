@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from services import checks
+from services import audit_log, checks, retention
 from services.pages import Page, page_of
 from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -73,7 +73,8 @@ def submit(
     )
     if not validate_only:
         session.add(job)
-        session.flush()  # event and outbox refer to it
+        session.flush()  # event, outbox and links refer to it
+        retention.link(session, job_id, resolved.data)
         record(session, job, "job.queued", {})
         ring_later(session, job.id)
     return view(job)
@@ -89,6 +90,7 @@ def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> No
     """Append an event. The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins."""
     last = session.scalar(select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == job.id))
     session.add(JobEvent(job_id=job.id, seq=(last or 0) + 1, tenant_id=job.tenant_id, type=kind, data=data))
+    audit_log.write_event(session, job, kind, data)
     session.flush()
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services import audit_log
 from shared.errors import NotFound, Unauthenticated
 from shared.ids import new_id
 from shared.states import Scope
@@ -48,6 +49,8 @@ def create(session: Session, *, tenant: str, name: str, scopes: Sequence[Scope])
     )
     session.add(key)
     session.flush()
+    detail = {"scopes": " ".join(key.scopes)}
+    audit_log.write(session, "key.created", key.id, tenant_id=key.tenant_id, detail=detail)
     return key, plaintext
 
 
@@ -78,7 +81,9 @@ def revoke(session: Session, key_id: str) -> None:
     key = session.get(ApiKey, key_id)
     if key is None:
         raise NotFound("key", key_id)
-    key.revoked_at = key.revoked_at or datetime.now(UTC)
+    if key.revoked_at is None:
+        key.revoked_at = datetime.now(UTC)
+        audit_log.write(session, "key.revoked", key.id, tenant_id=key.tenant_id)
 
 
 def _hash(token: str) -> str:

@@ -1,4 +1,4 @@
-"""The relay: carries committed messages to the queue, takes lost jobs back, deletes what finished jobs leave behind.
+"""The relay: carries committed messages to the queue, takes lost jobs back, deletes what must not stay, seals the log.
 
 Any number of relays may run. Each part survives the loss of what it stands on: it logs, waits and goes on.
 """
@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import lifecycle, retention
+from services import audit_chain, audit_heads, lifecycle, sweeper
 from shared.database import OUTBOX_CHANNEL, Database
 from shared.errors import EffaceError
 from shared.settings import Settings
@@ -53,11 +53,13 @@ def publish(session: Session, bell: Bell, limit: int = 100) -> int:
 
 
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    """Do all three until `stop` is set."""
+    """Do all of it until `stop` is set."""
     jobs: list[tuple[str, Callable[[], None]]] = [
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
         ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
         ("relay.purge", lambda: _purge(database, storage, settings, stop)),
+        ("relay.abandoned", lambda: _sweep_abandoned(database, storage, settings, stop)),
+        ("relay.audit", lambda: _audit(database, storage, settings, stop)),
     ]
     threads = [
         threading.Thread(target=_forever, args=(name, work, stop), name=name, daemon=True) for name, work in jobs
@@ -121,12 +123,20 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
 
 
 def _purge(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    with database.transaction() as session:
-        finished = retention.unpurged(session)
-    for spec, attempt in finished:
-        deleted = retention.delete_leftovers(storage, spec, attempt)
-        with database.transaction() as session:
-            retention.mark_purged(session, spec.job_id)
-        log.info("job.leftovers_deleted", job_id=spec.job_id, objects=deleted)
-    if not finished:
+    done = sweeper.sweep_jobs(database, storage) + sweeper.sweep_datasets(database, storage, settings)
+    if not done:
         stop.wait(min(settings.reconcile_seconds, 5.0))
+
+
+def _sweep_abandoned(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
+    if deleted := sweeper.sweep_abandoned(database, storage, settings):
+        log.warning("relay.abandoned_deleted", objects=deleted)
+    stop.wait(settings.sweep_seconds)
+
+
+def _audit(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
+    with database.transaction() as session:
+        linked = audit_chain.extend(session)
+    if not linked:
+        audit_heads.publish(database, storage, settings)
+        stop.wait(settings.relay_seconds)

@@ -12,7 +12,10 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from shared.database import Database
+    from shared.settings import Settings
     from shared.states import Scope
+    from shared.storage import Storage
 
 
 Home = Annotated[Path, typer.Option(help="Where everything is kept: databases, objects, logs and the API key.")]
@@ -161,17 +164,28 @@ def revoke_key(key_id: str) -> None:
 
 
 @contextmanager
-def _transaction() -> Iterator["Session"]:
-    """Give a session on the database of the settings."""
+def opened() -> Iterator[tuple["Settings", "Database", "Storage"]]:
+    """Give the settings, and the database and storage that they name."""
     from shared.database import Database, make_engine
     from shared.settings import get_settings
+    from shared.storage import Storage
 
-    engine = make_engine(get_settings())
+    settings = get_settings()
+    engine = make_engine(settings)
     try:
-        with Database(engine).transaction() as session:
-            yield session
+        yield settings, Database(engine), Storage(settings.storage_url)
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _transaction() -> Iterator["Session"]:
+    """Give a session on the database of the settings; what it does is the operator's doing."""
+    from services.audit_log import ACTOR, OPERATOR
+
+    with opened() as (_, database, _), database.transaction() as session:
+        session.info[ACTOR] = OPERATOR
+        yield session
 
 
 def _scopes(names: list[str]) -> list["Scope"]:

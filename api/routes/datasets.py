@@ -12,12 +12,21 @@ from shared.schemas.dataset import DatasetView
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
+_PURGE = {
+    "name": "purge_after_job",
+    "in": "query",
+    "schema": {"type": "boolean"},
+    "description": "true: purge it with the last job that uses it; false: keep it for the retention period; "
+    "by default it is purged if a job is to forget it",
+}
+_BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE]}
+
 
 @router.post(
     "",
     status_code=201,
     summary="Upload a data set",
-    openapi_extra=UPLOAD_BODY,
+    openapi_extra=_BODY,
     responses=responses(TooLarge),
 )
 def add(caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, parts: PartsDep) -> DatasetView:
@@ -25,17 +34,17 @@ def add(caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, part
 
     Every image is decoded and every member checked before the data set is accepted.
     """
-    name = upload.name
+    name, purge_after_job = upload.name, upload.flag("purge_after_job")
     summary = datasets.inspect(upload.path, parts.settings)
-    dataset_id, key = datasets.store(parts.storage, caller.tenant_id, upload.path)
+    stored = datasets.store(parts.storage, caller.tenant_id, upload.path, parts.settings)
     return datasets.add(
         session,
         tenant_id=caller.tenant_id,
-        dataset_id=dataset_id,
+        stored=stored,
         name=name,
-        key=key,
         size_bytes=upload.path.stat().st_size,
         summary=summary,
+        purge_after_job=purge_after_job,
     )
 
 

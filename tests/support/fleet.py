@@ -41,6 +41,7 @@ def environment(settings: Settings) -> dict[str, str]:
     values = settings.model_dump(mode="json", exclude_defaults=True) | {
         "database_url": settings.database_url.get_secret_value(),
         "redis_url": settings.redis_url.get_secret_value(),
+        "master_key": settings.master_key.get_secret_value() if settings.master_key else "",
     }
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     return os.environ | BYTECODE | {f"EFFACE_{name.upper()}": text for name, text in texts.items()}

@@ -1,5 +1,7 @@
 """What the fixtures of one test and of one module have in common."""
 
+import base64
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from shared.database import Database, make_engine
 from shared.settings import Settings
 from shared.tables import Base
 
+APPEND_ONLY = ("audit_log", "audit_chain", "audit_heads")
+
 
 def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
     """Return settings with a storage in `folder`, and leases short enough to lose."""
@@ -20,6 +24,7 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         database_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         storage_url=f"file://{folder / 'objects'}",
+        master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()),
         database_pool_size=3,
         lease_seconds=2,
         heartbeat_seconds=0.3,
@@ -39,8 +44,13 @@ def emptied_database(settings: Settings) -> Iterator[Database]:
     try:
         yield Database(engine)
         with engine.begin() as connection:
-            tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-            connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+            tables = [table.name for table in Base.metadata.sorted_tables]
+            for table in APPEND_ONLY:
+                connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
+            connection.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE"))
+            for table in APPEND_ONLY:
+                for name in ("rows", "truncate"):
+                    connection.execute(text(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_{name}"))
     finally:
         engine.dispose()
 
