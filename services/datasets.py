@@ -148,6 +148,15 @@ def list_page(session: Session, tenant_id: str, *, after: str | None = None, lim
     return Page([view(row) for row in page.data], page.has_more)
 
 
+def rewrap(session: Session, settings: Settings) -> int:
+    """Seal every data key under the first master key, so that older ones can go; return how many keys there are."""
+    sealer = Sealer.of(settings)
+    rows = session.scalars(select(Dataset).where(Dataset.data_key.is_not(None)).with_for_update()).all()
+    for row in rows:
+        row.data_key = sealer.rewrapped(row.data_key, row.id) if row.data_key else None
+    return len(rows)
+
+
 def view(row: Dataset) -> DatasetView:
     """Return a row as clients see it."""
     return DatasetView.model_validate(

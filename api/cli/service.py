@@ -163,6 +163,17 @@ def revoke_key(key_id: str) -> None:
     typer.echo(f"{key_id} is revoked.")
 
 
+@keys.command("rewrap")
+def rewrap() -> None:
+    """Seal the keys of all data sets under the first key in EFFACE_MASTER_KEY; then the older ones can go."""
+    from services import datasets
+    from shared.settings import get_settings
+
+    with _transaction() as session:
+        count = datasets.rewrap(session, get_settings())
+    typer.echo(f"{count} data keys are sealed under the first master key.")
+
+
 @contextmanager
 def opened() -> Iterator[tuple["Settings", "Database", "Storage"]]:
     """Give the settings, and the database and storage that they name."""
