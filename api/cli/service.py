@@ -180,8 +180,10 @@ def opened() -> Iterator[tuple["Settings", "Database", "Storage"]]:
     from shared.database import Database, make_engine
     from shared.settings import get_settings
     from shared.storage import Storage
+    from shared.telemetry import configure_logging
 
     settings = get_settings()
+    configure_logging(settings.model_copy(update={"log_format": "console", "log_level": "WARNING"}))
     engine = make_engine(settings)
     try:
         yield settings, Database(engine), Storage(settings.storage_url)

@@ -63,7 +63,12 @@ def log(database: Database) -> Database:
 @pytest.mark.parametrize("table", APPEND_ONLY)
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE {} SET {} = {}", "DELETE FROM {}", "TRUNCATE {} CASCADE", "SET session_replication_role = replica; DELETE FROM {}"],
+    [
+        "UPDATE {} SET {} = {}",
+        "DELETE FROM {}",
+        "TRUNCATE {} CASCADE",
+        "SET session_replication_role = replica; DELETE FROM {}",
+    ],
 )
 def test_the_database_refuses(log: Database, settings: Settings, tmp_path: Path, table: str, statement: str) -> None:
     sign(log, tmp_path)
@@ -189,7 +194,12 @@ class TestHeads:
         audit_heads.publish(log, storage, settings)
         first = audit_heads.read_stored(storage)
         assert first is not None and first.statement.seq == 5
-        tamper(log, "DELETE FROM audit_heads", "DELETE FROM audit_chain WHERE seq > 3", "DELETE FROM audit_log WHERE id > 3")
+        tamper(
+            log,
+            "DELETE FROM audit_heads",
+            "DELETE FROM audit_chain WHERE seq > 3",
+            "DELETE FROM audit_log WHERE id > 3",
+        )
         audit_heads.publish(log, storage, settings)
         assert audit_heads.read_stored(storage) == first
         (finding,) = check(log, tmp_path, first)

@@ -64,9 +64,7 @@ END: dict[str, Callable[[World], object]] = {
     "succeeded": lambda world: world.claim() and world.do(lifecycle.complete, 1, passed(world, 1)),
     "failed": lambda world: world.claim() and world.do(lifecycle.fail, 1, LOST),
     "cancelled": lambda world: world.cancel(),
-    "given up": lambda world: [
-        world.claim() and world.do(lifecycle.give_back, attempt, LOST) for attempt in (1, 2, 3)
-    ],
+    "given up": lambda world: [world.claim() and world.do(lifecycle.give_back, attempt, LOST) for attempt in (1, 2, 3)],
 }
 
 
@@ -134,9 +132,7 @@ def test_with_two_jobs_it_goes_with_the_last(keeper: Keeper, upload: Callable[..
     assert keeper.receipt(first).datasets == keeper.receipt(second).datasets
 
 
-def test_what_is_purged_cannot_be_used_or_seen(
-    keeper: Keeper, upload: Callable[..., str], settings: Settings
-) -> None:
+def test_what_is_purged_cannot_be_used_or_seen(keeper: Keeper, upload: Callable[..., str], settings: Settings) -> None:
     forget, retain = upload("horse"), upload("horse", "dog")
     keeper.submit(forget=forget, retain=retain).cancel()
     with keeper.database.transaction() as session:  # the key is destroyed, the object is still there
@@ -198,9 +194,7 @@ def test_other_data_sets_live_for_the_retention_period(
     assert (retain in keeper.objects(), bool(keeper.storage.find(cached))) == (not gone, not gone)
 
 
-def test_a_purge_that_died_is_taken_up_again(
-    keeper: Keeper, upload: Callable[..., str], settings: Settings
-) -> None:
+def test_a_purge_that_died_is_taken_up_again(keeper: Keeper, upload: Callable[..., str], settings: Settings) -> None:
     forget = upload("horse")
     world = keeper.submit(forget=forget, retain=upload("horse", "dog"))
     world.cancel()
