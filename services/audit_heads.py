@@ -100,8 +100,10 @@ def publish(database: Database, storage: Storage, settings: Settings) -> None:
     if settings.audit_key_file is None:
         return
     with database.transaction() as session:
-        newest = session.scalar(select(AuditHead).order_by(AuditHead.seq.desc()).limit(1))
-        if newest is not None and not _aged(newest, settings.reconcile_seconds):
+        before = newest(session)
+        if before is not None and (
+            before.statement.seq == audit_chain.last(session).seq or not _aged(before, settings.reconcile_seconds)
+        ):
             return
         head = sign(session, private_key(settings.audit_key_file))
         stored = read_stored(storage)
@@ -170,6 +172,5 @@ def _view(row: AuditHead) -> SignedHead:
     return SignedHead.model_validate({"statement": row.statement, "signature": row.signature})
 
 
-def _aged(head: AuditHead, seconds: float) -> bool:
-    signed_at = _view(head).statement.signed_at
-    return datetime.now(UTC) - signed_at >= timedelta(seconds=seconds)
+def _aged(head: SignedHead, seconds: float) -> bool:
+    return datetime.now(UTC) - head.statement.signed_at >= timedelta(seconds=seconds)

@@ -39,9 +39,10 @@ class Doomed:
 
 
 def due(session: Session, settings: Settings, limit: int = 20) -> list[str]:
-    """Return data sets that must go, and those that are on their way."""
+    """Return data sets that must go, then those that are on their way: one that cannot be deleted holds up no other."""
     overdue = or_(Dataset.purging_at.is_not(None), _reason(settings).is_not(None))
-    return list(session.scalars(select(Dataset.id).where(overdue).order_by(Dataset.created_at).limit(limit)))
+    order = (Dataset.purging_at.is_not(None), Dataset.created_at)
+    return list(session.scalars(select(Dataset.id).where(overdue).order_by(*order).limit(limit)))
 
 
 def begin(session: Session, dataset_id: str, settings: Settings, forced: PurgeReason | None = None) -> Doomed | None:

@@ -3,7 +3,9 @@
 The backstop of every purge, and where it runs: what a crash interrupts is taken up again from the rows.
 """
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy import select
@@ -11,7 +13,9 @@ from sqlalchemy import select
 from services import dataset_purge, retention
 from services.dataset_purge import Doomed
 from shared.database import Database
+from shared.errors import EffaceError
 from shared.ids import created_at
+from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.storage import Storage
 from shared.tables import Dataset, Tenant
@@ -20,29 +24,41 @@ log = structlog.get_logger()
 
 
 def sweep_jobs(database: Database, storage: Storage) -> int:
-    """Delete the leftovers of finished jobs; return of how many."""
+    """Delete the leftovers of finished jobs; return of how many.
+
+    Raises:
+        EffaceError: some could not be deleted; the others were.
+    """
     with database.transaction() as session:
         finished = retention.unpurged(session)
-    for spec, attempt in finished:
+
+    def sweep(spec: JobSpec, attempt: int | None) -> bool:
         deleted = retention.delete_leftovers(storage, spec, attempt)
         with database.transaction() as session:
             retention.mark_purged(session, spec, deleted)
         log.info("job.leftovers_deleted", job_id=spec.job_id, objects=len(deleted.objects))
-    return len(finished)
+        return True
+
+    return _each(partial(sweep, spec, attempt) for spec, attempt in finished)
 
 
 def sweep_datasets(database: Database, storage: Storage, settings: Settings) -> int:
-    """Purge the data sets whose time is over; return how many."""
+    """Purge the data sets whose time is over; return how many.
+
+    Raises:
+        EffaceError: some could not be purged; the others were.
+    """
     with database.transaction() as session:
         due = dataset_purge.due(session, settings)
-    purged = 0
-    for dataset_id in due:
+
+    def sweep(dataset_id: str) -> bool:
         with database.transaction() as session:
             doomed = dataset_purge.begin(session, dataset_id, settings)
         if doomed is not None:
             purge(database, storage, doomed)
-            purged += 1
-    return purged
+        return doomed is not None
+
+    return _each(partial(sweep, dataset_id) for dataset_id in due)
 
 
 def sweep_abandoned(database: Database, storage: Storage, settings: Settings) -> int:
@@ -71,3 +87,16 @@ def purge(database: Database, storage: Storage, doomed: Doomed) -> None:
     with database.transaction() as session:
         dataset_purge.finish(session, doomed, deleted)
     log.info("dataset.purged", dataset_id=doomed.id, reason=doomed.reason, objects=len(deleted.objects))
+
+
+def _each(works: Iterable[Callable[[], bool]]) -> int:
+    """Do every work, so that one that fails holds up no other, and return how many did something; then fail."""
+    done, failure = 0, None
+    for work in works:
+        try:
+            done += work()
+        except EffaceError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return done

@@ -11,7 +11,7 @@ from shared.layouts import folder_classes, is_image
 from shared.schemas.spec import DataSource
 from shared.sealing import SealBroken, Sealer
 from shared.settings import get_settings
-from shared.storage import Storage
+from shared.storage import ObjectMissing, Storage
 from worker.data.images import ImageSet
 from worker.data.webdataset import unpack_shards
 
@@ -36,6 +36,8 @@ def open_images(source: DataSource, *, scratch: Path, storage: Storage | None = 
         raise JobFailure("invalid_dataset", detail) from error
     except SealBroken as error:
         raise JobFailure("invalid_dataset", f"The data set {source.name!r} cannot be used: {error.detail}") from error
+    except ObjectMissing as error:
+        raise JobFailure("invalid_dataset", f"The data set {source.name!r} is not there any more.") from error
 
 
 def _downloaded(source: DataSource, storage: Storage, path: Path) -> Path:

@@ -222,10 +222,23 @@ def test_a_storage_that_keeps_what_it_should_delete_gets_no_receipt(
 
 
 class Deaf(Storage):
-    """A storage that answers a deletion and does nothing."""
+    """A storage that answers a deletion and does nothing, of one object or of all."""
+
+    held = ""
 
     def delete(self, prefix: str) -> int:
-        return 0
+        return 0 if self.held in prefix else super().delete(prefix)
+
+
+def test_one_that_cannot_be_deleted_holds_up_no_other(keeper: Keeper, upload: Callable[..., str]) -> None:
+    stuck, free = upload("horse"), upload("horse")
+    for forget in (stuck, free):
+        keeper.submit(forget=forget, retain=upload("horse", "dog")).cancel()
+    deaf = Deaf(keeper.storage.url)
+    deaf.held = stuck
+    with pytest.raises(Unavailable, match=stuck):
+        sweeper.sweep_datasets(keeper.database, deaf, keeper.settings)
+    assert stuck in keeper.objects() and free not in keeper.objects()
 
 
 def test_archives_without_a_row_go_once_no_upload_can_be_at_them(

@@ -1,15 +1,23 @@
 """A bucket that keeps versions keeps nothing of what was purged. The server is moto's: the JuiceFS one has no versions."""
 
+import base64
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
 
+from services import datasets
 from services.retention import delete_all
 from shared.errors import Unavailable
+from shared.sealing import Sealer
+from shared.settings import Settings
 from shared.storage import Storage
 from shared.versions import delete_versions
+from tests.support import requests
 
 BUCKET = "efface"
 
@@ -65,6 +73,18 @@ def test_one_object_is_a_prefix_too(bucket) -> None:
     storage.put("datasets/ds_1", b"x"), storage.put("datasets/ds_10", b"x")
     deleted = delete_all(storage, "datasets/ds_1")
     assert ([o.key for o in deleted.objects], versions(bucket)) == (["datasets/ds_1"], ["datasets/ds_10"])
+
+
+def test_a_sealed_archive_is_read_from_s3_and_leaves_no_version(bucket, tmp_path: Path) -> None:
+    storage = Storage(f"s3://{BUCKET}/deep")
+    settings = Settings(_env_file=None, master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()))
+    archive = requests.archive(tmp_path / "up.zip", "horse")
+    stored = datasets.store(storage, "t", archive, settings)
+    opened = Sealer.of(settings).unseal(storage.stream(stored.key), stored.data_key, stored.dataset_id)
+    assert b"".join(opened) == archive.read_bytes()
+    assert stored.sealed_sha256 == requests.sha256(storage.get(stored.key))
+    assert delete_all(storage, stored.key).versions == "deleted"
+    assert versions(bucket) == []
 
 
 def test_a_bucket_without_versions_has_none(bucket, server: str) -> None:

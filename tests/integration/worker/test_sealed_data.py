@@ -52,6 +52,12 @@ def test_bytes_that_were_changed_fail_the_job(sealed: DataSource, storage: Stora
     assert failure.value.code == "invalid_dataset"
 
 
+def test_an_archive_that_was_purged_fails_the_job(sealed: DataSource, storage: Storage, tmp_path: Path) -> None:
+    storage.delete(sealed.uri.removeprefix("storage:"))
+    with pytest.raises(JobFailure, match="not there any more"):
+        open_images(sealed, scratch=tmp_path / "scratch", storage=storage)
+
+
 def test_a_worker_with_another_master_key_can_be_mended(
     sealed: DataSource, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
