@@ -24,6 +24,7 @@ from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobView, MetricSeries
 from shared.schemas.model import ModelView
+from shared.schemas.purge import PurgeReceipt
 
 POLL_SECONDS = 2.0
 STREAM_TIMEOUT = httpx.Timeout(40.0, connect=5.0)
@@ -164,6 +165,10 @@ class Client:
         """Return the report of a job that has ended."""
         return dict(self._connection.call("GET", _path("jobs", job_id, "report")).json())
 
+    def purge_receipt(self, job_id: str) -> PurgeReceipt:
+        """Return what was deleted after a job that has ended."""
+        return _view(PurgeReceipt, self._connection.call("GET", _path("jobs", job_id, "purge-receipt")).json())
+
     def weights(self, job_id: str, folder: Path, *, advance: Advance | None = None) -> Path:
         """Download the published model into `folder`, in open_clip's local-dir layout, and return the folder.
 
@@ -198,9 +203,18 @@ class Client:
         """Yield models, newest first."""
         yield from self._listed("/models", ModelView)
 
-    def add_dataset(self, path: Path, *, name: str | None = None, advance: Advance | None = None) -> DatasetView:
-        """Upload an archive of images."""
+    def add_dataset(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        purge_after_job: bool | None = None,
+        advance: Advance | None = None,
+    ) -> DatasetView:
+        """Upload an archive of images; `purge_after_job` as in `DatasetView`."""
         params = {"name": name or path.stem, "filename": path.name}
+        if purge_after_job is not None:
+            params["purge_after_job"] = str(purge_after_job).lower()
         return _view(DatasetView, self._connection.upload("/datasets", path, params, advance).json())
 
     def dataset(self, dataset_id: str) -> DatasetView:

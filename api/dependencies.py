@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
+from services.audit_log import ACTOR
 from services.keys import Principal
 from shared.errors import Forbidden
 from shared.states import Scope
@@ -23,8 +24,10 @@ async def _parts(request: Request) -> Parts:
 PartsDep = Annotated[Parts, Depends(_parts)]
 
 
-def _transaction(parts: PartsDep) -> Iterator[Session]:
+def _transaction(parts: PartsDep, request: Request) -> Iterator[Session]:
     with parts.database.transaction() as session:
+        if principal := getattr(request.state, "principal", None):
+            session.info[ACTOR] = principal.key_id
         yield session
 
 

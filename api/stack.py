@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 import migrations
 from api.processes import Child, Ending, stop
-from services import keys
+from services import audit_heads, keys
 from shared.database import Database, make_engine
 from shared.embedded import embedded_postgres, embedded_redis, free_port
 from shared.errors import Conflict, Unavailable
@@ -82,6 +82,7 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
             redis_url=SecretStr(stack.enter_context(embedded_redis(home / "redis"))),
             storage_url=f"file://{home / 'objects'}",
             master_key=SecretStr(_kept_secret(home / "master-key", lambda: b64encode(os.urandom(32)).decode())),
+            audit_key_file=_audit_key(home / "audit-key.pem"),
             host=HOST,
             port=port,
         )
@@ -139,10 +140,15 @@ def _kept_secret(path: Path, make: Callable[[], str]) -> str:
     """Return the secret that is kept in `path`; make one at the first start, for its owner's eyes alone."""
     if path.exists():
         return path.read_text().strip()
-    secret = make()
+    secret = make().strip()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret + "\n")
     return secret
+
+
+def _audit_key(path: Path) -> Path:
+    _kept_secret(path, audit_heads.new_key)
+    return path
 
 
 @contextmanager
@@ -166,6 +172,7 @@ def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[
         "EFFACE_REDIS_URL": settings.redis_url.get_secret_value(),
         "EFFACE_STORAGE_URL": settings.storage_url,
         "EFFACE_MASTER_KEY": settings.master_key.get_secret_value() if settings.master_key else "",
+        "EFFACE_AUDIT_KEY_FILE": str(settings.audit_key_file),
         "EFFACE_HOST": settings.host,
         "EFFACE_PORT": str(settings.port),
         "EFFACE_RUNTIME_DIR": runtime,

@@ -88,6 +88,17 @@ class Upload:
             wrong = field_errors(error.errors(), None)
             raise InvalidRequest([FieldError("/name", e.detail) for e in wrong]) from error
 
+    def flag(self, field: str) -> bool | None:
+        """Return what the client says to a question, None where it says nothing.
+
+        Raises:
+            InvalidRequest: it says neither true nor false.
+        """
+        try:
+            return {"true": True, "false": False, None: None}[self.fields.get(field)]
+        except KeyError as error:
+            raise InvalidRequest.at(f"/{field}", "must be true or false; leave it out for the default") from error
+
 
 class _Limited(Request):
     """A request whose body may have so many bytes and no more, counted as they come."""

@@ -18,6 +18,8 @@ from shared.schemas.thresholds import resolve_thresholds
 from shared.settings import Settings
 
 ROLES = ("forget", "retain", "calibration", "proxy", "forget_test", "retain_test")
+FORGET_POINTERS = frozenset({"/data/forget", "/data/forget_test"})
+"""Where the images to be forgotten are: unless their owner has said otherwise, they go when the job ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,11 @@ class _Finder:
                 path = allowed_path(reference, self._settings, pointer)
                 self.classes[pointer] = self._classes_at(path, pointer)
                 return DataSource(name=name, uri=str(path))
-            row = datasets.find(self._session, self._tenant_id, reference)
+            row = datasets.find_for_use(self._session, self._tenant_id, reference)
             if row is not None:
                 self.classes[pointer] = set(row.classes)
-                return DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest)
+                purged = pointer in FORGET_POINTERS if row.purge_after_job is None else row.purge_after_job
+                return DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest, purged=purged)
             raise InvalidRequest.at(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
         return None
 

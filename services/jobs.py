@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
-from services import checks, deadlines, deliveries, duplicates, quotas
+from services import audit_log, checks, deadlines, deliveries, duplicates, quotas, retention
 from services.pages import Page, page_of
 from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -99,7 +99,8 @@ def submit(
     if not validate_only:
         quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
         session.add(job)
-        session.flush()  # event and outbox refer to it
+        session.flush()  # event, outbox and links refer to it
+        retention.link(session, job_id, resolved.data)
         record(session, job, "job.queued", {})
         ring_later(session, job.id)
     return view(job)
@@ -112,7 +113,7 @@ def ring_later(session: Session, job_id: str) -> None:
 
 
 def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> None:
-    """Append an event, and owe it to the tenant's webhooks.
+    """Append an event, owe it to the tenant's webhooks, and write it into the audit log.
 
     The caller holds the job's row lock, or has just made it, so that `seq` has no gaps or twins.
     """
@@ -120,6 +121,7 @@ def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> No
     values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": kind, "data": data}
     seq, created_at = session.connection().execute(_APPEND, values).one()
     deliveries.owe(session, job, deliveries.Event(kind, seq, created_at))
+    audit_log.write_event(session, job, kind, data)
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:

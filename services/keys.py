@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
+from services import audit_log
 from services.pages import Page, page_of
 from shared.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from shared.ids import new_id
@@ -67,6 +68,8 @@ def create_for(
     session.add(key)
     session.flush()
     session.refresh(key)
+    detail = {"scopes": " ".join(key.scopes)}
+    audit_log.write(session, "key.created", key.id, tenant_id=key.tenant_id, detail=detail)
     return key, secret
 
 
@@ -97,6 +100,7 @@ def rotate(
     key.previous_expires_at = datetime.now(UTC) + timedelta(seconds=grace_seconds)
     key.expires_at = expires_at or key.expires_at
     session.flush()
+    audit_log.write(session, "key.rotated", key.id, tenant_id=key.tenant_id)
     return key, secret
 
 
@@ -107,7 +111,9 @@ def revoke(session: Session, key_id: str, tenant_id: str | None = None) -> ApiKe
         NotFound: there is no such key (of this tenant, where one is given).
     """
     key = _row(session, key_id, tenant_id, lock=True)
-    key.revoked_at = key.revoked_at or datetime.now(UTC)
+    if key.revoked_at is None:
+        key.revoked_at = datetime.now(UTC)
+        audit_log.write(session, "key.revoked", key.id, tenant_id=key.tenant_id)
     return key
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from services import datasets, registers
 from services.jobs import finish, record, ring_later
 from shared.ids import new_id
 from shared.schemas.job import JobError
@@ -85,7 +86,7 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Cl
         return None
     record(session, job, "job.started", {"attempt": job.attempt})
     spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt})
-    return Claim(spec, job.attempt)
+    return Claim(datasets.with_keys(session, spec), job.attempt)
 
 
 def renew(session: Session, job_id: str, attempt: int, owner: str, lease_seconds: float) -> Lease:
@@ -163,6 +164,7 @@ def complete(session: Session, job_id: str, attempt: int, result: PipelineResult
     if result.verdict == "passed":
         job.result_model_id = _publish(session, job, result).id
         finish(session, job, JobState.SUCCEEDED, {"result_model": job.result_model_id})
+        registers.notify_superseded(session, job)
     else:
         _fail(session, job, result.error or JobError(code="failed", message="The pipeline gave no reason."))
     return True

@@ -1,5 +1,5 @@
-"""The relay: carries committed messages to the queue and to webhooks, takes lost jobs back, watches deadlines, deletes
-what finished jobs leave behind.
+"""The relay: carries committed messages to the queue and to webhooks, takes lost jobs back, watches deadlines, deletes what
+must not stay, seals the log.
 
 Any number of relays may run. Each part survives the loss of what it stands on: it logs, waits and goes on.
 """
@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import expiry, lifecycle, retention, risk
+from services import audit_chain, audit_heads, expiry, lifecycle, risk, sweeper
 from services.courier import Courier
 from shared.database import OUTBOX_CHANNEL, Database
 from shared.errors import EffaceError
@@ -55,11 +55,13 @@ def publish(session: Session, bell: Bell, limit: int = 100) -> int:
 
 
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    """Do all four until `stop` is set."""
+    """Do all of it until `stop` is set."""
     jobs: list[tuple[str, Callable[[], None]]] = [
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
         ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
         ("relay.purge", lambda: _purge(database, storage, settings, stop)),
+        ("relay.abandoned", lambda: _sweep_abandoned(database, storage, settings, stop)),
+        ("relay.audit", lambda: _audit(database, storage, settings, stop)),
         ("relay.deliver", lambda: Courier(database, settings).work(stop)),
     ]
     threads = [
@@ -130,12 +132,20 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
 
 
 def _purge(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    with database.transaction() as session:
-        finished = retention.unpurged(session)
-    for spec, attempt in finished:
-        deleted = retention.delete_leftovers(storage, spec, attempt)
-        with database.transaction() as session:
-            retention.mark_purged(session, spec.job_id)
-        log.info("job.leftovers_deleted", job_id=spec.job_id, objects=deleted)
-    if not finished:
+    done = sweeper.sweep_jobs(database, storage) + sweeper.sweep_datasets(database, storage, settings)
+    if not done:
         stop.wait(min(settings.reconcile_seconds, 5.0))
+
+
+def _sweep_abandoned(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
+    if deleted := sweeper.sweep_abandoned(database, storage, settings):
+        log.warning("relay.abandoned_deleted", objects=deleted)
+    stop.wait(settings.sweep_seconds)
+
+
+def _audit(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
+    with database.transaction() as session:
+        linked = audit_chain.extend(session)
+    if not linked:
+        audit_heads.publish(database, storage, settings)
+        stop.wait(settings.relay_seconds)

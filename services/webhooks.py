@@ -158,6 +158,16 @@ def _with_new_secret(session: Session, webhook: Webhook, box: SecretBox) -> Webh
     return WebhookWithSecret(**shown, secret=standard_webhooks.secret_text(secret))
 
 
+def rewrap(session: Session, settings: Settings) -> int:
+    """Seal every secret under the first master key, so that older ones can go; return how many there are."""
+    box = SecretBox.of(settings)
+    rows = session.scalars(select(WebhookSecret).with_for_update()).all()
+    for row in rows:
+        row.sealed_secret = box.resealed(row.sealed_secret, row.webhook_id)
+        row.sealed_private_key = box.resealed(row.sealed_private_key, row.webhook_id)
+    return len(rows)
+
+
 def _view(session: Session, webhook: Webhook) -> WebhookView:
     current, *previous = valid_secrets(session, webhook.id)
     return WebhookView(

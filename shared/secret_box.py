@@ -29,9 +29,7 @@ class SecretBox:
         Raises:
             Unavailable: EFFACE_MASTER_KEY is not set, or is no key.
         """
-        if settings.master_key is None:
-            raise Unavailable("EFFACE_MASTER_KEY is not set; 'openssl rand -base64 32' makes one.")
-        return cls(*(_decoded(key) for key in settings.master_key.get_secret_value().split(",")))
+        return cls(*master_keys(settings))
 
     def seal(self, secret: bytes, name: str) -> bytes:
         """Return a secret as it may be stored."""
@@ -50,8 +48,23 @@ class SecretBox:
             except InvalidTag:
                 continue
         raise Unavailable(
-            f"None of the keys in EFFACE_MASTER_KEY opens the secret of {name}; add the one that sealed it."
+            f"None of the keys in EFFACE_MASTER_KEY opens what is sealed for {name}; add the one that sealed it."
         )
+
+    def resealed(self, sealed: bytes, name: str) -> bytes:
+        """Return what was sealed for `name`, under whichever key, sealed under the first one."""
+        return self.seal(self.open(sealed, name), name)
+
+
+def master_keys(settings: Settings) -> list[bytes]:
+    """Return the master keys of a deployment, the newest first.
+
+    Raises:
+        Unavailable: EFFACE_MASTER_KEY is not set, or is no key.
+    """
+    if settings.master_key is None:
+        raise Unavailable("EFFACE_MASTER_KEY is not set; 'openssl rand -base64 32' makes one.")
+    return [_decoded(key) for key in settings.master_key.get_secret_value().split(",")]
 
 
 def _decoded(text: str) -> bytes:

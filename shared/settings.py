@@ -57,6 +57,25 @@ class Settings(BaseSettings):
     max_archive_ratio: int = Field(200, description="expanded over packed; more is taken for a bomb")
     max_image_pixels: int = 40_000_000
 
+    # What is kept, and for how long. Each default is the shortest that a normal course of work can live with.
+    master_key: SecretStr | None = Field(
+        None,
+        description="seals secrets and the keys of data sets: 32 bytes in base64; after a comma, older ones that still open",
+    )
+    unused_upload_hours: float = Field(24.0, gt=0, description="a data set that no job has used is purged after this")
+    dataset_retention_days: float = Field(
+        7.0, gt=0, description="a data set that no job forgets is purged this long after its last use"
+    )
+
+    # Evidence.
+    audit_key_file: Path | None = Field(
+        None, description="Ed25519 private key (PEM) that signs the head of the audit log; unsigned if unset"
+    )
+    processor_name: str | None = Field(None, description="name and address, for the record of processing")
+    processor_contact: str | None = None
+    processor_dpo: str | None = Field(None, description="the data protection officer, where there is one")
+    third_countries: str | None = Field(None, description="transfers and their safeguards; none if unset")
+
     # The life of a job.
     max_attempts: int = Field(3, ge=1)
     lease_seconds: float = Field(90.0, gt=0)
@@ -67,6 +86,7 @@ class Settings(BaseSettings):
     job_seconds: float = Field(6 * 3600.0, gt=0, description="wall clock for one attempt")
     relay_seconds: float = Field(1.0, gt=0, description="the relay looks this often even when nothing wakes it")
     reconcile_seconds: float = Field(30.0, gt=0)
+    sweep_seconds: float = Field(3600.0, gt=0, description="how often uploads are looked for that no row knows of")
     republish_seconds: float = Field(
         60.0, gt=0, description="a job queued this long without a claim gets a new message"
     )
@@ -78,9 +98,6 @@ class Settings(BaseSettings):
 
     # Deadlines and webhooks.
     deadline_time_zone: ZoneInfo = Field(ZoneInfo("UTC"), description="where the controller's days begin and end")
-    master_key: SecretStr | None = Field(
-        None, description="seals webhook secrets: 32 bytes in base64; after a comma, older ones that still open"
-    )
     webhook_timeout_seconds: float = Field(20.0, gt=0, le=60, description="a whole call, from the name's resolution on")
     webhook_concurrency: int = Field(32, ge=1, description="calls that one relay makes at a time")
     webhook_allow_networks: list[IPvAnyNetwork] = Field(

@@ -48,7 +48,7 @@ class Storage:
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes]) -> int:
         """Store `data` (bytes, a file, or chunks) and return its size in bytes. Replaces what was there."""
-        counted = _Counter(_chunks(data))
+        counted = _Counter(chunks_of(data))
         with _translated(self.url, key):
             obstore.put(self._store, key, counted)
         return counted.size
@@ -94,28 +94,27 @@ class Storage:
             rows = [row for page in obstore.list(self._store, prefix) for row in page]
         return sorted((StoredObject(str(row["path"]), int(row["size"])) for row in rows), key=lambda o: o.key)
 
+    def find(self, key: str) -> Sequence[StoredObject]:
+        """Return what is below a prefix, or the one object that it names, or nothing."""
+        if below := self.list(key):
+            return below
+        try:
+            return [StoredObject(key, self.size(key))]
+        except ObjectMissing:
+            return []
+
     def delete(self, prefix: str) -> int:
         """Delete an object, or every object below a prefix; return how many there were. None is no error."""
-        keys = self._keys(prefix)
+        keys = [found.key for found in self.find(prefix)]
         with _translated(self.url, prefix):
             try:
                 if keys:
                     obstore.delete(self._store, keys)
             except (GenericError, FileNotFoundError):
                 # Somebody else deletes, too, or the server has deleted and then answered what obstore cannot read.
-                if self._keys(prefix):
+                if self.find(prefix):
                     raise
         return len(keys)
-
-    def _keys(self, prefix: str) -> Sequence[str]:
-        return [o.key for o in self.list(prefix)] or ([prefix] if self._exists(prefix) else [])
-
-    def _exists(self, key: str) -> bool:
-        try:
-            self.size(key)
-        except ObjectMissing:
-            return False
-        return True
 
     def ping(self) -> None:
         """Raise Unavailable unless the storage takes, lists and deletes an object."""
@@ -152,7 +151,8 @@ class _Counter:
             yield chunk
 
 
-def _chunks(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
+def chunks_of(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
+    """Yield bytes, or a file in chunks, or chunks as they are."""
     if isinstance(data, bytes):
         yield data
     elif isinstance(data, Path):

@@ -134,6 +134,15 @@ class Dataset(Base):
     images: Mapped[int]
     classes: Mapped[dict[str, Any]]
     """Class name -> number of images."""
+    data_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The key that the archive is sealed with, itself sealed with the master key (`shared.sealing`)."""
+    sealed_sha256: Mapped[str | None]
+    """Of the object as it lies in the storage."""
+    purge_after_job: Mapped[bool | None]
+    """True: with the last job that uses it; false: kept for its retention period; null: purged if a job forgets it."""
+    purging_at: Mapped[datetime | None]
+    """When its key was destroyed. The row follows as soon as the object is gone."""
+    purge_reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("ix_datasets_tenant_created", "tenant_id", "created_at"),)
@@ -329,3 +338,100 @@ class WebhookDelivery(Base):
         Index("ix_webhook_deliveries_webhook_created", "webhook_id", "created_at"),
         Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
     )
+
+
+class JobDataset(Base):
+    """A job uses an uploaded data set. The data set may be gone already: this row is what remains of it here."""
+
+    __tablename__ = "job_datasets"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(primary_key=True, index=True)
+    purged: Mapped[bool]
+    """True where the data set goes with the last job that uses it."""
+
+
+class JobPurge(Base):
+    """What was deleted of a finished job itself: checkpoints, caches, the objects of attempts that did not win."""
+
+    __tablename__ = "job_purges"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    tenant_id: Mapped[str]
+    objects: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    """`{key, bytes}` of each."""
+    versions: Mapped[str]
+    """What became of older versions: `none`, `deleted` or `unknown` (`shared.versions`)."""
+    verified_at: Mapped[datetime]
+    """When the listing showed nothing but what the job published."""
+
+
+class DatasetPurge(Base):
+    """A data set that was purged. Holds nothing of its content, and no name."""
+
+    __tablename__ = "dataset_purges"
+    dataset_id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(index=True)
+    reason: Mapped[str]
+    """`job_ended`, `unused`, `retention_ended` or `restored`."""
+    objects: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    """`{key, bytes, sha256}` of each as it lay in the storage; the digest is null where it was not sealed."""
+    versions: Mapped[str]
+    key_destroyed_at: Mapped[datetime | None]
+    """Null where the archive was stored before archives were sealed."""
+    verified_at: Mapped[datetime]
+    """When the listing was empty."""
+
+
+class WeightFetch(Base):
+    """Who has fetched the weights of a published model: a key, not a person."""
+
+    __tablename__ = "weight_fetches"
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    job_id: Mapped[str]
+    """The job that published the model."""
+    first_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    count: Mapped[int] = mapped_column(default=1)
+
+
+class AuditEntry(Base):
+    """Something that happened. The database refuses to change or delete it."""
+
+    __tablename__ = "audit_log"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    tenant_id: Mapped[str | None]
+    actor: Mapped[str]
+    """The id of a key, or `service` or `operator`."""
+    action: Mapped[str]
+    """`job.submitted`, `weights.fetched`, ..."""
+    subject: Mapped[str]
+    """The id of what it happened to."""
+    detail: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class AuditUnlinked(Base):
+    """An entry that waits for its place in the chain."""
+
+    __tablename__ = "audit_unlinked"
+    entry_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+class AuditLink(Base):
+    """The place of an entry in the chain. The database refuses to change or delete it."""
+
+    __tablename__ = "audit_chain"
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    entry_id: Mapped[int] = mapped_column(ForeignKey("audit_log.id"), unique=True)
+    hash: Mapped[str]
+    """SHA-256 over the entry and the hash before it (`services.audit_chain`)."""
+
+
+class AuditHead(Base):
+    """A signed statement of how long the chain was. The database refuses to change or delete it."""
+
+    __tablename__ = "audit_heads"
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    statement: Mapped[dict[str, Any]]
+    signature: Mapped[str]

@@ -65,7 +65,7 @@ class _Run:
         self._spec, self._storage, self._progress, self._scratch = spec, storage, progress, scratch
         self._device = device
         self._meter = Meter(progress, device)
-        self._cache = EvaluationCache(storage, spec.cache_prefix)
+        self._cache = EvaluationCache(storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix)
 
     def run(self) -> PipelineResult:
         torch.manual_seed(self._spec.request.seed)
@@ -98,6 +98,10 @@ class _Run:
             return replace(opened[source.uri], name=source.name)
 
         data = self._spec.data
+        gone = data.forgotten()
+        for source in data.evaluation:
+            if source.uri not in gone and (lasting := images(source)) is not None:
+                self._cache.outlives_the_job(lasting.digest)
         return Opened(
             forget=images(data.forget),
             retain=images(data.retain),

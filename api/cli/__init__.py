@@ -1,13 +1,14 @@
 """The command line. What a command needs is imported when it runs, so that `efface --help` is quick.
 
-Exit codes: 0 done (a job: passed), 1 failed, 2 bad input, 3 a job missed a threshold.
+Exit codes: 0 done (a job: passed), 1 failed, 2 bad input, 3 a job missed a threshold,
+4 the audit log was altered.
 """
 
 import sys
 
 import typer
 
-from api.cli import jobs, keys, rulings, service, uploads
+from api.cli import audit, jobs, keys, purges, rulings, service, uploads
 from api.cli.exits import explain
 from api.cli.plugins import Commands
 
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (service, keys, jobs, rulings, uploads):
+for module in (service, keys, jobs, rulings, uploads, audit, purges):
     module.add_to(app)
 
 

@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     FAILURE = 1
     BAD_INPUT = 2
     THRESHOLD_MISSED = 3
+    LOG_ALTERED = 4
 
 
 BAD_INPUT_STATUSES = frozenset({400, 413, 415, 422})

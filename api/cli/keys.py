@@ -1,15 +1,13 @@
 """Commands about API keys, for the operator: they speak to the database, and to every tenant."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+from api.cli.opened import transaction
 
+if TYPE_CHECKING:
     from shared.states import Scope
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys.")
@@ -34,7 +32,7 @@ def create_key(
     from services import keys as service
 
     scopes = _scopes(scope or ["admin"])
-    with _transaction() as session:
+    with transaction() as session:
         key, secret = service.create(session, tenant=tenant, name=name, scopes=scopes, expires_at=_end(expires_days))
         key_id = key.id
     typer.echo(secret)
@@ -48,7 +46,7 @@ def list_keys() -> None:
     from services import keys as service
 
     rows = table("id", "tenant", "name", "scopes", "created", "expires", "revoked", "old secret until")
-    with _transaction() as session:
+    with transaction() as session:
         for key, tenant in service.list_keys(session):
             times = (key.created_at, key.expires_at, key.revoked_at, key.previous_expires_at)
             rows.add_row(key.id, tenant, key.name, ", ".join(key.scopes), *map(_minute, times))
@@ -71,7 +69,7 @@ def rotate_key(
     from shared.settings import get_settings
 
     grace = get_settings().key_grace_seconds if grace_hours is None else grace_hours * 3600
-    with _transaction() as session:
+    with transaction() as session:
         key, secret = service.rotate(session, key_id, grace_seconds=grace, expires_at=_end(expires_days))
         until = _minute(key.previous_expires_at)
     typer.echo(secret)
@@ -83,23 +81,21 @@ def revoke_key(key_id: KeyId) -> None:
     """Revoke a key and its access tokens, at once; doing it twice is no error."""
     from services import keys as service
 
-    with _transaction() as session:
+    with transaction() as session:
         service.revoke(session, key_id)
     typer.echo(f"{key_id} is revoked.")
 
 
-@contextmanager
-def _transaction() -> Iterator["Session"]:
-    """Give a session on the database of the settings."""
-    from shared.database import Database, make_engine
+@keys.command("rewrap")
+def rewrap() -> None:
+    """Seal all that is sealed under the first key in EFFACE_MASTER_KEY; then the older ones can go."""
+    from services import datasets, webhooks
     from shared.settings import get_settings
 
-    engine = make_engine(get_settings())
-    try:
-        with Database(engine).transaction() as session:
-            yield session
-    finally:
-        engine.dispose()
+    with transaction() as session:
+        data_keys = datasets.rewrap(session, get_settings())
+        secrets = webhooks.rewrap(session, get_settings())
+    typer.echo(f"{data_keys} data keys and {secrets} webhook secrets are sealed under the first master key.")
 
 
 def _end(days: float | None) -> datetime | None:

@@ -73,11 +73,13 @@ def upload_model(client: Client, path: Path, *, name: str | None = None, archite
         return client.add_model(file, name=name or path.stem, architecture=architecture, advance=advance)
 
 
-def upload_dataset(client: Client, path: Path, *, name: str | None = None) -> DatasetView:
+def upload_dataset(
+    client: Client, path: Path, *, name: str | None = None, purge_after_job: bool | None = None
+) -> DatasetView:
     """Upload an archive of images, or a folder of class folders."""
     members = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
     with _packed(path, members) as file, show.upload(file) as advance:
-        return client.add_dataset(file, name=name or path.stem, advance=advance)
+        return client.add_dataset(file, name=name or path.stem, purge_after_job=purge_after_job, advance=advance)
 
 
 @contextmanager

@@ -68,6 +68,14 @@ def list_models(url: Url = DEFAULT_URL, key: Key = "") -> None:
 def add_dataset(
     path: Annotated[Path, typer.Argument(exists=True, help="An archive of <class>/<image>, or a folder of it.")],
     name: Name = None,
+    purge: Annotated[
+        bool | None,
+        typer.Option(
+            "--purge-after-job/--keep",
+            help="Purge it with the last job that uses it, or keep it for the retention period; "
+            "by default it is purged if a job is to forget it.",
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
@@ -75,7 +83,7 @@ def add_dataset(
     from api.cli.local_files import upload_dataset
 
     with connect(url, key) as client:
-        typer.echo(upload_dataset(client, path, name=name).id)
+        typer.echo(upload_dataset(client, path, name=name, purge_after_job=purge).id)
 
 
 @datasets.command("list")

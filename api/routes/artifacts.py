@@ -1,7 +1,7 @@
 """What a finished job left: its report and the published weights."""
 
 from base64 import b64encode
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -9,9 +9,10 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from api.conditional import Unsatisfiable, byte_range, entity_tag, matches
 from api.dependencies import JobReader, PartsDep, SessionDep
 from api.problems import responses
-from services import jobs
+from services import jobs, registers, retention
 from shared.errors import Conflict, NotFound
 from shared.schemas.job import ArtifactView
+from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import Report
 from shared.storage import Storage
 
@@ -19,6 +20,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json"]
 IfNoneMatch = Annotated[str | None, Header()]
+WEIGHTS: Final = "open_clip_model.safetensors"
 
 
 @router.get(
@@ -36,6 +38,7 @@ def report(
     headers = {"ETag": tag, "Repr-Digest": _digest(artifact)}
     if matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
+    registers.report_fetched(session, caller, job_id)
     return Response(parts.storage.get(artifact.key), headers=headers, media_type="application/json")
 
 
@@ -60,7 +63,7 @@ def weights(
     session: SessionDep,
     parts: PartsDep,
     caller: JobReader,
-    file: Annotated[WeightsFile, Query(description="of open_clip's local-dir layout")] = "open_clip_model.safetensors",
+    file: Annotated[WeightsFile, Query(description="of open_clip's local-dir layout")] = WEIGHTS,
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: IfNoneMatch = None,
@@ -73,10 +76,18 @@ def weights(
     tag = entity_tag(artifact.sha256)
     if matches(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
+    if file == WEIGHTS:
+        registers.weights_fetched(session, caller, job_id, artifact.sha256)
     signed = parts.storage.sign(artifact.key, parts.settings.weights_url_seconds)
     if signed is not None:
         return RedirectResponse(signed, 307, headers={"Repr-Digest": _digest(artifact), "Cache-Control": "no-store"})
     return _streamed(parts.storage, artifact, file, range_ if if_range in (None, tag) else None)
+
+
+@router.get("/{job_id}/purge-receipt", summary="What was deleted after a job", responses=responses(NotFound, Conflict))
+def purge_receipt(job_id: str, session: SessionDep, caller: JobReader) -> PurgeReceipt:
+    """Return what was deleted after a job that has ended, and whether anything is still to be deleted."""
+    return retention.receipt(session, caller.tenant_id, job_id)
 
 
 def _streamed(storage: Storage, artifact: ArtifactView, filename: str, wanted: str | None) -> Response:

@@ -16,13 +16,22 @@ from shared.schemas.dataset import DatasetView
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
+_PURGE = {
+    "name": "purge_after_job",
+    "in": "query",
+    "schema": {"type": "boolean"},
+    "description": "true: purge it with the last job that uses it; false: keep it for the retention period; "
+    "by default it is purged if a job is to forget it",
+}
+_BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE]}
+
 
 @router.post(
     "",
     status_code=201,
     summary="Upload a data set",
     response_model=DatasetView,
-    openapi_extra=UPLOAD_BODY,
+    openapi_extra=_BODY,
     responses=responses(TooLarge, Conflict, IdempotencyKeyReused, also=REFUSED_UPLOADS),
 )
 def add(
@@ -32,26 +41,26 @@ def add(
 
     Every image is decoded and every member checked before the data set is accepted.
     """
-    name = upload.name
+    name, purge_after_job = upload.name, upload.flag("purge_after_job")
     call = sender.call(upload.content)
     if (earlier := answered(parts, call)) is not None:
         return respond(earlier)
     summary = datasets.inspect(upload.path, parts.settings)
-    dataset_id, key = datasets.store(parts.storage, caller.tenant_id, upload.path)
+    stored = datasets.store(parts.storage, caller.tenant_id, upload.path, parts.settings)
 
     def added() -> Answer:
         view = datasets.add(
             session,
             tenant_id=caller.tenant_id,
-            dataset_id=dataset_id,
+            stored=stored,
             name=name,
-            key=key,
             size_bytes=upload.path.stat().st_size,
             summary=summary,
+            purge_after_job=purge_after_job,
         )
         return Answer(201, view.model_dump_json(), {})
 
-    undo = partial(parts.storage.delete, key)
+    undo = partial(parts.storage.delete, stored.key)
     return respond(once(session, call, added, parts.settings.idempotency_seconds, undo=undo))
 
 

@@ -14,10 +14,10 @@ from api.json_route import StrictRequest, is_json, parse
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, Upload, received, text_parameter
-from services import models
+from services import models, registers
 from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
-from shared.schemas.model import ModelRegistration, ModelView
+from shared.schemas.model import FetchView, ModelRegistration, ModelView
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -98,3 +98,9 @@ def list_models(session: SessionDep, caller: ModelReader, after: After = None, l
 def get_model(model_id: str, session: SessionDep, caller: ModelReader) -> ModelView:
     """Return a model."""
     return models.get(session, caller.tenant_id, model_id)
+
+
+@router.get("/{model_id}/fetches", summary="Who has fetched a model's weights", responses=responses(NotFound))
+def fetches(model_id: str, session: SessionDep, caller: ModelReader) -> Listing[FetchView]:
+    """Return the API keys that were given the published weights, those first that fetched them last."""
+    return Listing(data=registers.fetches(session, caller.tenant_id, model_id), has_more=False)

@@ -19,4 +19,9 @@ class DatasetView(Schema):
     size_bytes: int
     images: int
     classes: dict[str, int] = Field(description="images of each class")
+    purge_after_job: bool | None = Field(
+        None,
+        description="true: purged with the last job that uses it; false: kept for the retention period; "
+        "null: purged if a job gives it as data.forget or data.forget_test, else kept",
+    )
     created_at: datetime

@@ -29,3 +29,14 @@ class ModelRegistration(Schema):
 
     name: Label
     model: ModelReference
+
+
+class FetchView(Schema):
+    """That a key has fetched the weights of a published model."""
+
+    object: Literal["fetch"] = "fetch"
+    key: str = Field(description="id of the API key")
+    job: str = Field(description="the job that published the model")
+    count: int
+    first_at: datetime
+    last_at: datetime

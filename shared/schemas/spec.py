@@ -1,5 +1,10 @@
 """A job as the pipeline gets it: the request with every reference resolved to something that can be opened."""
 
+from collections.abc import Callable
+from typing import Self
+
+from pydantic import Field
+
 from shared.schemas.base import Schema
 from shared.schemas.request import ErasureRequest, Thresholds
 
@@ -22,6 +27,8 @@ class DataSource(Schema):
     """`storage:<key>` of an archive, or an absolute path of an archive or a class folder."""
     id: str | None = None
     digest: str | None = None
+    data_key: str | None = Field(None, description="base64, sealed; filled in for the worker that has the job")
+    purged: bool = Field(False, description="true where it goes with the last job that uses it")
 
 
 class DataSources(Schema):
@@ -34,6 +41,23 @@ class DataSources(Schema):
     forget_test: DataSource | None = None
     retain_test: DataSource | None = None
     evaluation: tuple[DataSource, ...] = ()
+
+    def all(self) -> tuple[DataSource, ...]:
+        """Return every source; one that has several roles comes several times."""
+        return tuple(source for source in self._roles().values() if source is not None) + self.evaluation
+
+    def forgotten(self) -> set[str]:
+        """Return the URIs of what no prediction may be kept of when the job has ended: what it forgets, and what is purged."""
+        given = {source.uri for source in (self.forget, self.forget_test) if source is not None}
+        return given | {source.uri for source in self.all() if source.purged}
+
+    def mapped(self, change: Callable[[DataSource], DataSource]) -> Self:
+        """Return the same with every source changed."""
+        roles = {role: source and change(source) for role, source in self._roles().items()}
+        return self.model_copy(update=roles | {"evaluation": tuple(map(change, self.evaluation))})
+
+    def _roles(self) -> dict[str, DataSource | None]:
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "evaluation"}
 
 
 class JobSpec(Schema):
@@ -64,6 +88,16 @@ class JobSpec(Schema):
         return f"{self.job_prefix}/checkpoints"
 
     @property
+    def job_cache_prefix(self) -> str:
+        """Object prefix of what may be reused by the job's later attempts and goes with the job."""
+        return f"{self.job_prefix}/cache"
+
+    @property
     def cache_prefix(self) -> str:
         """Object prefix of what may be reused by the tenant's later jobs."""
         return f"tenants/{self.tenant_id}/cache"
+
+
+def cached_evaluations(tenant_id: str, digest: str) -> str:
+    """Return the object prefix of the predictions that are kept of a data set, by the digest of its archive."""
+    return f"tenants/{tenant_id}/cache/evaluations/{digest}"

@@ -14,6 +14,8 @@ from shared.database import Database, make_engine
 from shared.settings import Settings
 from shared.tables import Base
 
+APPEND_ONLY = ("audit_log", "audit_chain", "audit_heads")
+
 
 def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
     """Return settings with a storage in `folder`, and leases short enough to lose."""
@@ -22,6 +24,7 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         database_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         storage_url=f"file://{folder / 'objects'}",
+        master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()),
         database_pool_size=6,
         lease_seconds=2,
         heartbeat_seconds=0.3,
@@ -29,7 +32,6 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         relay_seconds=0.2,
         reconcile_seconds=0.2,
         republish_seconds=1,
-        master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()),
         device="cpu",
         log_format="console",
     )
@@ -42,8 +44,13 @@ def emptied_database(settings: Settings) -> Iterator[Database]:
     try:
         yield Database(engine)
         with engine.begin() as connection:
-            tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-            connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+            tables = [table.name for table in Base.metadata.sorted_tables]
+            for table in APPEND_ONLY:
+                connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
+            connection.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE"))
+            for table in APPEND_ONLY:
+                for name in ("rows", "truncate"):
+                    connection.execute(text(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_{name}"))
     finally:
         engine.dispose()
 

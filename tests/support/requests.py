@@ -1,5 +1,6 @@
 """Requests and uploads that are right, for tests to start from."""
 
+import hashlib
 import io
 import json
 import struct
@@ -65,3 +66,8 @@ def safetensors(path: Path, values: bytes = bytes(8)) -> Path:
     header = json.dumps({"weight": entry}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + values)
     return path
+
+
+def sha256(content: bytes) -> str:
+    """Return the digest of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

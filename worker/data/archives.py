@@ -1,5 +1,6 @@
 """A data set from wherever it is: a class folder, an archive, WebDataset shards, an object in storage."""
 
+import base64
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -8,8 +9,9 @@ from shared.archives import ArchiveLimits, archive_format, extract_archive, file
 from shared.errors import InvalidRequest, JobFailure
 from shared.layouts import folder_classes, invalid, is_image
 from shared.schemas.spec import DataSource
+from shared.sealing import SealBroken, Sealer
 from shared.settings import get_settings
-from shared.storage import Storage
+from shared.storage import ObjectMissing, Storage
 from worker.data.images import ImageSet
 from worker.data.webdataset import unpack_shards
 
@@ -25,13 +27,30 @@ def open_images(source: DataSource, *, scratch: Path, storage: Storage | None = 
     """
     try:
         if source.uri.startswith("storage:") and storage is not None:
-            path = storage.download(source.uri.removeprefix("storage:"), scratch / "archive")
+            path = _downloaded(source, storage, scratch / "archive")
         else:
             path = Path(source.uri)
         return _open_path(source.name, path, scratch / "images")
     except InvalidRequest as error:
         detail = f"The data set {source.name!r} cannot be used: {error.errors[0].detail}"
         raise JobFailure("invalid_dataset", detail) from error
+    except SealBroken as error:
+        raise JobFailure("invalid_dataset", f"The data set {source.name!r} cannot be used: {error.detail}") from error
+    except ObjectMissing as error:
+        raise JobFailure("invalid_dataset", f"The data set {source.name!r} is not there any more.") from error
+
+
+def _downloaded(source: DataSource, storage: Storage, path: Path) -> Path:
+    """Copy an archive into `path`, opening its seal on the way: it is readable there and nowhere else."""
+    key = source.uri.removeprefix("storage:")
+    if source.data_key is None or source.id is None:
+        return storage.download(key, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sealer = Sealer.of(get_settings())
+    with path.open("wb") as file:
+        for chunk in sealer.unseal(storage.stream(key), base64.b64decode(source.data_key), source.id):
+            file.write(chunk)
+    return path
 
 
 def _open_path(name: str, path: Path, scratch: Path) -> ImageSet:

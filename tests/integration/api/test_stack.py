@@ -86,7 +86,6 @@ def test_from_start_to_restart(up):
     assert service.get("/health/ready").status_code == 200
     assert added.status_code == 422  # it is checked by the real thing
     assert service.key in service.output.read_text()
-    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
 
     first = service.child("api")
     first.kill()
@@ -111,15 +110,15 @@ def test_from_start_to_restart(up):
     again.process.send_signal(signal.SIGTERM)
     assert again.process.wait(DEADLINE_SECONDS) == 0
     assert wait_for(lambda: not again.alive())
-    assert {path.name for path in key_file.parent.iterdir()} == {
-        "key",
+    secrets = {"key", "master-key", "audit-key.pem"}
+    assert {path.name for path in key_file.parent.iterdir()} == secrets | {
         "lock",
         "logs",
-        "master-key",
         "objects",
         "postgres",
         "redis",
     }
+    assert {stat.S_IMODE((key_file.parent / name).stat().st_mode) for name in secrets} == {0o600}
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGKILL]], ids=["impatient", "killed"])

@@ -58,19 +58,19 @@ def submit(database: Database, tenant: str, settings: Settings, clip: Path) -> C
 def upload(database: Database, tenant: str, settings: Settings, storage: Storage, tmp_path: Path) -> Callable[..., str]:
     """Uploads a data set with these classes and returns its id."""
 
-    def upload_classes(*classes: str) -> str:
+    def upload_classes(*classes: str, purge_after_job: bool | None = None) -> str:
         path = requests.archive(tmp_path / "upload.zip", *classes)
         summary = datasets.inspect(path, settings)
-        dataset_id, key = datasets.store(storage, tenant, path)
+        stored = datasets.store(storage, tenant, path, settings)
         with database.transaction() as session:
             return datasets.add(
                 session,
                 tenant_id=tenant,
-                dataset_id=dataset_id,
+                stored=stored,
                 name="upload",
-                key=key,
                 size_bytes=path.stat().st_size,
                 summary=summary,
+                purge_after_job=purge_after_job,
             ).id
 
     return upload_classes

@@ -1,25 +1,37 @@
-"""Data sets: kept as they came, with what was found in them."""
+"""Data sets: sealed, and kept with what was found in them."""
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services import datasets
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import InvalidRequest, NotFound, Unavailable
+from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.storage import Storage
+from shared.tables import Dataset
 from tests.support import requests
 
 
-def test_an_archive_is_kept_as_it_came(
-    session: Session, tenant: str, storage: Storage, upload: Callable[..., str], tmp_path: Path
+def test_an_archive_is_sealed_and_opens_with_its_own_key_alone(
+    session: Session, tenant: str, settings: Settings, storage: Storage, upload: Callable[..., str], tmp_path: Path
 ) -> None:
+    other = upload("cat")
     dataset = datasets.get(session, tenant, upload("horse", "dog"))
     content = (tmp_path / "upload.zip").read_bytes()
-    assert storage.get(f"tenants/{tenant}/datasets/{dataset.id}") == content
+    sealed = storage.get(f"tenants/{tenant}/datasets/{dataset.id}")
+    rows = {row.id: row for row in session.scalars(select(Dataset))}
+    row = rows[dataset.id]
+    assert row.data_key is not None and rows[other].data_key is not None
+    assert content not in sealed and b"horse" not in sealed
+    assert row.sealed_sha256 == hashlib.sha256(sealed).hexdigest()
+    assert b"".join(Sealer.of(settings).unseal([sealed], row.data_key, row.id)) == content
+    with pytest.raises(Unavailable):
+        list(Sealer.of(settings).unseal([sealed], rows[other].data_key, row.id))
     assert dataset.digest == hashlib.sha256(content).hexdigest()
     assert (dataset.format, dataset.images, dataset.classes) == ("zip", 2, {"dog": 1, "horse": 1})
     assert dataset.size_bytes == len(content)

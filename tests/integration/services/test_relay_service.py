@@ -76,11 +76,16 @@ def test_leftovers_are_all_that_the_winner_did_not_leave(
     with database.transaction() as session:
         ((spec, kept),) = retention.unpurged(session)
     assert (spec.job_id, kept) == (job, 2)
-    assert retention.delete_leftovers(storage, spec, kept) == 3
+    deleted = retention.delete_leftovers(storage, spec, kept)
+    assert [found.key.removeprefix(prefix) for found in deleted.objects] == [
+        "/1/report.json",
+        "/20/other",
+        "/checkpoints/preparing",
+    ]
     assert [o.key for o in storage.list(prefix)] == [f"{prefix}/2/model/open_clip_model.safetensors"]
     assert len(storage.list(f"{prefix}0")) == 1
     with database.transaction() as session:
-        retention.mark_purged(session, job)
+        retention.mark_purged(session, spec, deleted)
         assert retention.unpurged(session) == []
         retention.sweep_again(session, job)
         assert [spec.job_id for spec, _ in retention.unpurged(session)] == [job]

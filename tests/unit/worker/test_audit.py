@@ -95,7 +95,7 @@ def test_subsets_have_digests_of_their_own(tmp_path: Path) -> None:
 
 
 def test_cache_tells_models_and_labels_apart(tmp_path: Path) -> None:
-    cache = EvaluationCache(Storage(f"file://{tmp_path}"), "tenants/t/cache")
+    cache = EvaluationCache(Storage(f"file://{tmp_path}"), tenant="tenants/t/cache", job="tenants/t/jobs/j/cache")
     cache.save("model", "data", ("a", "b"), ("{}",), [0, 1, 1])
     assert cache.load("model", "data", ("a", "b"), ("{}",)) == [0, 1, 1]
     assert cache.load("other", "data", ("a", "b"), ("{}",)) is None

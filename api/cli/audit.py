@@ -1,0 +1,97 @@
+"""Commands about evidence: the audit log and the record of processing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.exits import ExitCode
+
+audit = typer.Typer(no_args_is_help=True, help="Verify the audit log, sign its head, export the record of processing.")
+
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--key", help="Public key (PEM) that heads were signed with; can be repeated. By default ours."),
+]
+HeadFiles = Annotated[
+    list[Path] | None, typer.Option("--head", help="A head that 'efface audit head' printed; can be repeated.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(audit, name="audit")
+
+
+@audit.command("verify")
+def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
+    """Compute the whole chain again and check every signed head. Exits 0 where the log is whole, 4 where it is not."""
+    from api.cli.opened import opened
+    from services import audit_chain, audit_heads
+
+    with opened() as (settings, database, storage):
+        keys = [audit_heads.public_key(path) for path in key or ()]
+        if not keys and settings.audit_key_file is not None:
+            keys = [audit_heads.private_key(settings.audit_key_file).public_key()]
+        heads = [audit_heads.parse(path.read_bytes(), str(path)) for path in head or ()]
+        if (stored := audit_heads.read_stored(storage)) is not None:
+            heads.append(stored)
+        with database.transaction() as session:
+            found = audit_chain.verify(session)
+            findings = [*found.findings, *(audit_heads.check(session, keys, heads) if keys else ())]
+    for finding in findings:
+        typer.echo(finding)
+    waiting = f", {found.waiting} wait for their place" if found.waiting else ""
+    heads_words = "" if keys else "; heads were not checked: there is no key (EFFACE_AUDIT_KEY_FILE, --key)"
+    state = "was altered" if findings else "is whole"
+    typer.echo(f"The audit log {state}: {found.last.seq} entries, last hash {found.last.hash}{waiting}{heads_words}.")
+    if findings:
+        raise typer.Exit(ExitCode.LOG_ALTERED)
+
+
+@audit.command("head")
+def head() -> None:
+    """Sign the end of the log as it is now and print the head, to be kept where this service cannot reach it."""
+    from api.cli.opened import opened
+    from services import audit_chain, audit_heads
+    from shared.errors import Unavailable
+
+    with opened() as (settings, database, _):
+        if settings.audit_key_file is None:
+            raise Unavailable("EFFACE_AUDIT_KEY_FILE is not set; 'efface audit new-key FILE' makes a key.")
+        with database.transaction() as session:
+            while audit_chain.extend(session):
+                pass
+            signed = audit_heads.sign(session, audit_heads.private_key(settings.audit_key_file))
+            signed = signed or audit_heads.newest(session)
+    if signed is not None:
+        typer.echo(signed.model_dump_json())
+
+
+@audit.command("new-key")
+def new_key(
+    path: Annotated[Path, typer.Argument(help="Where the private key goes; the public one is printed.")],
+) -> None:
+    """Make a key that signs heads."""
+    import os
+
+    from services import audit_heads
+    from shared.errors import Conflict
+
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise Conflict(f"{path} exists already; a key that was used is not replaced.") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(audit_heads.new_key())
+    typer.echo(audit_heads.public_pem(audit_heads.private_key(path)), nl=False)
+
+
+@audit.command("record")
+def record() -> None:
+    """Print the record of processing of Article 30(2) GDPR, as JSON."""
+    from api.cli.opened import opened
+    from services import processing_record
+
+    with opened() as (settings, database, _), database.transaction() as session:
+        typer.echo(processing_record.record(session, settings).model_dump_json(indent=2))

@@ -1,0 +1,58 @@
+"""The audit log: what happened to what, by whose key, written in the transaction in which it happened.
+
+Entries are inserted here and linked into the hash chain a moment later (`audit_chain`), so that no two writers wait for
+each other. The database refuses to change or delete either. No entry holds personal data: ids, codes and counts alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from shared.tables import AuditEntry, AuditUnlinked, Job
+
+ACTOR = "actor"
+"""In `Session.info`: the id of the key on whose behalf a transaction acts."""
+OPERATOR = "operator"
+"""Who acts through the command line, on the machine itself."""
+SERVICE = "service"
+"""Who acts where nobody asked: relay and workers."""
+
+NOT_AUDITED = frozenset({"job.stage", "job.progress"})
+"""Events of a job that only say how far it is."""
+RENAMED = {"job.queued": "job.submitted"}
+KEPT_DETAIL = frozenset({"attempt", "code", "ground", "result_model", "superseded_by", "until"})
+"""What of an event's data goes into the log. Messages and references of clients may name people, so they do not."""
+
+
+def write(
+    session: Session, action: str, subject: str, *, tenant_id: str | None, detail: Mapping[str, Any] | None = None
+) -> None:
+    """Append an entry.
+
+    Args:
+        session: its transaction does what the entry says; `session.info["actor"]` says for whom.
+        action: such as `weights.fetched`.
+        subject: the id of what it happened to.
+        tenant_id: whose it is; None for what belongs to the deployment.
+        detail: strings and whole numbers; no personal data.
+    """
+    entry = AuditEntry(
+        tenant_id=tenant_id,
+        actor=session.info.get(ACTOR, SERVICE),
+        action=action,
+        subject=subject,
+        detail=dict(detail or {}),
+    )
+    session.add(entry)
+    session.flush()
+    session.execute(insert(AuditUnlinked).values(entry_id=entry.id))
+
+
+def write_event(session: Session, job: Job, kind: str, data: Mapping[str, object]) -> None:
+    """Append an entry for an event of a job, unless it only says how far the job is."""
+    if kind in NOT_AUDITED:
+        return
+    detail = {name: str(data[name]) for name in sorted(KEPT_DETAIL & data.keys())}
+    write(session, RENAMED.get(kind, kind), job.id, tenant_id=job.tenant_id, detail=detail)
