@@ -56,7 +56,9 @@ def store_upload(
         files = _files_of(path, filename, name, scratch)
         config, _ = read_config(files[CONFIG_NAME])
     except InvalidRequest as error:
-        raise error if error.errors[0].pointer else error.under("/file") from error
+        if error.errors[0].pointer:  # it names the field already
+            raise
+        raise error.under("/file") from error
     weights = files[SAFETENSORS_NAME] if SAFETENSORS_NAME in files else files[PICKLE_NAME]
     model_id = new_id("mdl")
     for file_name, file in files.items():
