@@ -88,7 +88,13 @@ def delete(storage: Storage, doomed: Doomed) -> Deleted:
 
 
 def finish(session: Session, doomed: Doomed, deleted: Deleted) -> None:
-    """Write the receipt and drop the row. What a receipt says already stays in it."""
+    """Write the receipt and drop the row. What a receipt says already stays in it.
+
+    Of two relays at the same data set one comes first, and the other one finds nothing to do.
+    """
+    row = session.get(Dataset, doomed.id, with_for_update=True)
+    if row is None and doomed.digest is not None:
+        return
     now = datetime.now(UTC)
     receipt = session.get(DatasetPurge, doomed.id, with_for_update=True)
     objects = [found.model_dump(mode="json") for found in deleted.objects]
@@ -103,7 +109,6 @@ def finish(session: Session, doomed: Doomed, deleted: Deleted) -> None:
         session.add(receipt)
     receipt.objects = [*receipt.objects, *objects]
     receipt.versions, receipt.verified_at = deleted.versions, now
-    row = session.get(Dataset, doomed.id)
     if row is not None:
         session.delete(row)
     detail = {"reason": doomed.reason, "objects": len(objects), "bytes": sum(found.bytes for found in deleted.objects)}

@@ -26,6 +26,7 @@ def upgrade() -> None:
     for name, kind in DATASET_COLUMNS:
         op.add_column("datasets", sa.Column(name, kind, nullable=True))
     _create_purges()
+    _link_jobs_in_flight()
     _create_register()
     _create_audit_log()
     _refuse_changes()
@@ -75,6 +76,19 @@ def _create_purges() -> None:
         sa.PrimaryKeyConstraint("dataset_id", name=op.f("pk_dataset_purges")),
     )
     op.create_index(op.f("ix_dataset_purges_tenant_id"), "dataset_purges", ["tenant_id"])
+
+
+def _link_jobs_in_flight() -> None:
+    """Say which data sets the jobs of before use, so that none of them is purged under a job."""
+    op.execute(
+        """
+        INSERT INTO job_datasets (job_id, dataset_id, purged)
+        SELECT DISTINCT jobs.id, used.id #>> '{}',
+               coalesce(used.id IN (jobs.spec #> '{data,forget,id}', jobs.spec #> '{data,forget_test,id}'), false)
+        FROM jobs, jsonb_path_query(jobs.spec -> 'data', 'strict $.**.id') AS used (id)
+        WHERE jsonb_typeof(used.id) = 'string'
+        """
+    )
 
 
 def _create_register() -> None:

@@ -1,5 +1,6 @@
 """The migrations make the schema that the code knows, and can take it back."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,3 +73,18 @@ def test_jobs_from_before_deadlines_get_one(empty: Engine) -> None:
     with empty.connect() as connection:
         due = connection.execute(text("SELECT due_at FROM jobs")).scalar_one()
     assert due.astimezone(UTC).isoformat() == "2026-02-28T23:59:59+00:00"
+
+
+def test_jobs_in_flight_keep_their_data_sets(empty: Engine) -> None:
+    migrations.upgrade(url_of(empty), "0001")
+    data = {"forget": {"id": "ds_f"}, "retain": {"id": "ds_r"}, "proxy": {"id": None}, "evaluation": [{"id": "ds_e"}]}
+    values = {"spec": json.dumps({"data": data}), "now": "2026-01-01T00:00:00Z"}
+    with empty.begin() as connection:
+        connection.execute(text("INSERT INTO tenants (id, name) VALUES ('t', 't')"))
+        insert = """INSERT INTO jobs (id, tenant_id, state, progress, version, request, spec, method, received_at, attempt,
+                    max_attempts) VALUES ('j', 't', 'queued', 0, 1, '{}', :spec, 'three_stage', :now, 0, 3)"""
+        connection.execute(text(insert), values)
+    migrations.upgrade(url_of(empty))
+    with empty.connect() as connection:
+        rows = connection.execute(text("SELECT dataset_id, purged FROM job_datasets ORDER BY dataset_id"))
+        assert rows.all() == [("ds_e", False), ("ds_f", True), ("ds_r", False)]
