@@ -1,4 +1,5 @@
-"""The relay: carries committed messages to the queue, takes lost jobs back, deletes what finished jobs leave behind.
+"""The relay: carries committed messages to the queue, takes lost jobs back, deletes what finished jobs leave behind,
+issues their certificates.
 
 Any number of relays may run. Each part survives the loss of what it stands on: it logs, waits and goes on.
 """
@@ -14,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from services import lifecycle, retention
+from services.certifier import Certifier
 from shared.database import OUTBOX_CHANNEL, Database
 from shared.errors import EffaceError
 from shared.settings import Settings
@@ -53,11 +55,13 @@ def publish(session: Session, bell: Bell, limit: int = 100) -> int:
 
 
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    """Do all three until `stop` is set."""
+    """Do all four until `stop` is set."""
+    certifier = Certifier(database, storage, settings)
     jobs: list[tuple[str, Callable[[], None]]] = [
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
         ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
         ("relay.purge", lambda: _purge(database, storage, settings, stop)),
+        ("relay.certify", lambda: certifier.work(stop)),
     ]
     threads = [
         threading.Thread(target=_forever, args=(name, work, stop), name=name, daemon=True) for name, work in jobs

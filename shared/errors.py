@@ -4,6 +4,7 @@
     +-- InvalidRequest       one or more fields are wrong (each with where, what and what to do)
     +-- NotFound             no such thing, or not this tenant's
     +-- Conflict             the thing is in a state that does not allow this
+    |   +-- NotYet           and will be in one that does: ask again
     +-- Unauthenticated      no key, or not one of ours
     +-- Forbidden            the key lacks a scope
     +-- TooLarge             an upload over its limit
@@ -69,6 +70,13 @@ class Conflict(EffaceError):
 
     code = "conflict"
     title = "Not possible in this state"
+
+
+class NotYet(Conflict):
+    """The thing is about to come; asking again in a moment helps."""
+
+    code = "not_yet"
+    title = "Not there yet"
 
 
 class Unauthenticated(EffaceError):
