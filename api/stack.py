@@ -23,6 +23,7 @@ from shared.database import Database, make_engine
 from shared.embedded import embedded_postgres, embedded_redis, free_port
 from shared.errors import Conflict, Unavailable
 from shared.settings import Settings
+from shared.signing import KeyFolder
 from shared.states import Scope
 
 HOST = "127.0.0.1"
@@ -39,12 +40,19 @@ class Stack:
     home: Path
     url: str
     key: str
+    signing_key: str
+    """Id of the key that signs certificates."""
     children: tuple[Child, ...]
 
     @property
     def key_file(self) -> Path:
         """Where the API key is kept."""
         return key_file(self.home)
+
+    @property
+    def signing_dir(self) -> Path:
+        """Where the keys of certificates are kept."""
+        return signing_dir(self.home)
 
     def tend(self) -> NoReturn:
         """Start every child again that ends, for ever."""
@@ -59,11 +67,16 @@ def key_file(home: Path) -> Path:
     return home / "key"
 
 
+def signing_dir(home: Path) -> Path:
+    """Return where the keys that sign certificates are kept."""
+    return home / "signing"
+
+
 @contextmanager
 def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
     """Start everything below `home`, wait until it is ready, and stop all of it when the block ends.
 
-    What an earlier run left in `home` (jobs, models, data sets, the key) is there again. Port 0 takes a free one.
+    What an earlier run left in `home` (jobs, models, data sets, the keys) is there again. Port 0 takes a free one.
 
     Raises:
         Conflict: another service uses `home` or the port.
@@ -80,11 +93,14 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
             database_url=SecretStr(stack.enter_context(embedded_postgres(home / "postgres"))),
             redis_url=SecretStr(stack.enter_context(embedded_redis(home / "redis"))),
             storage_url=f"file://{home / 'objects'}",
+            signing_dir=signing_dir(home),
             host=HOST,
             port=port,
         )
         migrations.upgrade(settings.sqlalchemy_url())
         key = _key(settings, key_file(home))
+        folder = KeyFolder(settings.signing_dir)
+        signing_key = folder.signer().key_id if folder.has_signer else folder.create()
         environment = _environment(
             settings,
             scratch=stack.enter_context(_scratch(home / "scratch")),
@@ -97,7 +113,7 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
         stack.callback(stop, children, STOP_SECONDS, ending)
         url = f"http://{HOST}:{port}"
         _wait_until_ready(url, children)
-        yield Stack(home, url, key, children)
+        yield Stack(home, url, key, signing_key, children)
 
 
 @contextmanager
@@ -153,6 +169,7 @@ def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[
         "EFFACE_DATABASE_URL": settings.database_url.get_secret_value(),
         "EFFACE_REDIS_URL": settings.redis_url.get_secret_value(),
         "EFFACE_STORAGE_URL": settings.storage_url,
+        "EFFACE_SIGNING_DIR": str(settings.signing_dir),
         "EFFACE_HOST": settings.host,
         "EFFACE_PORT": str(settings.port),
         "EFFACE_RUNTIME_DIR": runtime,

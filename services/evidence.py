@@ -26,7 +26,7 @@ from shared.settings import Settings
 from shared.signing import KeyFolder
 from shared.states import JobState
 from shared.storage import Storage
-from shared.tables import Artifact, Job
+from shared.tables import Artifact, Job, Tenant
 
 ReceiptOf = Callable[[Session, str], PurgeReceipt | None]
 """Job id -> the receipt of its purge, None before there is one."""
@@ -96,7 +96,7 @@ def issue(session: Session, job_id: str, issuer: Issuer) -> bool:
     before = _last(session, job_id, issuer.storage)
     if before is None or (receipt is not None and before.receipt is None):
         facts = _facts(session, job, issuer.storage, receipt, before)
-        key = issuer.folder.subject_key(job.tenant_id)
+        key = issuer.folder.subject_key(_tenant(session, job))
         content = signed(facts, signer, key, with_names=issuer.with_names)
         _keep(session, issuer.storage, facts, content)
         signing_keys.publish(session, signer)
@@ -202,6 +202,11 @@ def _keep(session: Session, storage: Storage, facts: Facts, content: bytes) -> N
 
 def _artifacts(session: Session, job_id: str) -> dict[str, Artifact]:
     return {artifact.name: artifact for artifact in session.scalars(select(Artifact).where(Artifact.job_id == job_id))}
+
+
+def _tenant(session: Session, job: Job) -> str:
+    """Return the name of a job's tenant."""
+    return session.scalars(select(Tenant.name).where(Tenant.id == job.tenant_id)).one()
 
 
 def _name_of(number: int) -> str:

@@ -34,6 +34,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from shared.errors import Conflict, EffaceError
 
+KEYS_PATH = "/.well-known/efface-keys.json"
+"""Where every API publishes the public keys, to anyone."""
 KEY_ID_DIGITS = 32
 PRIVATE_NAME = "signing-key.pem"
 PUBLIC_FOLDER = "public"
@@ -147,14 +149,14 @@ class KeyFolder:
         file.unlink(missing_ok=True)
         return found
 
-    def subject_key(self, tenant_id: str) -> SubjectKey:
-        """Return a tenant's key, derived from the folder's: one may be handed out without the others.
+    def subject_key(self, tenant: str) -> SubjectKey:
+        """Return the key of the tenant of this name, derived from the folder's: it may be handed out without the others.
 
         Raises:
             NoSigningKey: the folder has none, or others than its owner may read it.
         """
         text = _secret(self.folder / SUBJECT_NAME)
-        return SubjectKey(hmac.digest(bytes.fromhex(text.decode().strip()), tenant_id.encode(), "sha256"))
+        return SubjectKey(hmac.digest(bytes.fromhex(text.decode().strip()), tenant.encode(), "sha256"))
 
     def _install(self) -> str:
         """Make a key, publish its public half, and only then put the private one in place."""
@@ -221,10 +223,14 @@ def _from_jwk_set(content: bytes) -> list[Ed25519PublicKey]:
     """Read a set; keys of other kinds in it are left out."""
     try:
         entries = [entry for entry in json.loads(content)["keys"] if entry.get("crv") == "Ed25519"]
-        numbers = [base64.b64decode(entry["x"] + "==", altchars=b"-_", validate=True) for entry in entries]
-        return [Ed25519PublicKey.from_public_bytes(number) for number in numbers]
+        return [Ed25519PublicKey.from_public_bytes(_unpadded(entry["x"])) for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotKeys("it is neither PEM nor a JSON Web Key Set") from error
+
+
+def _unpadded(text: str) -> bytes:
+    """Decode URL-safe base64 without padding, as JSON Web Keys have it."""
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 def _private(path: Path) -> object:

@@ -1,15 +1,16 @@
 """The command line. What a command needs is imported when it runs, so that `efface --help` is quick.
 
-Exit codes: 0 done (a job: passed), 1 failed, 2 bad input, 3 a job missed a threshold.
+Exit codes: 0 done (a job: passed), 1 failed, 2 bad input, 3 a job missed a threshold; `verify` has more.
 """
 
 import sys
 
 import typer
 
-from api.cli import jobs, service, uploads
+from api.cli import certificates, jobs, service, uploads
 from api.cli.exits import explain
 from api.cli.plugins import Commands
+from api.cli.signing import signing
 
 app = typer.Typer(
     cls=Commands,
@@ -18,8 +19,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (service, jobs, uploads):
+for module in (service, jobs, certificates, uploads):
     module.add_to(app)
+service.keys.add_typer(signing, name="signing")
 
 
 def main() -> None:

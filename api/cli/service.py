@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Home = Annotated[Path, typer.Option(help="Where everything is kept: databases, objects, logs and the API key.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API on 127.0.0.1; 0 takes a free one.")]
 
-keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+keys = typer.Typer(
+    no_args_is_help=True, help="Make, list and revoke API keys; and, below signing, the keys of certificates."
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,17 +33,21 @@ def add_to(app: typer.Typer) -> None:
 def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
     """Run the whole service on this machine, until Ctrl-C."""
     from api.processes import Ending
-    from api.stack import key_file, running
+    from api.stack import key_file, running, signing_dir
     from shared.settings import get_settings
+    from shared.signing import KeyFolder
     from shared.telemetry import configure_logging
 
     configure_logging(get_settings().model_copy(update={"log_format": "console", "log_level": "WARNING"}))
     ending = Ending()
     ending.listen()
     first = not key_file(home).exists()
+    unsigned = not KeyFolder(signing_dir(home)).has_signer
     with suppress(KeyboardInterrupt), running(home, port, ending) as stack:
         typer.echo(f"Efface is ready at {stack.url}; Ctrl-C stops it.")
         typer.echo(f"API key: {f'{stack.key}, kept in' if first else 'in'} {stack.key_file}")
+        made = ", made now" if unsigned else ""
+        typer.echo(f"Certificates: signed with key {stack.signing_key} in {stack.signing_dir}{made}")
         typer.echo(f"Logs: {stack.home / 'logs'}")
         try:
             stack.tend()
@@ -53,7 +59,7 @@ def demo(
     home: Annotated[
         Path | None, typer.Option(help="Where the service keeps everything; by default a temporary folder.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where reports and weights go.")] = Path("efface-demo"),
+    out: Annotated[Path, typer.Option(help="Where reports, certificates and weights go.")] = Path("efface-demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary folder.")] = False,
 ) -> None:
     """Start the service and let it forget a class and a subgroup of the demo's own drawings."""
@@ -129,7 +135,7 @@ def create_key(
     """Make a key (by default with scope admin) and print it, this once."""
     from services import keys as service
 
-    with _transaction() as session:
+    with transaction() as session:
         key, plaintext = service.create(session, tenant=tenant, name=name, scopes=_scopes(scope or ["admin"]))
         key_id = key.id
     typer.echo(plaintext)
@@ -143,7 +149,7 @@ def list_keys() -> None:
     from services import keys as service
 
     rows = table("id", "tenant", "name", "scopes", "created", "revoked")
-    with _transaction() as session:
+    with transaction() as session:
         for key, tenant in service.list_keys(session):
             revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
             rows.add_row(key.id, tenant, key.name, ", ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
@@ -155,13 +161,13 @@ def revoke_key(key_id: str) -> None:
     """Revoke a key, at once; doing it twice is no error."""
     from services import keys as service
 
-    with _transaction() as session:
+    with transaction() as session:
         service.revoke(session, key_id)
     typer.echo(f"{key_id} is revoked.")
 
 
 @contextmanager
-def _transaction() -> Iterator["Session"]:
+def transaction() -> Iterator["Session"]:
     """Give a session on the database of the settings."""
     from shared.database import Database, make_engine
     from shared.settings import get_settings
