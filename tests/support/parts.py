@@ -20,6 +20,7 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         database_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         storage_url=f"file://{folder / 'objects'}",
+        signing_dir=folder / "signing",
         database_pool_size=3,
         lease_seconds=2,
         heartbeat_seconds=0.3,
