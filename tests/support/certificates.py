@@ -19,6 +19,11 @@ SECRETS = (EXTERNAL_ID, "Jane Doe", "jane@example.org", "ds_private", "/data/of/
 """What a request of `spec` holds and a certificate must not."""
 
 
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def estimate(value: float, n: int = 100) -> dict[str, float | int]:
     """Return a share as a report writes it."""
     return {"value": value, "n": n, "low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
@@ -105,7 +110,7 @@ def report(
         "not_measured": [{"name": "relearning", "reason": "no image was given"}],
         "evidence": "association",
         "model_before": {"id": "mdl_1", "architecture": "ViT-B-32", "digest": "ef" * 32},
-        "model_after": {"id": None, "architecture": "ViT-B-32", "digest": hashlib.sha256(weights).hexdigest()},
+        "model_after": {"id": None, "architecture": "ViT-B-32", "digest": sha256(weights)},
         "model_change": {
             "tensors_changed": 2,
             "tensors_total": 10,
@@ -132,8 +137,8 @@ def facts(
     return Facts(
         spec=job,
         report=report(job, verdict=verdict),
-        report_sha256=hashlib.sha256(report_bytes(verdict=verdict, **changes)).hexdigest(),
-        weights_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+        report_sha256=sha256(report_bytes(verdict=verdict, **changes)),
+        weights_sha256=sha256(WEIGHTS),
         received_at=NOON,
         started_at=NOON,
         finished_at=NOON,

@@ -109,6 +109,7 @@ def test_version(alice, settings):
 def test_metrics(alice, make_job):
     make_job.queued()
     make_job.running()
+    make_job.succeeded()
     alice.get("/jobs/job_a")
     alice.get("/jobs/job_b")
 
@@ -124,6 +125,7 @@ def test_metrics(alice, make_job):
     assert samples["efface_jobs", (("state", "running"),)] == 1
     assert samples["efface_jobs", (("state", "failed"),)] == 0
     assert samples["efface_oldest_queued_seconds", ()] > 0
+    assert samples["efface_certificates_owed", ()] == 1
     assert samples["efface_queue_messages", ()] == 0
     labels = (("method", "GET"), ("route", "/jobs/{job_id}"), ("status", "404"))
     assert samples["efface_http_requests_total", labels] == 2
