@@ -74,6 +74,10 @@ SCHEMAS = models_json_schema([(Problem, "serialization")], ref_template="#/compo
 """For the OpenAPI document, which the framework fills with the schemas of successful answers alone."""
 
 
+CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+"""Of a problem, in the OpenAPI document."""
+
+
 def responses(
     *errors: type[EffaceError], also: Mapping[int, Mapping[str, Any]] | None = None
 ) -> dict[int | str, dict[str, Any]]:
@@ -82,9 +86,8 @@ def responses(
     always: tuple[type[EffaceError], ...] = (Unauthenticated, Forbidden, InvalidRequest, Unavailable)
     for error in (*always, *errors):
         described.setdefault(STATUS[error], []).append(error.title)
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     answers = {
-        int(status): {"description": "; ".join(words), "content": content} for status, words in described.items()
+        int(status): {"description": "; ".join(words), "content": CONTENT} for status, words in described.items()
     }
     return {**{status: dict(answer) for status, answer in (also or {}).items()}, **dict(sorted(answers.items()))}
 

@@ -3,15 +3,15 @@
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.conditional import entity_tag, matches
 from api.dependencies import JobReader, PartsDep, SessionDep
-from api.problems import responses
+from api.problems import CONTENT, responses
 from services import evidence, signing_keys
 from shared.dsse import Envelope
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, Unavailable
 from shared.schemas.certificate import SCHEMA_FILE, SCHEMA_PATH
 from shared.signing import KEYS_PATH, jwk_set
 
@@ -59,7 +59,8 @@ def certificate(
     summary="The public keys that certificates are checked with",
     response_class=Response,
     responses={
-        200: {"content": {"application/jwk-set+json": {}}, "description": "A JSON Web Key Set (RFC 7517, 8037)"}
+        200: {"content": {"application/jwk-set+json": {}}, "description": "A JSON Web Key Set (RFC 7517, 8037)"},
+        503: {"content": CONTENT, "description": Unavailable.title},
     },
 )
 def public_keys(session: SessionDep) -> Response:
@@ -79,10 +80,10 @@ def public_keys(session: SessionDep) -> Response:
         304: NOT_MODIFIED,
     },
 )
-def schema(if_none_match: IfNoneMatch = None) -> Response:
+def schema(request: Request) -> Response:
     """Return the schema of the payload of a certificate. Needs no API key."""
     tag = entity_tag(hashlib.sha256(SCHEMA).hexdigest())
     headers = {"ETag": tag, "Cache-Control": f"public, max-age={SCHEMA_SECONDS}"}
-    if matches(if_none_match, tag):
+    if matches(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     return Response(SCHEMA, headers=headers, media_type="application/schema+json")
