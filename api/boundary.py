@@ -17,8 +17,8 @@ from api.telemetry import HttpMetrics
 from services import keys
 from services.keys import Principal
 from shared.errors import Unauthenticated
+from shared.public_keys import KEYS_PATH
 from shared.schemas.certificate import SCHEMA_PATH
-from shared.signing import KEYS_PATH
 
 PROBES = frozenset({"/health/live", "/health/ready"})
 OPEN_PATHS = PROBES | {KEYS_PATH, SCHEMA_PATH}

@@ -20,11 +20,11 @@ import httpx
 
 from api.connection import Advance, ApiProblem, Connection, Damaged, Unreachable
 from shared.errors import NotYet
+from shared.public_keys import KEYS_PATH
 from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobView, MetricSeries
 from shared.schemas.model import ModelView
-from shared.signing import KEYS_PATH
 
 POLL_SECONDS = 2.0
 CERTIFICATE_SECONDS = 0.5

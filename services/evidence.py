@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from services import jobs, signing_keys
 from services.statements import CERTIFICATE_NAME, Facts, signed
-from shared.dsse import unseal
+from shared.dsse import NotAnEnvelope, unseal
 from shared.errors import Conflict, EffaceError, NotYet
 from shared.schemas.certificate import SUBJECT_NAME, PurgeReceipt, Statement
 from shared.schemas.job import ArtifactView
@@ -25,7 +25,7 @@ from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.signing import KeyFolder
 from shared.states import JobState
-from shared.storage import Storage
+from shared.storage import ObjectMissing, Storage
 from shared.tables import Artifact, Job, Tenant
 
 ReceiptOf = Callable[[Session, str], PurgeReceipt | None]
@@ -137,13 +137,20 @@ class _Before:
 
 
 def _last(session: Session, job_id: str, storage: Storage) -> _Before | None:
-    """Return the last certificate of a job, None where it has none."""
+    """Return the last certificate of a job, None where it has none.
+
+    Raises:
+        Uncertifiable: the storage has lost it.
+    """
     numbers = {_number_of(name): artifact for name, artifact in _artifacts(session, job_id).items()}
     number = max(number for number in [0, *numbers] if number is not None)
     if number == 0:
         return None
-    payload = unseal(storage.get(numbers[number].key)).payload
-    receipt = Statement.model_validate_json(payload, extra="ignore").predicate.purge
+    try:
+        payload = unseal(storage.get(numbers[number].key)).payload
+        receipt = Statement.model_validate_json(payload, extra="ignore").predicate.purge
+    except (ObjectMissing, NotAnEnvelope, ValidationError) as error:
+        raise Uncertifiable(f"Its certificate {number} is not in the storage as it was issued.") from error
     return _Before(number, hashlib.sha256(payload).hexdigest(), receipt)
 
 

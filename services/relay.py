@@ -1,5 +1,4 @@
-"""The relay: carries committed messages to the queue, takes lost jobs back, deletes what finished jobs leave behind,
-issues their certificates.
+"""The relay: sends committed messages, takes lost jobs back, deletes what finished ones leave behind, certifies them.
 
 Any number of relays may run. Each part survives the loss of what it stands on: it logs, waits and goes on.
 """

@@ -5,7 +5,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict
-from shared.signing import PublicKeys, Signer, public_pem, read_public_keys
+from shared.public_keys import PublicKeys, public_pem, read_public_keys
+from shared.signing import Signer
 from shared.tables import SigningKey
 
 

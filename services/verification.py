@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from shared.archives import file_sha256
 from shared.dsse import NotAnEnvelope, Opened, unseal
+from shared.public_keys import PublicKeys
 from shared.schemas.certificate import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Predicate, Statement
-from shared.signing import PublicKeys, SubjectKey
+from shared.signing import SubjectKey
 
 
 class Outcome(StrEnum):
@@ -160,10 +161,11 @@ def _missed(predicate: Predicate) -> str:
 
 
 def _words(predicate: Predicate, weights: str) -> str:
-    purge = (
-        "removal of the request's data confirmed" if predicate.purge else "removal of the request's data not confirmed"
+    purge = predicate.purge
+    removal = (
+        f"{purge.data_sets} data sets removed, {purge.kept} kept" if purge else "removal of its data not confirmed"
     )
     return (
         f"weights {weights[:12]}... met all {len(predicate.thresholds)} thresholds; job {predicate.job}, issued"
-        f" {predicate.issued_at:%Y-%m-%d %H:%M} UTC, {purge}"
+        f" {predicate.issued_at:%Y-%m-%d %H:%M} UTC, {removal}"
     )

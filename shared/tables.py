@@ -217,7 +217,7 @@ class SigningKey(Base):
 
     __tablename__ = "signing_keys"
     id: Mapped[str] = mapped_column(primary_key=True)
-    """As `shared.signing.key_id` computes it."""
+    """As `shared.public_keys.key_id` computes it."""
     public_key: Mapped[str]
     """PEM."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -11,7 +11,7 @@ from api.cli.options import DEFAULT_URL, Key, Url, connect
 
 if TYPE_CHECKING:
     from services.verification import Subject
-    from shared.signing import PublicKeys
+    from shared.public_keys import PublicKeys
 
 WEIGHTS_NAME = "open_clip_model.safetensors"
 FETCH_SECONDS = 30.0
@@ -99,8 +99,9 @@ def _trusted(file: Path | None, url: str | None) -> "PublicKeys":
     Raises:
         BadParameter: there are none there, or both options are given.
     """
+    from shared.public_keys import NotKeys, read_public_keys
     from shared.settings import get_settings
-    from shared.signing import KeyFolder, NotKeys, read_public_keys
+    from shared.signing import KeyFolder
 
     if file is not None and url is not None:
         raise typer.BadParameter("goes without --keys-url; give one of the two", param_hint="--key")

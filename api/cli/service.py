@@ -91,7 +91,7 @@ def api() -> None:
 
 
 def relay() -> None:
-    """Carry jobs from Postgres to the queue, take back those of lost workers, delete leftovers."""
+    """Carry jobs from Postgres to the queue, take back those of lost workers, delete leftovers, sign certificates."""
     from services.relay import run_relay
     from shared.database import Database, make_engine
     from shared.queue import Doorbell, make_queue

@@ -58,7 +58,7 @@ def revoke(key_id: str) -> None:
 @signing.command("export")
 def export() -> None:
     """Print the folder's public keys as a JSON Web Key Set, for 'efface verify --key' elsewhere."""
-    from shared.signing import jwk_set
+    from shared.public_keys import jwk_set
 
     typer.echo(json.dumps(jwk_set(_folder().public_keys()), indent=2))
 

@@ -14,8 +14,8 @@ from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, Cell, cells, write_arch
 from api.processes import Ending
 from api.stack import running
 from services.verification import Exhibits, Outcome, verify
+from shared.public_keys import read_public_keys
 from shared.schemas.certificate import SUBJECT_NAME
-from shared.signing import read_public_keys
 from shared.states import JobState
 
 PREFIX = "efface-demo-"

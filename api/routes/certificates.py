@@ -12,8 +12,8 @@ from api.problems import CONTENT, responses
 from services import evidence, signing_keys
 from shared.dsse import Envelope
 from shared.errors import Conflict, NotFound, Unavailable
+from shared.public_keys import KEYS_PATH, jwk_set
 from shared.schemas.certificate import SCHEMA_FILE, SCHEMA_PATH
-from shared.signing import KEYS_PATH, jwk_set
 
 router = APIRouter(tags=["certificates"])
 

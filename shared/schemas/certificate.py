@@ -139,8 +139,10 @@ class CertifiedReport(Schema):
 
 
 class PurgeReceipt(Schema):
-    """What was removed of the data that the request brought, and when a listing showed that nothing is left."""
+    """What was removed of the data that the request brought, and when a listing showed that nothing is left of it."""
 
+    data_sets: int = Field(ge=0, description="that the request used and that were removed")
+    kept: int = Field(ge=0, description="data sets of the request that were not to be removed, and were not")
     objects: int = Field(ge=0)
     bytes: int = Field(ge=0)
     versions: Literal["none", "removed", "unknown"] = Field(

@@ -163,4 +163,4 @@ def certificate(keys: KeyFolder, *, with_names: bool = True, **changes: Any) -> 
     return signed(facts(**changes), keys.signer(), keys.subject_key("tests"), with_names=with_names)
 
 
-RECEIPT = PurgeReceipt(objects=3, bytes=1000, versions="none", verified_at=NOON)
+RECEIPT = PurgeReceipt(data_sets=2, kept=1, objects=3, bytes=1000, versions="none", verified_at=NOON)

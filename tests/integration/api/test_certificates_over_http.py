@@ -14,10 +14,10 @@ from securesystemslib.signer import SSlibKey
 from services import lifecycle
 from services.certifier import Certifier
 from services.verification import Outcome, verify
+from shared.public_keys import read_public_keys
 from shared.schemas.job import JobError
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import JobSpec
-from shared.signing import read_public_keys
 from shared.tables import Job
 from tests.support import certificates
 

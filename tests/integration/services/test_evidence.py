@@ -226,6 +226,16 @@ class TestReceipts:
         assert fetch(world, storage, 1) == first
         assert [verify(c, keys.public_keys()).outcome for c in (first, second)] == [Outcome.VALID] * 2
 
+    def test_without_the_first_there_is_no_second(self, world, storage, keys, issuer):
+        finish(world, storage)
+        issue(world, issuer)
+        (key,) = [o.key for o in storage.list(f"tenants/{world.tenant}/jobs") if "certificate" in o.key]
+        storage.delete(key)
+        self.owe(world)
+
+        with pytest.raises(Uncertifiable, match="certificate 1 is not in the storage"):
+            issue(world, self.with_receipt(issuer, RECEIPT))
+
     def test_with_nothing_new_there_is_no_second_one(self, world, storage, keys, issuer):
         finish(world, storage)
         issue(world, self.with_receipt(issuer, RECEIPT))

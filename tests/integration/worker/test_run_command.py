@@ -11,6 +11,7 @@ import pytest
 
 from shared.signing import KeyFolder
 from tests.support import umbrellas
+from tests.support.certificates import key_folder
 from tests.support.fleet import BYTECODE, ROOT
 
 pytestmark = pytest.mark.timeout(300)
@@ -47,3 +48,14 @@ def test_what_it_writes_is_certified_with_a_key_of_its_own(tmp_path: Path) -> No
     assert (failed.returncode, failed.stdout.split(":")[0]) == (3, "verdict_failed"), failed.stderr
     (signature,) = json.loads((tmp_path / "out" / "certificate.json").read_text())["signatures"]
     assert signature["keyid"] == made
+
+
+def test_who_cannot_sign_learns_it_before_the_work_is_done(tmp_path: Path) -> None:
+    umbrellas.write_data(tmp_path)
+    key_folder(tmp_path / ".efface" / "signing")
+    (tmp_path / ".efface" / "signing" / "signing-key.pem").chmod(0o644)
+
+    done = run(tmp_path, "passed")
+
+    assert (done.returncode, "chmod 600" in done.stderr) == (1, True)
+    assert list((tmp_path / "out").glob("*")) == []

@@ -12,8 +12,8 @@ import pytest
 from api.cli import main
 from api.cli.certificates import VerifyCode
 from services.verification import Outcome
+from shared.public_keys import jwk_set, public_pem
 from shared.settings import get_settings
-from shared.signing import jwk_set, public_pem
 from tests.support.certificates import EXTERNAL_ID, WEIGHTS, certificate, key_folder, report_bytes
 
 SCRIPT = """

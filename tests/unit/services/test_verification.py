@@ -8,7 +8,7 @@ import pytest
 from services.verification import Exhibits, Outcome, Subject, verify
 from shared.dsse import seal
 from shared.signing import KeyFolder, SubjectKey
-from tests.support.certificates import EXTERNAL_ID, WEIGHTS, certificate, key_folder, report_bytes
+from tests.support.certificates import EXTERNAL_ID, RECEIPT, WEIGHTS, certificate, key_folder, report_bytes
 
 IN_TOTO = "application/vnd.in-toto+json"
 
@@ -50,6 +50,11 @@ def test_a_good_one_is_valid_with_and_without_what_it_is_about(keys, exhibits):
         finding = verify(certificate(keys), keys.public_keys(), shown)
         assert (finding.outcome, finding.holds, finding.key_id) == (Outcome.VALID, True, keys.signer().key_id)
         assert "\n" not in finding.reason
+
+
+def test_it_says_whether_the_data_is_gone(keys):
+    assert "removal of its data not confirmed" in verify(certificate(keys), keys.public_keys()).reason
+    assert "2 data sets removed, 1 kept" in verify(certificate(keys, purge=RECEIPT), keys.public_keys()).reason
 
 
 def test_one_byte_of_the_payload(keys):

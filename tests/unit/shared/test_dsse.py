@@ -9,7 +9,8 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from shared.dsse import NotAnEnvelope, pae, seal, unseal
-from shared.signing import Signer, read_public_keys
+from shared.public_keys import read_public_keys
+from shared.signing import Signer
 from tests.support.certificates import key_folder
 
 KIND = "application/vnd.in-toto+json"
