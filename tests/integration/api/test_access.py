@@ -101,7 +101,7 @@ def test_another_tenants_things_do_not_exist(bob, make_job, alice, archive):
     for method, path in [
         ("GET", f"/jobs/{job_id}"),
         ("POST", f"/jobs/{job_id}/cancel"),
-        *(("GET", f"/jobs/{job_id}/{what}") for what in ("events", "metrics", "report", "weights")),
+        *(("GET", f"/jobs/{job_id}/{what}") for what in ("events", "metrics", "report", "weights", "certificate")),
         ("GET", "/models/mdl_alice"),
         ("GET", f"/datasets/{dataset_id}"),
     ]:
