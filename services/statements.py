@@ -102,7 +102,9 @@ def make_statement(facts: Facts, subject_key: SubjectKey, *, with_names: bool) -
             architecture=report.model_before.architecture,
             digest=DigestSet(sha256=report.model_before.digest),
         ),
-        method=CertifiedMethod(name=request.method.name, parameters=report.method.get("parameters", {})),
+        method=CertifiedMethod(
+            name=report.method.get("name", request.method.name), parameters=report.method.get("parameters", {})
+        ),
         software=_software(report),
         times=CertifiedTimes(received_at=facts.received_at, started_at=facts.started_at, finished_at=facts.finished_at),
         thresholds=report.thresholds,
