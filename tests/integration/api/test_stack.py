@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from shared.signing import KeyFolder
+
 DEADLINE_SECONDS = 90
 
 
@@ -108,10 +110,14 @@ def test_from_start_to_restart(up):
     assert again.key == service.key
     assert again.get("/version").status_code == 200
     assert again.key not in again.output.read_text()
+    signing_key = KeyFolder(service.home / "efface" / "signing").signer().key_id
+    assert f"signed with key {signing_key}" in again.output.read_text()
+    assert "made now" not in again.output.read_text()
     again.process.send_signal(signal.SIGTERM)
     assert again.process.wait(DEADLINE_SECONDS) == 0
     assert wait_for(lambda: not again.alive())
-    assert {path.name for path in key_file.parent.iterdir()} == {"key", "lock", "logs", "objects", "postgres", "redis"}
+    kept = "key lock logs objects postgres redis signing"
+    assert {path.name for path in key_file.parent.iterdir()} == set(kept.split())
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGKILL]], ids=["impatient", "killed"])
