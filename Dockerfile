@@ -29,6 +29,7 @@ RUN /venv/bin/pip install --no-deps --force-reinstall .
 FROM base AS api
 COPY --from=build-api /venv /venv
 ENV PATH=/venv/bin:$PATH EFFACE_HOST=0.0.0.0 EFFACE_PORT=8080
+RUN install --directory --owner efface --mode 700 /signing # a volume that is mounted here takes over owner and rights
 USER efface
 EXPOSE 8080
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \

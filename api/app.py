@@ -9,16 +9,29 @@ from fastapi import FastAPI
 from api import VERSION, problems
 from api.boundary import Authentication, Boundary
 from api.parts import opened
-from api.routes import artifacts, datasets, events, health, jobs, keys, meta, models, oauth, rulings, webhooks
+from api.routes import (
+    artifacts,
+    certificates,
+    datasets,
+    events,
+    health,
+    jobs,
+    keys,
+    meta,
+    models,
+    oauth,
+    rulings,
+    webhooks,
+)
 from api.telemetry import HttpMetrics
 from shared.settings import Settings
 
 DESCRIPTION = """
 Efface makes CLIP models forget, and measures that they did.
 
-Post an erasure request to `/jobs`, follow the job, and fetch its report and the new weights. Every call but the health
-checks needs an API key, or an access token from `/oauth/token`: `Authorization: Bearer <key>`. Every error is
-`application/problem+json` (RFC 9457).
+Post an erasure request to `/jobs`, follow the job, and fetch its report, its certificate and the new weights. Every
+call needs an API key or an access token from `/oauth/token`, `Authorization: Bearer <key>`, but for the health checks and
+what certificates are checked with. Every error is `application/problem+json` (RFC 9457).
 """
 
 
@@ -43,7 +56,20 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication)
     app.add_middleware(Boundary, metrics=metrics)  # added last, so it is the outermost
-    for module in (jobs, rulings, events, artifacts, models, datasets, webhooks, keys, oauth, health, meta):
+    for module in (
+        jobs,
+        rulings,
+        events,
+        artifacts,
+        certificates,
+        models,
+        datasets,
+        webhooks,
+        keys,
+        oauth,
+        health,
+        meta,
+    ):
         app.include_router(module.router)
     return app
 

@@ -20,6 +20,8 @@ import http_sf
 import httpx
 
 from api.connection import Advance, ApiProblem, Connection, Damaged, Unreachable
+from shared.errors import NotYet
+from shared.public_keys import KEYS_PATH
 from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobView, MetricSeries
@@ -27,6 +29,7 @@ from shared.schemas.model import ModelView
 from shared.schemas.purge import PurgeReceipt
 
 POLL_SECONDS = 2.0
+CERTIFICATE_SECONDS = 0.5
 STREAM_TIMEOUT = httpx.Timeout(40.0, connect=5.0)
 """Two and a half heartbeats of the event stream."""
 PASSING = frozenset({httpx.codes.TOO_MANY_REQUESTS}) | frozenset(range(500, 600))
@@ -163,7 +166,30 @@ class Client:
 
     def report(self, job_id: str) -> dict[str, Any]:
         """Return the report of a job that has ended."""
-        return dict(self._connection.call("GET", _path("jobs", job_id, "report")).json())
+        return dict(json.loads(self.report_file(job_id)))
+
+    def report_file(self, job_id: str) -> bytes:
+        """Return report.json byte for byte: its digest is in the certificate."""
+        return self._connection.call("GET", _path("jobs", job_id, "report")).content
+
+    def certificate(self, job_id: str, *, number: int | None = None, patience_seconds: float = 0.0) -> bytes:
+        """Return a certificate of a job: the last one, or the one of this number.
+
+        It is issued soon after the job has ended; `patience_seconds` says how long to wait for it.
+        """
+        params = {} if number is None else {"number": number}
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                return self._connection.call("GET", _path("jobs", job_id, "certificate"), params=params).content
+            except ApiProblem as problem:
+                if problem.code != NotYet.code or time.monotonic() > deadline:
+                    raise
+            time.sleep(CERTIFICATE_SECONDS)
+
+    def public_keys(self) -> bytes:
+        """Return the key set that the service publishes, with which its certificates are checked."""
+        return self._connection.call("GET", KEYS_PATH).content
 
     def purge_receipt(self, job_id: str) -> PurgeReceipt:
         """Return what was deleted after a job that has ended."""

@@ -85,6 +85,10 @@ SCHEMAS = models_json_schema(
 """For the OpenAPI document, which the framework fills with what it reads and answers itself."""
 
 
+CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+"""Of a problem, in the OpenAPI document."""
+
+
 def responses(
     *errors: type[EffaceError], also: Mapping[int, Mapping[str, Any]] | None = None
 ) -> dict[int | str, dict[str, Any]]:
@@ -93,9 +97,8 @@ def responses(
     always: tuple[type[EffaceError], ...] = (Unauthenticated, Forbidden, InvalidRequest, QuotaExceeded, Unavailable)
     for error in (*always, *errors):
         described.setdefault(STATUS[error], []).append(error.title)
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     answers = {
-        int(status): {"description": "; ".join(words), "content": content} for status, words in described.items()
+        int(status): {"description": "; ".join(words), "content": CONTENT} for status, words in described.items()
     }
     return {**{status: dict(answer) for status, answer in (also or {}).items()}, **dict(sorted(answers.items()))}
 

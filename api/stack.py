@@ -24,6 +24,7 @@ from shared.database import Database, make_engine
 from shared.embedded import embedded_postgres, embedded_redis, free_port
 from shared.errors import Conflict, Unavailable
 from shared.settings import Settings
+from shared.signing import KeyFolder
 from shared.states import Scope
 
 HOST = "127.0.0.1"
@@ -40,12 +41,19 @@ class Stack:
     home: Path
     url: str
     key: str
+    signing_key: str
+    """Id of the key that signs certificates."""
     children: tuple[Child, ...]
 
     @property
     def key_file(self) -> Path:
         """Where the API key is kept."""
         return key_file(self.home)
+
+    @property
+    def signing_dir(self) -> Path:
+        """Where the keys of certificates are kept."""
+        return signing_dir(self.home)
 
     def tend(self) -> NoReturn:
         """Start every child again that ends, for ever."""
@@ -60,11 +68,16 @@ def key_file(home: Path) -> Path:
     return home / "key"
 
 
+def signing_dir(home: Path) -> Path:
+    """Return where the keys that sign certificates are kept."""
+    return home / "signing"
+
+
 @contextmanager
 def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
     """Start everything below `home`, wait until it is ready, and stop all of it when the block ends.
 
-    What an earlier run left in `home` (jobs, models, data sets, the key) is there again. Port 0 takes a free one.
+    What an earlier run left in `home` (jobs, models, data sets, the keys) is there again. Port 0 takes a free one.
 
     Raises:
         Conflict: another service uses `home` or the port.
@@ -83,11 +96,14 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
             storage_url=f"file://{home / 'objects'}",
             master_key=SecretStr(_kept_secret(home / "master-key", lambda: b64encode(os.urandom(32)).decode())),
             audit_key_file=_audit_key(home / "audit-key.pem"),
+            signing_dir=signing_dir(home),
             host=HOST,
             port=port,
         )
         migrations.upgrade(settings.sqlalchemy_url())
         key = _key(settings, key_file(home))
+        folder = KeyFolder(settings.signing_dir)
+        signing_key = folder.signer().key_id if folder.has_signer else folder.create()
         environment = _environment(
             settings,
             scratch=stack.enter_context(_scratch(home / "scratch")),
@@ -100,7 +116,7 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
         stack.callback(stop, children, STOP_SECONDS, ending)
         url = f"http://{HOST}:{port}"
         _wait_until_ready(url, children)
-        yield Stack(home, url, key, children)
+        yield Stack(home, url, key, signing_key, children)
 
 
 @contextmanager
@@ -173,6 +189,7 @@ def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[
         "EFFACE_STORAGE_URL": settings.storage_url,
         "EFFACE_MASTER_KEY": settings.master_key.get_secret_value() if settings.master_key else "",
         "EFFACE_AUDIT_KEY_FILE": str(settings.audit_key_file),
+        "EFFACE_SIGNING_DIR": str(settings.signing_dir),
         "EFFACE_HOST": settings.host,
         "EFFACE_PORT": str(settings.port),
         "EFFACE_RUNTIME_DIR": runtime,

@@ -43,7 +43,7 @@ class HttpMetrics:
 
 
 class QueueMetrics(Collector):
-    """Jobs by state, messages on the queue, and the age of the job that waits longest, as they are at this moment."""
+    """Jobs by state, messages on the queue, the age of the job that waits longest, certificates owed: at this moment."""
 
     def __init__(self, census: Census, messages: Callable[[], int]) -> None:
         self._census = census
@@ -59,6 +59,11 @@ class QueueMetrics(Collector):
             "efface_oldest_queued_seconds",
             "Age of the job that waits longest, 0 where none waits.",
             self._census.oldest_queued_seconds,
+        )
+        yield GaugeMetricFamily(
+            "efface_certificates_owed",
+            "Jobs with a verdict whose certificate is not issued yet.",
+            self._census.certificates_owed,
         )
         try:
             yield GaugeMetricFamily("efface_queue_messages", "Messages that wait in Redis.", self._messages())

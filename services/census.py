@@ -17,6 +17,8 @@ class Census:
     """Every state is there, also those that no job is in."""
     oldest_queued_seconds: float
     """How long the job that waits longest has waited; 0 where none waits."""
+    certificates_owed: int
+    """Jobs with a verdict whose certificate is not issued yet."""
 
 
 def take(session: Session) -> Census:
@@ -26,4 +28,6 @@ def take(session: Session) -> Census:
         Job.state == JobState.QUEUED, Job.held_at.is_(None)
     )
     oldest = session.scalar(waiting)
-    return Census({state: counted.get(state, 0) for state in JobState}, float(oldest or 0.0))
+    uncertified = (Job.verdict.is_not(None), Job.certified_at.is_(None))
+    owed = session.scalar(select(func.count()).select_from(Job).where(*uncertified))
+    return Census({state: counted.get(state, 0) for state in JobState}, float(oldest or 0.0), owed or 0)

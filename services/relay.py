@@ -1,5 +1,5 @@
-"""The relay: carries committed messages to the queue and to webhooks, takes lost jobs back, watches deadlines, deletes what
-must not stay, seals the log.
+"""The relay: carries committed messages to the queue and to webhooks, takes lost jobs back, watches deadlines, certifies what
+has ended, deletes what must not stay, seals the log.
 
 Any number of relays may run. Each part survives the loss of what it stands on: it logs, waits and goes on.
 """
@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from services import audit_chain, audit_heads, expiry, lifecycle, risk, sweeper
+from services.certifier import Certifier
 from services.courier import Courier
 from shared.database import OUTBOX_CHANNEL, Database
 from shared.errors import EffaceError
@@ -56,6 +57,7 @@ def publish(session: Session, bell: Bell, limit: int = 100) -> int:
 
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
     """Do all of it until `stop` is set."""
+    certifier = Certifier(database, storage, settings)
     jobs: list[tuple[str, Callable[[], None]]] = [
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
         ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
@@ -63,6 +65,7 @@ def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settin
         ("relay.abandoned", lambda: _sweep_abandoned(database, storage, settings, stop)),
         ("relay.audit", lambda: _audit(database, storage, settings, stop)),
         ("relay.deliver", lambda: Courier(database, settings).work(stop)),
+        ("relay.certify", lambda: certifier.work(stop)),
     ]
     threads = [
         threading.Thread(target=_forever, args=(name, work, stop), name=name, daemon=True) for name, work in jobs

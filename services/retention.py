@@ -1,5 +1,6 @@
 """What a finished job leaves behind and must not, and the receipt for it. Data sets go by `dataset_purge`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,6 +34,11 @@ def link(session: Session, job_id: str, data: DataSources) -> None:
         if source.id is not None:
             uses[source.id] = uses.get(source.id, False) or source.purged
     session.add_all(JobDataset(job_id=job_id, dataset_id=i, purged=purged) for i, purged in uses.items())
+
+
+def users_of(session: Session, dataset_id: str) -> Sequence[str]:
+    """Return the jobs that use, or have used, an uploaded data set."""
+    return session.scalars(select(JobDataset.job_id).where(JobDataset.dataset_id == dataset_id)).all()
 
 
 def unpurged(session: Session, limit: int = 20) -> list[tuple[JobSpec, int | None]]:

@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 from sqlalchemy import select
 
-from services import dataset_purge, retention
+from services import dataset_purge, evidence, retention
 from services.dataset_purge import Doomed
 from shared.database import Database
 from shared.errors import EffaceError
@@ -36,6 +36,7 @@ def sweep_jobs(database: Database, storage: Storage) -> int:
         deleted = retention.delete_leftovers(storage, spec, attempt)
         with database.transaction() as session:
             retention.mark_purged(session, spec, deleted)
+            evidence.owe(session, [spec.job_id])
         log.info("job.leftovers_deleted", job_id=spec.job_id, objects=len(deleted.objects))
         return True
 
@@ -86,6 +87,7 @@ def purge(database: Database, storage: Storage, doomed: Doomed) -> None:
     deleted = dataset_purge.delete(storage, doomed)
     with database.transaction() as session:
         dataset_purge.finish(session, doomed, deleted)
+        evidence.owe(session, retention.users_of(session, doomed.id))
     log.info("dataset.purged", dataset_id=doomed.id, reason=doomed.reason, objects=len(deleted.objects))
 
 

@@ -5,6 +5,7 @@
     +-- NotFound             no such thing, or not this tenant's
     +-- Conflict             the thing is in a state that does not allow this
     |   +-- StillInFlight    another request under the same idempotency key has not ended
+    |   +-- NotYet           and will be in one that does: ask again
     +-- IdempotencyKeyReused the idempotency key belongs to another request
     +-- QuotaExceeded        the tenant has used up what it may
     +-- Unauthenticated      no key, or not one of ours
@@ -106,6 +107,13 @@ class QuotaExceeded(EffaceError):
         super().__init__(detail)
         self.policy = policy
         self.retry_seconds = retry_seconds
+
+
+class NotYet(Conflict):
+    """The thing is about to come; asking again in a moment helps."""
+
+    code = "not_yet"
+    title = "Not there yet"
 
 
 class Unauthenticated(EffaceError):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -91,6 +91,13 @@ class Settings(BaseSettings):
         60.0, gt=0, description="a job queued this long without a claim gets a new message"
     )
 
+    # Certificates.
+    signing_dir: Path = Field(Path(".efface/signing"), description="keys that sign certificates; the relay's alone")
+    certificate_names: bool = Field(
+        True, description="name the forgotten classes in certificates; off where a class is a person's name"
+    )
+    image_digest: str | None = Field(None, description="of the container image that runs, for certificates")
+
     # Workers.
     pipeline: str = Field("worker.pipeline:run_pipeline", description="what a child runs, as module:function")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
@@ -110,6 +117,11 @@ class Settings(BaseSettings):
     # Logs.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
+
+    @field_validator("image_digest")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None  # compose passes on a variable that nobody set as an empty one
 
     @model_validator(mode="after")
     def _lease_outlives_a_missed_heartbeat(self) -> Self:

@@ -201,6 +201,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     purged_at: Mapped[datetime | None]
     """When the leftovers of a finished job (checkpoints, other attempts) were deleted."""
+    certified_at: Mapped[datetime | None]
+    """When the last certificate that is owed was issued. A job with a verdict and without this is owed one."""
 
     __table_args__ = (
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
@@ -219,6 +221,9 @@ class Job(Base):
         Index("ix_jobs_durations", "method", "finished_at", postgresql_where=text("verdict IS NOT NULL")),
         Index(
             "ix_jobs_unpurged", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL")
+        ),
+        Index(
+            "ix_jobs_uncertified", "finished_at", postgresql_where=text("verdict IS NOT NULL AND certified_at IS NULL")
         ),
     )
 
@@ -253,7 +258,7 @@ class JobMetric(Base):
 
 
 class Artifact(Base):
-    """A file that a finished job left: report, weights. Only a final commit writes here."""
+    """A file that a finished job left: report, weights, certificates. Only a final commit and `services.evidence` write here."""
 
     __tablename__ = "artifacts"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -435,3 +440,15 @@ class AuditHead(Base):
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     statement: Mapped[dict[str, Any]]
     signature: Mapped[str]
+
+
+class SigningKey(Base):
+    """A public key under which certificates were signed. Its private half is in a file that the relay alone can read."""
+
+    __tablename__ = "signing_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """As `shared.public_keys.key_id` computes it."""
+    public_key: Mapped[str]
+    """PEM."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from shared.build import this_build
 from shared.schemas.report import (
     EvaluationResult,
     ModelChange,
@@ -54,6 +55,7 @@ def make_report(
         stages=tuple(stages),
         seed=spec.request.seed,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        build=this_build(),
         hardware=hardware(erasure.clip.device),
         limits=limits(target, evaluations),
     )

@@ -2,18 +2,26 @@
 
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from services.statements import CERTIFICATE_NAME, Facts, signed
+from shared.archives import file_sha256
 from shared.errors import FieldError, InvalidRequest
+from shared.schemas.certificate import SUBJECT_NAME
+from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import PipelineResult
-from shared.settings import get_settings
+from shared.schemas.spec import JobSpec
+from shared.settings import Settings, get_settings
+from shared.signing import KeyFolder
 from shared.states import Stage
 from shared.storage import Storage
 from worker.pipeline import run_pipeline
@@ -76,12 +84,16 @@ def read_request(path: Path) -> ErasureRequest:
 def run(request_file: Path, out: Path, device: str) -> int:
     """Run a request file and return the exit code: 0 where the verdict is passed, 3 where a threshold is missed.
 
+    What comes of it is certified with this machine's own key, which is made at the first use.
+
     Raises:
         InvalidRequest: the request is wrong.
+        NoSigningKey: there is a key, and it must not be used as it lies there.
         JobFailure: no verdict was reached.
     """
     settings = get_settings()
     spec = resolve_paths(read_request(request_file), settings)
+    sign = _certifier(spec, settings)
     columns = (
         TextColumn("{task.description:>13}"),
         BarColumn(),
@@ -96,6 +108,7 @@ def run(request_file: Path, out: Path, device: str) -> int:
         with Progress(*columns, console=Console(stderr=True)) as bars:
             result = run_pipeline(spec, storage, Bars(bars), scratch, device)
         _write(result, storage, out)
+    (out / CERTIFICATE_NAME).write_bytes(sign(out))
     return PASSED if result.verdict == "passed" else MISSED
 
 
@@ -103,5 +116,31 @@ def _write(result: PipelineResult, storage: Storage, out: Path) -> None:
     """Copy the artifacts; of an earlier run nothing stays that could be taken for this one's."""
     for old in ("model", "quarantine"):
         shutil.rmtree(out / old, ignore_errors=True)
+    (out / CERTIFICATE_NAME).unlink(missing_ok=True)
     for artifact in result.artifacts:
         storage.download(artifact.key, out / artifact.name)
+
+
+def _certifier(spec: JobSpec, settings: Settings) -> Callable[[Path], bytes]:
+    """Return what signs a folder of results. Keys are opened now: who cannot sign learns it before the work is done."""
+    folder = KeyFolder(settings.signing_dir)
+    if not folder.has_signer:
+        print(f"efface: made signing key {folder.create()} in {folder.folder}", file=sys.stderr)  # noqa: T201
+    signer, subject_key = folder.signer(), folder.subject_key(spec.tenant_id)
+    started_at = datetime.now(UTC)
+
+    def certificate(out: Path) -> bytes:
+        report = Report.model_validate_json((out / "report.json").read_bytes())
+        place = "model" if report.verdict == "passed" else "quarantine"
+        facts = Facts(
+            spec=spec,
+            report=report,
+            report_sha256=file_sha256(out / "report.json"),
+            weights_sha256=file_sha256(out / place / SUBJECT_NAME),
+            received_at=spec.request.received_at or started_at,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+        )
+        return signed(facts, signer, subject_key, with_names=settings.certificate_names)
+
+    return certificate

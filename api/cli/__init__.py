@@ -1,16 +1,17 @@
 """The command line. What a command needs is imported when it runs, so that `efface --help` is quick.
 
 Exit codes: 0 done (a job: passed), 1 failed, 2 bad input, 3 a job missed a threshold,
-4 the audit log was altered.
+4 the audit log was altered; `verify` has more.
 """
 
 import sys
 
 import typer
 
-from api.cli import audit, jobs, keys, purges, rulings, service, uploads
+from api.cli import audit, certificates, jobs, keys, purges, rulings, service, uploads
 from api.cli.exits import explain
 from api.cli.plugins import Commands
+from api.cli.signing import signing
 
 app = typer.Typer(
     cls=Commands,
@@ -19,8 +20,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (service, keys, jobs, rulings, uploads, audit, purges):
+for module in (service, keys, jobs, rulings, certificates, uploads, audit, purges):
     module.add_to(app)
+keys.keys.add_typer(signing, name="signing")
 
 
 def main() -> None:

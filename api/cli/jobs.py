@@ -1,6 +1,6 @@
 """Commands about jobs."""
 
-import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -67,9 +67,9 @@ def job(job_id: JobId, url: Url = DEFAULT_URL, key: Key = "") -> None:
 
 
 def report(job_id: JobId, url: Url = DEFAULT_URL, key: Key = "") -> None:
-    """Print the report of a job that has ended, as JSON."""
+    """Print the report of a job that has ended, byte for byte."""
     with connect(url, key) as client:
-        typer.echo(json.dumps(client.report(job_id), indent=2, ensure_ascii=False))
+        sys.stdout.buffer.write(client.report_file(job_id))
 
 
 def weights(

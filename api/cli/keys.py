@@ -10,7 +10,9 @@ from api.cli.opened import transaction
 if TYPE_CHECKING:
     from shared.states import Scope
 
-keys = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys.")
+keys = typer.Typer(
+    no_args_is_help=True, help="Make, list, rotate and revoke API keys; and, below signing, the keys of certificates."
+)
 
 KeyId = Annotated[str, typer.Argument(help="The key's id.")]
 Days = Annotated[float | None, typer.Option(min=0, help="Days until it expires; by default it never does.")]

@@ -21,17 +21,21 @@ def add_to(app: typer.Typer) -> None:
 def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
     """Run the whole service on this machine, until Ctrl-C."""
     from api.processes import Ending
-    from api.stack import key_file, running
+    from api.stack import key_file, running, signing_dir
     from shared.settings import get_settings
+    from shared.signing import KeyFolder
     from shared.telemetry import configure_logging
 
     configure_logging(get_settings().model_copy(update={"log_format": "console", "log_level": "WARNING"}))
     ending = Ending()
     ending.listen()
     first = not key_file(home).exists()
+    unsigned = not KeyFolder(signing_dir(home)).has_signer
     with suppress(KeyboardInterrupt), running(home, port, ending) as stack:
         typer.echo(f"Efface is ready at {stack.url}; Ctrl-C stops it.")
         typer.echo(f"API key: {f'{stack.key}, kept in' if first else 'in'} {stack.key_file}")
+        made = ", made now" if unsigned else ""
+        typer.echo(f"Certificates: signed with key {stack.signing_key} in {stack.signing_dir}{made}")
         typer.echo(f"Logs: {stack.home / 'logs'}")
         try:
             stack.tend()
@@ -43,7 +47,7 @@ def demo(
     home: Annotated[
         Path | None, typer.Option(help="Where the service keeps everything; by default a temporary folder.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where reports and weights go.")] = Path("efface-demo"),
+    out: Annotated[Path, typer.Option(help="Where reports, certificates and weights go.")] = Path("efface-demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary folder.")] = False,
 ) -> None:
     """Start the service and let it forget a class and a subgroup of the demo's own drawings."""
@@ -75,7 +79,7 @@ def api() -> None:
 
 
 def relay() -> None:
-    """Carry jobs from Postgres to the queue, take back those of lost workers, delete leftovers."""
+    """Carry jobs from Postgres to the queue, take back those of lost workers, delete leftovers, sign certificates."""
     from services.relay import run_relay
     from shared.database import Database, make_engine
     from shared.queue import Doorbell, make_queue

@@ -1,6 +1,5 @@
 """`efface demo`: the whole service on this machine forgets a class and a subgroup of the demo's own drawings."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -14,12 +13,17 @@ from api.client import Client
 from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, Cell, cells, write_archive
 from api.processes import Ending
 from api.stack import running
+from services.verification import Exhibits, Outcome, verify
+from shared.public_keys import read_public_keys
+from shared.schemas.certificate import SUBJECT_NAME
 from shared.states import JobState
 
 PREFIX = "efface-demo-"
 MODEL = Path(__file__).parent / "model"
 FORGOTTEN_CLASS = "umbrella"
 FORGOTTEN_CELL = Cell("fish", "sketch")
+CERTIFICATE_SECONDS = 30.0
+"""How long the demo waits for a certificate after its job has ended."""
 FIRST_SEED = 11
 """Any seed but that of the model's training draws pictures that it has not seen."""
 
@@ -34,11 +38,11 @@ class Act:
 
 
 def run_demo(*, home: Path | None, out: Path, keep: bool) -> bool:
-    """Run both erasures and print what they did; True if both succeeded.
+    """Run both erasures, check their certificates and print what they did; True if both succeeded.
 
     Args:
         home: where the service keeps its data; a temporary folder if None.
-        out: where reports and weights go, one folder for each erasure.
+        out: where reports, certificates and weights go, one folder for each erasure.
         keep: leave the temporary folder where it is.
     """
     ending = Ending()
@@ -50,7 +54,7 @@ def run_demo(*, home: Path | None, out: Path, keep: bool) -> bool:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
         show.out.print("Starting Postgres, Redis, the API, a relay and a worker ...")
         service = stack.enter_context(running(home, 0, ending))
-        show.out.print(f"Ready at {service.url}.\n")
+        show.out.print(f"Ready at {service.url}; certificates are signed with key {service.signing_key}.\n")
         client = stack.enter_context(Client(service.url, service.key))
         succeeded = [_play(client, act, out / act.name) for act in _acts(client)]
     if keep:
@@ -125,9 +129,8 @@ def _play(client: Client, act: Act, folder: Path) -> bool:
     job = show.follow(client.watch(client.submit(act.request).id))
     folder.mkdir(parents=True, exist_ok=True)
     if job.verdict is not None:
-        report = client.report(job.id)
-        (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False))
-        show.out.print(show.report_table(report))
+        (folder / "report.json").write_bytes(client.report_file(job.id))
+        show.out.print(show.report_table(client.report(job.id)))
     if job.state is not JobState.SUCCEEDED:
         reason = f": {job.error.message}" if job.error else ""
         show.out.print(f"[red]{job.id} {job.state}{reason}[/red]")
@@ -135,4 +138,18 @@ def _play(client: Client, act: Act, folder: Path) -> bool:
     with show.transfer("downloading", None) as advance:
         client.weights(job.id, folder / "model", advance=advance)
     show.out.print(f"[green]{job.id} {job.state}[/green]; report and weights are in {folder.absolute()}")
-    return True
+    return _verified(client, job.id, folder)
+
+
+def _verified(client: Client, job_id: str, folder: Path) -> bool:
+    """Fetch the certificate and check it with the keys that the service publishes; True if it holds."""
+    certificate, keys = folder / "certificate.json", folder.parent / "efface-keys.json"
+    certificate.write_bytes(client.certificate(job_id, patience_seconds=CERTIFICATE_SECONDS))
+    keys.write_bytes(client.public_keys())
+    weights = folder / "model" / SUBJECT_NAME
+    exhibits = Exhibits(weights=weights, report=folder / "report.json")
+    finding = verify(certificate.read_bytes(), read_public_keys(keys.read_bytes()), exhibits)
+    colour = "green" if finding.outcome is Outcome.VALID else "red"
+    show.out.print(f"certificate: [{colour}]{finding.outcome}[/{colour}]: {finding.reason}")
+    show.out.print(f"  again: efface verify {certificate} --weights {weights.parent} --key {keys}")
+    return finding.outcome is Outcome.VALID

@@ -107,6 +107,14 @@ class StageResult(Schema):
     )
 
 
+class Build(Schema):
+    """Which code did the work."""
+
+    version: str
+    code: str = Field(description="SHA-256 over the installed source files, see docs/certificate.md")
+    image: str | None = Field(description="digest of the container image, where the operator states it")
+
+
 class Report(Schema):
     """`report.json`."""
 
@@ -132,5 +140,6 @@ class Report(Schema):
     stages: tuple[StageResult, ...]
     seed: int
     versions: dict[str, str]
+    build: Build | None = None
     hardware: dict[str, str]
     limits: tuple[str, ...] = Field(description="what this report does not show, in words")

@@ -91,6 +91,17 @@ def test_a_subgroup_is_forgotten_from_images_and_the_report_is_true(demo: Path, 
     assert report["target"]["siblings"]["after"]["value"] >= report["target"]["siblings"]["before"]["value"] - 0.1
 
 
+@pytest.mark.parametrize("act", ["class", "subgroup"])
+def test_both_erasures_are_certified_and_anyone_can_check_it(demo: Path, act: str) -> None:
+    out = demo / "out"
+    about = ["--weights", str(out / act / "model"), "--report", str(out / act / "report.json")]
+    command = [sys.executable, "-m", "api.cli", "verify", str(out / act / "certificate.json"), *about]
+    done = subprocess.run(
+        [*command, "--key", str(out / "efface-keys.json")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.split(":")[0]) == (0, "valid"), done.stderr
+
+
 def test_nothing_of_the_service_is_left_running(demo: Path) -> None:
     home = str(demo / "home")
     assert not [p.info for p in psutil.process_iter(["cmdline"]) if home in " ".join(p.info["cmdline"] or [])]

@@ -25,6 +25,7 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         redis_url=SecretStr(redis_url),
         storage_url=f"file://{folder / 'objects'}",
         master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()),
+        signing_dir=folder / "signing",
         database_pool_size=6,
         lease_seconds=2,
         heartbeat_seconds=0.3,

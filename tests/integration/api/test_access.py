@@ -8,9 +8,11 @@ from shared.states import Scope
 from tests.support.fleet import wait_until
 from tests.support.problems import assert_problem
 
+OPEN = ["/health/live", "/health/ready", "/.well-known/efface-keys.json", "/schemas/certificate-1.json"]
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-def test_health_answers_strangers(server, path):
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_is_open_answers_strangers(server, path):
     assert httpx.get(server + path).status_code == 200
 
 

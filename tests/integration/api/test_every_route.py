@@ -25,11 +25,17 @@ from tests.support.problems import assert_problem
 from tests.support.requests import png
 from tests.support.servers import serving
 
-OPEN = {("get", "/health/live"), ("get", "/health/ready"), ("post", "/oauth/token")}
+OPEN = {
+    ("get", "/health/live"),
+    ("get", "/health/ready"),
+    ("post", "/oauth/token"),
+    ("get", "/.well-known/efface-keys.json"),
+    ("get", "/schemas/certificate-1.json"),
+}
 """What needs no key."""
 ANY_KEY = {("get", "/version"), ("get", "/metrics")}
 """What tells of the service, not of a tenant."""
-CREATES = {("post", "/jobs"), ("post", "/models"), ("post", "/datasets"), ("post", "/keys")}
+CREATES = {("post", "/jobs"), ("post", "/models"), ("post", "/datasets"), ("post", "/keys"), ("post", "/webhooks")}
 """What names nothing that could be another tenant's, but in its body (see test_access)."""
 
 

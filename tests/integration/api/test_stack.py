@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from shared.signing import KeyFolder
+
 DEADLINE_SECONDS = 90
 
 
@@ -107,6 +109,9 @@ def test_from_start_to_restart(up):
     assert again.key == service.key
     assert again.get("/version").status_code == 200
     assert again.key not in again.output.read_text()
+    signing_key = KeyFolder(service.home / "efface" / "signing").signer().key_id
+    assert f"signed with key {signing_key}" in again.output.read_text()
+    assert "made now" not in again.output.read_text()
     again.process.send_signal(signal.SIGTERM)
     assert again.process.wait(DEADLINE_SECONDS) == 0
     assert wait_for(lambda: not again.alive())
@@ -117,6 +122,7 @@ def test_from_start_to_restart(up):
         "objects",
         "postgres",
         "redis",
+        "signing",
     }
     assert {stat.S_IMODE((key_file.parent / name).stat().st_mode) for name in secrets} == {0o600}
 

@@ -1,0 +1,149 @@
+"""What a certificate says, and what it never says."""
+
+import base64
+import json
+import re
+
+import jsonschema
+import pytest
+
+from shared.schemas.certificate import SCHEMA_FILE, published_text
+from tests.support.certificates import (
+    EXTERNAL_ID,
+    NOON,
+    RECEIPT,
+    SECRETS,
+    certificate,
+    estimate,
+    facts,
+    key_folder,
+    report_bytes,
+)
+
+FORBIDDEN = re.compile(r"\bdeleted\b|anonym", re.IGNORECASE)
+VARIANTS = [
+    {},
+    {"verdict": "failed"},
+    {"purge": RECEIPT},
+    {"external_id": None},
+    {"method": {"name": "three_stage"}, "data": {"forget": "/data/of/jane", "retain": "/data/of/jane"}},
+    {
+        "target": {"type": "subgroup", "class": "elephant", "subgroup": "sketch"},
+        "method": {"name": "three_stage"},
+        "data": {"forget": "/data/of/jane", "retain": "/data/of/jane"},
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    return key_folder(tmp_path_factory.mktemp("keys") / "signing")
+
+
+def payload_of(content: bytes) -> dict:
+    return json.loads(base64.b64decode(json.loads(content)["payload"]))
+
+
+@pytest.mark.parametrize("with_names", [True, False])
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_every_certificate_keeps_to_the_schema_to_its_words_and_to_itself(keys, changes, with_names):
+    statement = payload_of(certificate(keys, with_names=with_names, **changes))
+
+    jsonschema.validate(statement, json.loads(SCHEMA_FILE.read_text()), jsonschema.Draft202012Validator)
+    text = json.dumps(statement)
+    assert FORBIDDEN.findall(text) == []
+    assert [secret for secret in SECRETS if secret in text] == []
+
+
+def test_the_published_schema_is_the_one_of_the_models():
+    assert SCHEMA_FILE.read_text() == published_text(), "run: python -m shared.schemas.certificate"
+
+
+def test_the_schema_refuses_what_is_no_certificate(keys):
+    statement = payload_of(certificate(keys))
+    del statement["predicate"]["verdict"]
+
+    with pytest.raises(jsonschema.ValidationError, match="verdict"):
+        jsonschema.validate(statement, json.loads(SCHEMA_FILE.read_text()))
+
+
+def test_it_says_what_was_asked_done_and_measured(keys):
+    statement = payload_of(certificate(keys))
+    predicate = statement["predicate"]
+    made_from = facts()
+
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "urn:efface:erasure-certificate:v1"
+    assert statement["subject"] == [
+        {"name": "open_clip_model.safetensors", "digest": {"sha256": made_from.weights_sha256}}
+    ]
+    assert predicate["request"]["target"]["names"] == ["horse"]
+    assert predicate["request"]["seed"] == 7
+    assert predicate["base_model"]["digest"] == {"sha256": "ef" * 32}
+    assert predicate["method"] == {"name": "synthetic", "parameters": {"mode": "calibrated"}}
+    assert predicate["software"]["code"] == {"sha256": "12" * 32}
+    assert predicate["software"]["image"] == "sha256:34"
+    assert predicate["times"]["received_at"] == NOON.isoformat().replace("+00:00", "Z")
+    (measure,) = predicate["measurements"]["measures"]
+    assert measure["unlearned"] == estimate(0.01)
+    (evaluation,) = predicate["measurements"]["evaluations"]
+    assert evaluation["retain"]["after"] == estimate(0.89)
+    assert predicate["thresholds"][0]["passed"] is True
+    assert (predicate["verdict"], predicate["weights"], predicate["evidence"]) == ("passed", "published", "association")
+    assert predicate["report"]["digest"] == {"sha256": made_from.report_sha256}
+    assert predicate["purge"] is None
+    assert any("not yet confirmed" in limit for limit in predicate["limits"])
+    assert "Other prompts may behave differently." in predicate["limits"]
+
+
+def test_a_subject_is_found_again_by_who_has_the_key_alone(keys):
+    reference = payload_of(certificate(keys))["predicate"]["subject_reference"]
+
+    assert reference == keys.subject_key("tests").reference(EXTERNAL_ID)
+    assert reference != keys.subject_key("others").reference(EXTERNAL_ID)
+    assert payload_of(certificate(keys, external_id=None))["predicate"]["subject_reference"] is None
+
+
+def test_names_can_be_withheld_and_are_found_again(keys):
+    changes = {
+        "target": {"type": "subgroup", "class": "elephant", "subgroup": "sketch"},
+        "method": {"name": "three_stage"},
+        "data": {"forget": "/x", "retain": "/x"},
+    }
+    open_, closed = (payload_of(certificate(keys, with_names=w, **changes)) for w in (True, False))
+
+    target = closed["predicate"]["request"]["target"]
+    assert (target["names"], target["subgroup"]) == (None, None)
+    assert target["references"] == [keys.subject_key("tests").reference(name) for name in ("elephant", "sketch")]
+    assert target["references"] == open_["predicate"]["request"]["target"]["references"]
+    assert "elephant" not in json.dumps(closed)
+    assert "sketch" not in json.dumps(closed)
+
+
+def test_data_sets_are_named_by_keyed_digests_alone(keys):
+    forget, farm = payload_of(certificate(keys))["predicate"]["request"]["data"]
+
+    assert forget == {"role": "forget", "name": "forget", "reference": None}
+    assert farm == {
+        "role": "evaluation",
+        "name": "farm",
+        "reference": keys.subject_key("tests").reference("ab" * 32),
+    }
+
+
+def test_a_receipt_takes_the_place_of_the_reservation(keys):
+    predicate = payload_of(certificate(keys, purge=RECEIPT))["predicate"]
+
+    assert predicate["purge"]["objects"] == 3
+    assert not any("not yet confirmed" in limit for limit in predicate["limits"])
+
+
+def test_a_failed_verdict_is_certified_as_such(keys):
+    predicate = payload_of(certificate(keys, verdict="failed"))["predicate"]
+
+    assert (predicate["verdict"], predicate["weights"]) == ("failed", "quarantined")
+    assert (
+        predicate["report"]["digest"]["sha256"]
+        != payload_of(certificate(keys))["predicate"]["report"]["digest"]["sha256"]
+    )
+    assert report_bytes(verdict="failed") != report_bytes()
