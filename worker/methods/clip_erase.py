@@ -7,7 +7,8 @@
     L_CM = mean_r KL(p_o(t | v) || p(t | v)) + KL(p_o(v | t) || p(v | t))     consistency with the original model
 
 p are softmaxes of s v . t over a batch, p_o those of the original model. As published, a, b, c = 1, 3, 3 and the best of the run
-is taken on images set aside. Ours: a batch holds one retain image of a label, and the run ends once enough is forgotten.
+is taken on images set aside. Ours: a batch holds one retain image of a label, the learning rate grows from look to look, and the
+run ends once enough is forgotten.
 """
 
 import torch
@@ -20,11 +21,13 @@ from worker.clip import encode_texts
 from worker.clip.embeddings import embed_texts
 from worker.methods.calibration import Calibration, Judged, texts_of
 from worker.methods.frame import Erasure, MethodStage
+from worker.methods.image_training import GROWTH, LOOK_EVERY
 from worker.methods.pairs import contrastive, forget_pairs, retain_pairs
 from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
 from worker.methods.three_stage.recall import allowed_recall
 
-LOOK_EVERY = 5
+MOST_GROWTH = 20.0
+"""Of the learning rate, over the run: beyond it both towers drift apart on everything."""
 
 
 def stages(parameters: MethodParameters) -> tuple[MethodStage, ...]:
@@ -51,6 +54,8 @@ def erase(erasure: Erasure) -> None:
         if done % LOOK_EVERY == 0 or done == parameters.steps:
             judged = _look(erasure, material, calibration)
             metrics |= judged._asdict()
+            group = optimizer.param_groups[0]
+            group["lr"] = min(GROWTH * group["lr"], MOST_GROWTH * parameters.learning_rate)
             if judged.rank(erasure) > best.rank(erasure):
                 best, weights = judged, _copies(trained)
         erasure.step(done, parameters.steps, **metrics)

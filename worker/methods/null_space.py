@@ -24,8 +24,8 @@ from worker.methods.synthetic.closed_form import first_direction, independent
 from worker.methods.synthetic.last_layers import transform_images, transform_texts
 from worker.methods.synthetic.vocabulary import TEMPLATES
 
-MOST_TEXTS, FEWEST_TEMPLATES = 4096, 4
-"""Large label sets are embedded in fewer templates: all their texts together stay below the former."""
+TEMPLATE_COUNT = 12
+"""Besides the request's own: more did not change the direction by much, and embedding texts is all the time that this takes."""
 HOW = (
     "For each tensor NAME add NAME.left @ NAME.right to it; the original comes back up to the rounding of float32. "
     "`patch` is base64 of a safetensors file."
@@ -63,8 +63,7 @@ def project(erasure: Erasure) -> None:
 def basis_of(erasure: Erasure) -> Tensor:
     """Return U [d, r]. A synonym that the names before it cover adds no column."""
     target = erasure.request.target
-    templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
-    templates = templates[: max(FEWEST_TEMPLATES, MOST_TEXTS // len(erasure.labels))]
+    templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES[:TEMPLATE_COUNT])))
     stays = [label for label in erasure.labels if label not in target.names()]
     centre = template_embeddings(erasure.original, stays, templates).mean(dim=0)
     names = template_embeddings(erasure.original, target.all_names(), templates)
