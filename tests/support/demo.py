@@ -54,7 +54,7 @@ def is_gone(cell: Cell, target: Mapping[str, Any]) -> bool:
     return cell == CELL if target["type"] == "subgroup" else cell.name == GONE
 
 
-def learnt_from(folder: Path, target: Mapping[str, Any], *, forget: int = 12, retain: int = 3) -> MethodData:
+def learnt_from(folder: Path, target: Mapping[str, Any], *, forget: int = 8, retain: int = 3) -> MethodData:
     """Draw what a method learns from: so many of each cell, a quarter of them set aside."""
     gone = [cell for cell in cells() if is_gone(cell, target)]
     kept = [cell for cell in cells() if not is_gone(cell, target)]

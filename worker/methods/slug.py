@@ -107,11 +107,11 @@ def gradients_of(erasure: Erasure, material: Material) -> tuple[Gradients, Gradi
 
 
 def pareto_front(layers: list[Layer]) -> list[Layer]:
-    """Return the layers that no other beats in both respects, the most important for their alignment first."""
+    """Return the layers that no other beats in both respects, the most important first."""
     front = [
         one for one in layers if not any(o.importance > one.importance and o.alignment < one.alignment for o in layers)
     ]
-    return sorted(front, key=lambda layer: layer.importance / (layer.alignment + 1e-6), reverse=True)
+    return sorted(front, key=lambda layer: layer.importance, reverse=True)
 
 
 def _layers(erasure: Erasure, parameters: SlugParameters, gone: Gradients, kept: Gradients) -> list[list[Layer]]:

@@ -15,5 +15,5 @@ class ClipEraseParameters(Schema):
     learning_rate: float = Field(
         1e-5, gt=0, lt=1, description="of Adam, on both towers, at the start; it grows up to twentyfold"
     )
-    steps: int = Field(60, ge=1, le=10_000, description="of the optimiser; the best of them is kept")
+    steps: int = Field(120, ge=1, le=10_000, description="of the optimiser; the best look is kept")
     max_images: int = Field(256, ge=1, le=100_000, description="taken of each data set, drawn by the seed")
