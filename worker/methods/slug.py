@@ -67,7 +67,7 @@ def patch(erasure: Erasure) -> None:
     material = Material(erasure, parameters)
     calibration = Calibration(erasure, material)
     gone, kept = gradients_of(erasure, material)
-    fronts = [pareto_front(layers)[: parameters.layers] for layers in _layers(erasure, parameters, gone, kept)]
+    fronts = [pareto_front(layers)[: parameters.layers] for layers in layers_of(erasure, parameters, gone, kept)]
     layers = [layer for front in fronts for layer in front]
     tried = []
     for number, layer in enumerate(layers):
@@ -114,7 +114,7 @@ def pareto_front(layers: list[Layer]) -> list[Layer]:
     return sorted(front, key=lambda layer: layer.importance, reverse=True)
 
 
-def _layers(erasure: Erasure, parameters: SlugParameters, gone: Gradients, kept: Gradients) -> list[list[Layer]]:
+def layers_of(erasure: Erasure, parameters: SlugParameters, gone: Gradients, kept: Gradients) -> list[list[Layer]]:
     """Return the candidates of each tower that is asked for."""
     towers: dict[bool, list[Layer]] = {True: [], False: []}
     for name, weight in erasure.clip.model.named_parameters():

@@ -11,6 +11,7 @@ from safetensors.torch import load
 
 from api.demo.drawings import Cell, cells
 from shared.errors import JobFailure
+from shared.schemas.methods import SlugParameters
 from tests.support import demo
 from worker.data.images import ImageSet
 from worker.methods import slug
@@ -118,20 +119,28 @@ def test_slug_changes_the_one_layer_that_it_names(whole: Scene) -> None:
     assert demo.changed(erasure) == {erasure.notes["patch"]["name"]}
     best = erasure.notes["patch"]
     difference = erasure.clip.model.get_parameter(best["name"]) - erasure.original.model.get_parameter(best["name"])
-    gone, _ = slug.gradients_of(demo.erasure("slug", whole.target, whole.data), _material(whole))
+    gone, _ = gradients(demo.erasure("slug", whole.target, whole.data))
     direction = gone[best["name"]]
     assert torch.nn.functional.cosine_similarity(difference.flatten(), direction.flatten(), dim=0) > 0.99
 
 
-def _material(scene: Scene) -> Material:
-    erasure = demo.erasure("slug", scene.target, scene.data)
-    return Material(erasure, erasure.parameters)  # type: ignore[arg-type]
+def gradients(erasure: Erasure) -> tuple[slug.Gradients, slug.Gradients]:
+    return slug.gradients_of(erasure, Material(erasure, erasure.parameters))  # type: ignore[arg-type]
 
 
 def test_slug_looks_into_the_tower_that_it_is_told(whole: Scene) -> None:
-    erasure = whole.run("slug", towers="text", layers=1, rounds=2)
-    assert erasure.notes["tried"]
-    assert not any(row["name"].startswith("visual.") for row in erasure.notes["tried"])
+    erasure = demo.erasure("slug", whole.target, whole.data)
+    found = gradients(erasure)
+    for tower, sides in (("image", {True}), ("text", {False}), ("both", {True, False})):
+        layers = [layer for side in slug.layers_of(erasure, SlugParameters(towers=tower), *found) for layer in side]
+        assert {layer.name.startswith("visual.") for layer in layers} == sides
+        assert not any("embedding" in layer.name or "bias" in layer.name for layer in layers)
+
+
+def test_the_pareto_front_by_hand() -> None:
+    # b is beaten by a in both respects; c is less important than a, but less aligned as well.
+    a, b, c = slug.Layer("a", 3.0, 0.2), slug.Layer("b", 2.0, 0.3), slug.Layer("c", 1.0, 0.1)
+    assert slug.pareto_front([c, b, a]) == [a, c]
 
 
 def test_slug_gives_up_where_no_step_helps(whole: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
