@@ -12,6 +12,7 @@ from services.references import allowed_path, model_reference
 from shared.archives import ArchiveLimits
 from shared.classes import class_errors, classes_at
 from shared.errors import FieldError, InvalidRequest
+from shared.needs import data_errors
 from shared.schemas.request import ErasureRequest, ModelReference, Thresholds
 from shared.schemas.spec import DataSource, DataSources, ModelSource
 from shared.schemas.thresholds import resolve_thresholds
@@ -45,7 +46,7 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
         finder.data(pointer, entry.name, entry.dataset)
         for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
     ]
-    errors = finder.errors + class_errors(request, finder.classes)
+    errors = finder.errors + data_errors(request) + class_errors(request, finder.classes)
     if errors or model is None:
         raise InvalidRequest(errors)
     known = {

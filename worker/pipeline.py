@@ -1,5 +1,6 @@
 """The pipeline: load, measure, forget, measure again, judge, publish. It knows no database and no queue."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from shared.archives import file_sha256
 from shared.errors import JobFailure
 from shared.schemas.job import JobError
 from shared.schemas.report import Change, Report, TargetResult
+from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import DataSource, JobSpec
 from shared.states import Stage
@@ -18,6 +20,7 @@ from worker.audit.cache import EvaluationCache
 from worker.audit.evaluation import Hits, change, evaluation_result, hits_of
 from worker.audit.intervals import wilson
 from worker.audit.plan import Opened, Plan, make_plan
+from worker.candidates import Audit, Chooser
 from worker.checkpoints import Checkpoints, StoredTensors
 from worker.clip import Clip, encode_images, zero_shot_classifier
 from worker.clip.checkpoint import load_clip, save_clip
@@ -75,15 +78,24 @@ class _Run:
             )
             plan = make_plan(self._spec.request, self._open())
             before = self._measure(original, plan, Stage.PREPARING)
-        erasure = self._erase(original, plan)
+        folder = self._scratch / "result"
+        audit = partial(self._audited, plan=plan, before=before, folder=folder)
+        if self._spec.request.method.name == "auto":
+            report = self._choose(original, plan, audit)
+        else:
+            spec = self._spec
+            report = audit(self._erase(original, plan, spec.request, spec.checkpoint_prefix, self._progress))
+        with self._meter.stage(Stage.PUBLISHING):
+            return self._publish(report, folder)
+
+    def _audited(self, erasure: Erasure, *, plan: Plan, before: list[Hits], folder: Path) -> Report:
+        """Measure and judge an erasure, and leave its weights in `folder`."""
         with self._meter.stage(Stage.AUDITING):
-            folder = self._scratch / "result"
+            shutil.rmtree(folder, ignore_errors=True)
             digest = save_clip(erasure.clip, folder)
             after = self._measure(replace(erasure.clip, digest=digest), plan, Stage.AUDITING)
             target = self._target(erasure, plan, before, after)
-        with self._meter.stage(Stage.PUBLISHING):
-            report = self._report(erasure, plan, before, after, target, digest)
-            return self._publish(report, folder)
+        return self._report(erasure, plan, before, after, target, digest)
 
     def _open(self) -> Opened:
         """Open every data set, each one once, however often the request names it."""
@@ -124,9 +136,19 @@ class _Run:
     def _report_images(self, stage: Stage, before: int, total: int, done: int, _: int) -> None:
         self._progress.step(stage, before + done, total)
 
-    def _erase(self, original: Clip, plan: Plan) -> Erasure:
+    def _choose(self, original: Clip, plan: Plan, audit: Audit) -> Report:
+        """Let `auto` try methods, each on a model of its own."""
+
+        def erase(request: ErasureRequest, checkpoint_prefix: str, progress: Progress) -> Erasure:
+            return self._erase(original.frozen_twin(), plan, request, checkpoint_prefix, progress)
+
+        chooser = Chooser(self._spec, self._storage, self._progress, screening=plan.screening, erase=erase, audit=audit)
+        return chooser.choose()
+
+    def _erase(
+        self, original: Clip, plan: Plan, request: ErasureRequest, checkpoint_prefix: str, progress: Progress
+    ) -> Erasure:
         """Run the method's stages, from the last checkpoint on if an earlier attempt left one."""
-        request = self._spec.request
         erasure = Erasure.of(
             request,
             original,
@@ -134,11 +156,12 @@ class _Run:
             labels=plan.labels,
             data=plan.data,
             store=StoredTensors(self._storage, self._spec.cache_prefix),
-            progress=self._progress,
+            progress=progress,
         )
-        checkpoints = Checkpoints(self._storage, self._spec.checkpoint_prefix)
+        checkpoints = Checkpoints(self._storage, checkpoint_prefix)
         done, costs = checkpoints.restore(erasure)
-        self._meter.stages += costs
+        known = [s for s in self._meter.stages if s.stage is not Stage.PREPARING]
+        self._meter.stages += costs[len(known) :]  # a checkpoint knows what the job had cost by then
         for number, stage in enumerate(stages_of(request)):
             if number >= done:
                 erasure.stage = stage.stage

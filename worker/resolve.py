@@ -4,6 +4,7 @@ from pathlib import Path
 
 from shared.archives import ArchiveLimits, inspect_archive
 from shared.errors import FieldError, InvalidRequest
+from shared.needs import data_errors
 from shared.schemas.request import ErasureRequest, ModelReference
 from shared.schemas.spec import DataSource, DataSources, JobSpec, ModelSource
 from shared.schemas.thresholds import resolve_thresholds
@@ -18,7 +19,7 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
     Raises:
         InvalidRequest: with everything that is wrong.
     """
-    errors: list[FieldError] = []
+    errors = data_errors(request)
     model = _model(request.model, errors)
     roles = {role: _data(f"/data/{role}", role, getattr(request.data, role), errors) for role in ROLES}
     evaluation = [

@@ -164,7 +164,17 @@ Target = Annotated[ClassTarget | SubgroupTarget, Field(discriminator="type")]
 class Method(Schema):
     """How to forget. Each method's parameters are described under its name in the documentation."""
 
-    name: Literal["synthetic", "three_stage"]
+    name: Literal[
+        "synthetic",
+        "three_stage",
+        "null_space",
+        "delete",
+        "slug",
+        "clip_erase",
+        "pbu",
+        "gradient_ascent",
+        "auto",
+    ]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     def parsed(self) -> MethodParameters:
@@ -244,13 +254,3 @@ class ErasureRequest(Schema):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict, max_length=16
     )
-
-    @model_validator(mode="after")
-    def _method_and_target_fit(self) -> Self:
-        if self.method.name == "synthetic" and self.target.type == "subgroup":
-            raise ValueError("method synthetic works from class names and cannot tell a subgroup; use three_stage")
-        if self.method.name == "three_stage":
-            missing = [name for name in ("forget", "retain") if getattr(self.data, name) is None]
-            if missing:
-                raise ValueError(f"method three_stage needs data.{' and data.'.join(missing)}: images to learn from")
-        return self

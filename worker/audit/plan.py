@@ -31,6 +31,8 @@ class Plan:
     data: MethodData
     measurements: tuple[Measurement, ...]
     labels: tuple[str, ...]
+    screening: Measurement | None = None
+    """Calibration images, measured like the target's own set: what `auto` may look at before the test images."""
 
 
 def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
@@ -46,8 +48,16 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
     retain, retain_test = _held_out(opened.retain, opened.retain_test, needed=needs_target)
     if forget_test and retain_test:
         seen = content_hashes(forget, retain, opened.calibration)
-        measurements.insert(0, _own_set(request, without(forget_test, seen), without(retain_test, seen), labels))
-    return Plan(_method_data(opened, forget, retain), tuple(measurements), labels)
+        forget_test, retain_test = without(forget_test, seen), without(retain_test, seen)
+        if not forget_test or not retain_test:
+            raise JobFailure(
+                "invalid_dataset", "Every test image is also one to learn from; give others in data.*_test."
+            )
+        check_labels("retain", retain_test, labels)
+        measurements.insert(0, _own_set("target", request, forget_test, retain_test, labels))
+    data = _method_data(opened, forget, retain)
+    screening = _screening(request, data, labels) if request.method.name == "auto" else None
+    return Plan(data, tuple(measurements), labels, screening)
 
 
 def _labels(request: ErasureRequest, opened: Opened) -> tuple[str, ...]:
@@ -95,10 +105,10 @@ def _held_out(
     return split(images, TEST_SHARE)
 
 
-def _own_set(request: ErasureRequest, forget: ImageSet, retain: ImageSet, labels: tuple[str, ...]) -> Measurement:
-    """Return the target's own set, of held-out forget and retain images."""
-    if not forget or not retain:
-        raise JobFailure("invalid_dataset", "Every test image is also one to learn from; give others in data.*_test.")
+def _own_set(
+    name: str, request: ErasureRequest, forget: ImageSet, retain: ImageSet, labels: tuple[str, ...]
+) -> Measurement:
+    """Return a measurement of the target's own set, of forget and retain images that nothing was learnt from."""
     target = request.target.names()
     if not set(forget.names()) <= set(target):
         if len(set(forget.names())) > 1:
@@ -107,18 +117,26 @@ def _own_set(request: ErasureRequest, forget: ImageSet, retain: ImageSet, labels
             )
         forget = _renamed(forget, target[0])  # one folder, whatever its name: the images are what counts
     sibling: Role = "sibling" if request.target.type == "subgroup" else "forget"
-    images = _joined("target", forget, retain)
+    images = _joined(name, forget, retain)
     gone: list[Role] = ["forget"] * len(forget)
-    kept: list[Role] = [sibling if name in target else "retain" for name in retain.names()]
-    check_labels("retain", retain, labels)
+    kept: list[Role] = [sibling if label in target else "retain" for label in retain.names()]
     return Measurement(
-        name="target",
+        name=name,
         role="target",
         images=images,
         roles=(*gone, *kept),
         labels=labels,
         templates=request.target.templates,
     )
+
+
+def _screening(request: ErasureRequest, data: MethodData, labels: tuple[str, ...]) -> Measurement | None:
+    """Return how calibration images are measured: those of what is forgotten, and those that show another label."""
+    if data.calibration_forget is None:
+        return None
+    retain = data.calibration_retain or data.calibration_forget.subset([])
+    known = [number for number, name in enumerate(retain.names()) if name in labels]
+    return _own_set("calibration images", request, data.calibration_forget, retain.subset(known), labels)
 
 
 def _renamed(images: ImageSet, name: str) -> ImageSet:
@@ -134,11 +152,14 @@ def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:
 
 def _method_data(opened: Opened, forget: ImageSet | None, retain: ImageSet | None) -> MethodData:
     """Set calibration images aside. Given ones count for what stays: nobody can tell whether they show the subgroup."""
-    if forget is None or retain is None:
-        return MethodData(proxy=opened.proxy)
-    forget, calibration_forget = split(forget, CALIBRATION_SHARE) if len(forget) > 1 else (forget, forget)
+    forget, calibration_forget = _set_aside(forget)
     if opened.calibration is not None:
-        calibration_retain = opened.calibration
+        calibration_retain: ImageSet | None = opened.calibration
     else:
-        retain, calibration_retain = split(retain, CALIBRATION_SHARE) if len(retain) > 1 else (retain, retain)
+        retain, calibration_retain = _set_aside(retain)
     return MethodData(forget, retain, calibration_forget, calibration_retain, opened.proxy)
+
+
+def _set_aside(images: ImageSet | None) -> tuple[ImageSet | None, ImageSet | None]:
+    """Return (to learn from, to choose with): the same where there is but one image."""
+    return (images, images) if images is None or len(images) < 2 else split(images, CALIBRATION_SHARE)

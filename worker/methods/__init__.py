@@ -8,7 +8,14 @@ from worker.methods.frame import MethodStage
 MODULES = {
     "synthetic": "worker.methods.synthetic",
     "three_stage": "worker.methods.three_stage",
+    "null_space": "worker.methods.null_space",
+    "delete": "worker.methods.delete",
+    "slug": "worker.methods.slug",
+    "clip_erase": "worker.methods.clip_erase",
+    "pbu": "worker.methods.pbu",
+    "gradient_ascent": "worker.methods.gradient_ascent",
 }
+"""`auto` is none of them: it chooses among them (`worker/methods/auto.py`)."""
 
 
 def stages_of(request: ErasureRequest) -> tuple[MethodStage, ...]:

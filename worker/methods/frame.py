@@ -9,17 +9,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from shared.schemas.base import Schema
 from shared.schemas.methods import MethodParameters
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.states import Stage
 from worker.clip import Clip
 from worker.data.images import ImageSet
 from worker.ports import Progress
+
+P = TypeVar("P", bound=Schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,16 @@ class Erasure:
     def forget_labels(self) -> list[int]:
         """Indices into `labels` of what is to be forgotten (for a subgroup: of its class)."""
         return [self.labels.index(name) for name in self.request.target.names()]
+
+    def parameters_as(self, kind: type[P]) -> P:
+        """Return the parameters as those of a method.
+
+        Raises:
+            TypeError: they are another method's.
+        """
+        if not isinstance(self.parameters, kind):
+            raise TypeError(f"{kind.__name__} are needed, not {type(self.parameters).__name__}")
+        return self.parameters
 
     def step(self, step: int, total: int | None = None, **metrics: float) -> None:
         """Report a step of the current stage."""

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from api.boundary import OPEN_PATHS
 from shared.embedded import free_port
+from shared.schemas.methods import METHOD_PARAMETERS
 
 
 def test_ready_when_everything_is(server):
@@ -103,7 +104,7 @@ def test_an_unknown_route_and_method(alice):
 def test_version(alice, settings):
     body = alice.get("/version").json()
 
-    assert body["methods"] == ["synthetic", "three_stage"]
+    assert body["methods"] == list(METHOD_PARAMETERS)
     assert body["max_upload_bytes"] == settings.max_upload_bytes
 
 

@@ -1,12 +1,11 @@
 """What the stages learn from: the request's images as inputs of the first segment that may change, and its texts."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from shared.errors import JobFailure
-from shared.schemas.methods import ThreeStageParameters
 from worker.clip import zero_shot_classifier
 from worker.data.images import ImageSet
 from worker.methods.frame import Erasure
@@ -19,6 +18,18 @@ PROXY_IMAGES = 64
 VIEWS = {"forget": 3, "retain": 2}
 """Views of each image, where `max_images` allows: held-out images of the target gave way to seen ones otherwise."""
 ENCODE_BATCH = 64
+
+
+class Sizes(Protocol):
+    """What the preparation needs to know of a method's parameters."""
+
+    @property
+    def depth(self) -> float:
+        """Share of the image tower, from its end, that may change."""
+
+    @property
+    def max_images(self) -> int:
+        """Taken of each data set."""
 
 
 class Images(NamedTuple):
@@ -43,7 +54,7 @@ class Images(NamedTuple):
 class Material:
     """Images and texts of one erasure, prepared when first asked for and shared by the stages of one process."""
 
-    def __init__(self, erasure: Erasure, parameters: ThreeStageParameters) -> None:
+    def __init__(self, erasure: Erasure, parameters: Sizes) -> None:
         self.erasure = erasure
         self.tower = Tower(cast(nn.Module, erasure.clip.model.visual).requires_grad_(False))
         self.original = Tower(cast(nn.Module, erasure.original.model.visual))

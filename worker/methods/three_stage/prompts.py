@@ -57,14 +57,16 @@ class PromptBank(NamedTuple):
     """[K, R, d]: the labels that stay, nearest to the forgotten ones first, at most 63."""
 
 
-def prompt_bank(erasure: Erasure, classifier: Tensor) -> PromptBank:
-    """Embed the forgotten names and their rivals under our templates and the request's own.
+def prompt_bank(
+    erasure: Erasure, classifier: Tensor, *, clip: Clip | None = None, templates: Sequence[str] = TEMPLATES
+) -> PromptBank:
+    """Embed the forgotten names and their rivals under `templates` and the request's own, by the original model or by `clip`.
 
     Rivals are the retained labels whose class weights in `classifier` [C, d] are the nearest: of a thousand labels no other would
     be the runner-up.
     """
-    clip, target = erasure.original, erasure.request.target
-    templates = tuple(dict.fromkeys((*target.templates, *TEMPLATES)))
+    clip, target = clip or erasure.original, erasure.request.target
+    templates = tuple(dict.fromkeys((*target.templates, *templates)))
     kept = [index for index in range(len(erasure.labels)) if index not in erasure.forget_labels]
     nearness = (classifier[kept] @ classifier[erasure.forget_labels].T).amax(dim=1)
     nearest = nearness.argsort(descending=True, stable=True)[:MAX_RIVALS].tolist()
