@@ -9,17 +9,18 @@ import torch
 from shared.archives import file_sha256
 from shared.errors import JobFailure
 from shared.schemas.job import JobError
-from shared.schemas.report import Change, Report, TargetResult
+from shared.schemas.report import Change, Report, Role, TargetResult
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import DataSource, JobSpec
 from shared.states import Stage
 from shared.storage import Storage
-from worker.audit.cache import EvaluationCache
-from worker.audit.evaluation import Hits, change, evaluation_result, hits_of
-from worker.audit.intervals import wilson
+from worker.audit.case import Examiner
+from worker.audit.evaluation import change, evaluation_result
 from worker.audit.plan import Opened, Plan, make_plan
+from worker.audit.suite import run_audit
+from worker.audit.views import Case, View
 from worker.checkpoints import Checkpoints, StoredTensors
-from worker.clip import Clip, encode_images, zero_shot_classifier
+from worker.clip import Clip
 from worker.clip.checkpoint import load_clip, save_clip
 from worker.data.archives import open_images
 from worker.data.images import ImageSet
@@ -65,7 +66,6 @@ class _Run:
         self._spec, self._storage, self._progress, self._scratch = spec, storage, progress, scratch
         self._device = device
         self._meter = Meter(progress, device)
-        self._cache = EvaluationCache(storage, spec.cache_prefix)
 
     def run(self) -> PipelineResult:
         torch.manual_seed(self._spec.request.seed)
@@ -74,16 +74,19 @@ class _Run:
                 self._spec.model.reference, scratch=self._scratch, storage=self._storage, device=self._device
             )
             plan = make_plan(self._spec.request, self._open())
-            before = self._measure(original, plan, Stage.PREPARING)
+            examiner = Examiner(self._spec, self._storage, plan)
+            before = examiner.features(original, partial(self._report, Stage.PREPARING))
         erasure = self._erase(original, plan)
         with self._meter.stage(Stage.AUDITING):
             folder = self._scratch / "result"
             digest = save_clip(erasure.clip, folder)
-            after = self._measure(replace(erasure.clip, digest=digest), plan, Stage.AUDITING)
-            target = self._target(erasure, plan, before, after)
+            after = examiner.features(replace(erasure.clip, digest=digest), partial(self._report, Stage.AUDITING))
+            report = self._audited(erasure, plan, examiner.case(erasure, before, after), digest)
         with self._meter.stage(Stage.PUBLISHING):
-            report = self._report(erasure, plan, before, after, target, digest)
-            return self._publish(report, folder)
+            return self._publish(report.model_copy(update={"stages": tuple(self._meter.stages)}), folder)
+
+    def _report(self, stage: Stage, done: int, total: int) -> None:
+        self._progress.step(stage, done, total)
 
     def _open(self) -> Opened:
         """Open every data set, each one once, however often the request names it."""
@@ -107,18 +110,6 @@ class _Run:
             retain_test=images(data.retain_test),
             evaluation=tuple(i for source in data.evaluation if (i := images(source)) is not None),
         )
-
-    def _measure(self, clip: Clip, plan: Plan, stage: Stage) -> list[Hits]:
-        """Return which images of each measurement the model recognises."""
-        total = sum(len(m.images) for m in plan.measurements)
-        results: list[Hits] = []
-        for measurement in plan.measurements:
-            report = partial(self._report_images, stage, sum(map(len, results)), total)
-            results.append(hits_of(clip, measurement, self._cache, report))
-        return results
-
-    def _report_images(self, stage: Stage, before: int, total: int, done: int, _: int) -> None:
-        self._progress.step(stage, before + done, total)
 
     def _erase(self, original: Clip, plan: Plan) -> Erasure:
         """Run the method's stages, from the last checkpoint on if an earlier attempt left one."""
@@ -148,27 +139,22 @@ class _Run:
                 checkpoints.save(number, erasure, [s for s in self._meter.stages if s.stage is not Stage.PREPARING])
         return erasure
 
-    def _target(self, erasure: Erasure, plan: Plan, before: list[Hits], after: list[Hits]) -> TargetResult:
-        accuracy = siblings = None
-        for measurement, old, new in zip(plan.measurements, before, after, strict=True):
-            if measurement.role == "target":
-                accuracy = change(old, new, [role == "forget" for role in measurement.roles])
-                siblings = change(old, new, [role == "sibling" for role in measurement.roles])
-        return TargetResult(accuracy=accuracy, synthetic_accuracy=_on_held_out_samples(erasure), siblings=siblings)
-
-    def _report(
-        self, erasure: Erasure, plan: Plan, before: list[Hits], after: list[Hits], target: TargetResult, digest: str
-    ) -> Report:
+    def _audited(self, erasure: Erasure, plan: Plan, case: Case, digest: str) -> Report:
+        """Take every measure and judge them."""
         evaluations = tuple(
-            evaluation_result(measurement, old, new)
-            for measurement, old, new in zip(plan.measurements, before, after, strict=True)
+            evaluation_result(measurement, view.hits(case.original), view.hits(case.unlearned))
+            for measurement, view in zip(plan.measurements, case.views, strict=False)  # the last view may be of samples
         )
+        target = _target(case)
+        audit = run_audit(case, partial(self._report, Stage.AUDITING))
         return make_report(
             self._spec,
             erasure,
             target=target,
             evaluations=evaluations,
-            thresholds=judge(self._spec.thresholds, target, evaluations),
+            audit=audit,
+            change=case.change,
+            thresholds=judge(self._spec.thresholds, target, evaluations, audit.measures),
             digest_after=digest,
             stages=self._meter.stages,
         )
@@ -196,27 +182,26 @@ class _Run:
         )
 
 
-@torch.no_grad()
-def _on_held_out_samples(erasure: Erasure) -> Change | None:
-    """Return the accuracy on held-out synthetic samples of what is forgotten, if the method left any."""
-    samples, labels = erasure.state.get("held_out_samples"), erasure.state.get("held_out_labels")
-    if samples is None or labels is None:
-        return None
-    mask = torch.isin(labels.cpu(), torch.tensor(erasure.forget_labels))
-    if not bool(mask.any()):
-        return None
+def _target(case: Case) -> TargetResult:
+    """Return what became of the target: on real images of its own set, and on samples."""
+    results: dict[str, Change | None] = {}
+    for view in case.views:
+        if view.role != "transfer" and view.role not in results:
+            results[view.role] = _change(case, view, "forget")
+    siblings = _change(case, case.own, "sibling") if case.own else None
+    return TargetResult(accuracy=results.get("target"), synthetic_accuracy=results.get("samples"), siblings=siblings)
 
-    def hits(clip: Clip) -> torch.Tensor:
-        weights = zero_shot_classifier(clip, erasure.labels, erasure.request.target.templates)
-        embeddings = torch.cat([encode_images(clip, part.to(clip.device)) for part in samples[mask].float().split(64)])
-        return (embeddings @ weights.T).argmax(dim=1).cpu() == labels[mask].cpu()
 
-    old, new = hits(erasure.original), hits(erasure.clip)
-    return Change(before=wilson(int(old.sum()), len(old)), after=wilson(int(new.sum()), len(new)))
+def _change(case: Case, view: View, role: Role) -> Change | None:
+    chosen = [own == role for own in view.roles]
+    return change(view.hits(case.original), view.hits(case.unlearned), chosen)
 
 
 def _missed(report: Report) -> JobError:
     missed = [t for t in report.thresholds if not t.passed]
-    words = "; ".join(f"{t.measure} is {t.value:.4f}, allowed {t.limit:.4f} ({t.where})" for t in missed)
+    words = "; ".join(
+        f"{t.measure} is {t.value:.4f}, allowed {'at least ' if t.bound == 'min' else ''}{t.limit:.4f} ({t.where})"
+        for t in missed
+    )
     detail = {"missed": [t.model_dump(mode="json") for t in missed]}
     return JobError(code=THRESHOLDS_NOT_MET, message=f"The result misses its thresholds: {words}.", detail=detail)

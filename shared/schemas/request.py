@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from shared.schemas.audit import Audit, MeasureThreshold
 from shared.schemas.base import Fraction, Label, Schema
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
 
@@ -141,6 +142,10 @@ class SubgroupTarget(_Target):
         """Return the class name, followed by its synonyms."""
         return (self.class_, *self.synonyms)
 
+    def synonyms_of(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 - there is one class
+        """Return the other names of the class."""
+        return self.synonyms
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.labels and self.class_ not in self.labels:
@@ -216,6 +221,7 @@ class Thresholds(Schema):
     max_synthetic_accuracy: Fraction | None = Field(
         None, description="accuracy on held-out synthetic samples, after: needs no image"
     )
+    measures: tuple[MeasureThreshold, ...] = Field((), max_length=100, description="bounds on measures of the audit")
 
 
 class ErasureRequest(Schema):
@@ -226,6 +232,7 @@ class ErasureRequest(Schema):
     method: Method
     data: Data = Field(default_factory=lambda: Data())
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
+    audit: Audit = Field(default_factory=lambda: Audit())
     seed: int = Field(0, ge=0, lt=2**32)
     external_id: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="your own reference, e.g. of the data subject request"
@@ -243,4 +250,13 @@ class ErasureRequest(Schema):
             missing = [name for name in ("forget", "retain") if getattr(self.data, name) is None]
             if missing:
                 raise ValueError(f"method three_stage needs data.{' and data.'.join(missing)}: images to learn from")
+        return self
+
+    @model_validator(mode="after")
+    def _audit_and_target_fit(self) -> Self:
+        names, tried = set(self.target.names()), self.audit.names
+        if len(names) > 1 and tried and not isinstance(tried, dict):
+            raise ValueError("audit.names must be a list under each class name when several classes are forgotten")
+        if isinstance(tried, dict) and set(tried) - names:
+            raise ValueError(f"audit.names names {min(set(tried) - names)!r}, which is not to be forgotten")
         return self

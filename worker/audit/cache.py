@@ -1,31 +1,41 @@
-"""Predictions that were made before: the same weights on the same images under the same labels need no second look."""
+"""Image features that were computed before: the same weights on the same images need no second look.
+
+Features of a person's images are personal data. They lie where the images themselves do: below the job where the request
+gave the images to be forgotten, so that they go when the job ends; below the tenant where the images are an evaluation set.
+"""
 
 import hashlib
-import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from shared.storage import ObjectMissing, Storage
 
 
-class EvaluationCache:
-    """Predictions by (model digest, data set digest, labels, templates), as JSON in the tenant's part of the storage."""
+class FeatureCache:
+    """Named tensors by (model digest, data set digest), one safetensors object each."""
 
     def __init__(self, storage: Storage, prefix: str) -> None:
-        self._storage, self._prefix = storage, f"{prefix}/evaluations"
+        self._storage, self._prefix = storage, f"{prefix}/features"
 
-    def load(self, model: str, dataset: str, labels: Sequence[str], templates: Sequence[str]) -> list[int] | None:
-        """Return the index of the predicted label of every image, or None."""
-        try:
-            predictions: list[int] = json.loads(self._storage.get(self._key(model, dataset, labels, templates)))
-        except ObjectMissing:
-            return None
-        return predictions
+    def load(self, model: str, dataset: str) -> dict[str, Tensor] | None:
+        """Return what was saved for these weights and images, or None."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = self._storage.download(self._key(model, dataset), Path(folder) / "features")
+            except ObjectMissing:
+                return None
+            return load_file(path)
 
-    def save(
-        self, model: str, dataset: str, labels: Sequence[str], templates: Sequence[str], predictions: Sequence[int]
-    ) -> None:
-        """Keep predictions."""
-        self._storage.put(self._key(model, dataset, labels, templates), json.dumps(list(predictions)).encode())
+    def save(self, model: str, dataset: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the features of images."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "features"
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+            self._storage.put(self._key(model, dataset), path)
 
-    def _key(self, *parts: str | Sequence[str]) -> str:
-        return f"{self._prefix}/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.json"
+    def _key(self, model: str, dataset: str) -> str:
+        return f"{self._prefix}/{hashlib.sha256(f'{model}:{dataset}'.encode()).hexdigest()}.safetensors"
