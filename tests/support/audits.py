@@ -1,7 +1,6 @@
 """The demo's CLIP before the audit, with an edit of one's own: what a method would leave, without running one."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +68,8 @@ class Bench:
 
     def case(self, clip: Clip, *, reference: Clip | None = None, **changes: Any) -> Case:
         """Return the case of a CLIP that is said to have forgotten umbrellas; `changes` go into the request."""
-        request = {
-            "model": {"id": "demo"},
-            "target": {"type": "class", "class": FORGOTTEN, "synonyms": SYNONYMS[FORGOTTEN], "labels": LABELS},
-            "method": {"name": "synthetic"},
-        }
         return Case(
-            request=ErasureRequest.model_validate(request | changes),
+            request=self.request(**changes),
             labels=LABELS,
             views=(self._view("objects", LABELS), self._view("shapes", tuple(SHAPES))),
             original=self._before,
@@ -85,6 +79,16 @@ class Bench:
             given=self.given,
             own_images=self.objects,
         )
+
+    @staticmethod
+    def request(**changes: Any) -> ErasureRequest:
+        """Return the request to forget umbrellas."""
+        request = {
+            "model": {"id": "demo"},
+            "target": {"type": "class", "class": FORGOTTEN, "synonyms": SYNONYMS[FORGOTTEN], "labels": LABELS},
+            "method": {"name": "synthetic"},
+        }
+        return ErasureRequest.model_validate(request | changes)
 
     def _subject(self, clip: Clip) -> Subject:
         return Subject(clip, {name: features_of_pixels(clip, pixels) for name, pixels in self._pixels.items()})
@@ -99,10 +103,3 @@ class Bench:
             labels=labels,
             templates=TEMPLATES,
         )
-
-
-def without_cache(case: Case) -> Case:
-    """Return a case whose models have embedded no text yet."""
-    fresh = (Subject(subject.clip, subject.features) for subject in (case.original, case.unlearned))
-    original, unlearned = fresh
-    return replace(case, original=original, unlearned=unlearned)
