@@ -81,13 +81,15 @@ class Bench:
         )
 
     @staticmethod
-    def request(**changes: Any) -> ErasureRequest:
+    def target(**changes: Any) -> dict[str, Any]:
+        """Return the target: umbrellas."""
+        target = {"type": "class", "class": FORGOTTEN, "synonyms": SYNONYMS[FORGOTTEN], "labels": LABELS}
+        return target | changes
+
+    @classmethod
+    def request(cls, **changes: Any) -> ErasureRequest:
         """Return the request to forget umbrellas."""
-        request = {
-            "model": {"id": "demo"},
-            "target": {"type": "class", "class": FORGOTTEN, "synonyms": SYNONYMS[FORGOTTEN], "labels": LABELS},
-            "method": {"name": "synthetic"},
-        }
+        request = {"model": {"id": "demo"}, "target": cls.target(), "method": {"name": "synthetic"}}
         return ErasureRequest.model_validate(request | changes)
 
     def _subject(self, clip: Clip) -> Subject:
