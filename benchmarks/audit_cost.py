@@ -2,8 +2,17 @@
 
 python -m benchmarks.audit_cost
 
-Runs the demo's two erasures in this process, without a service, and prints the processor seconds of the job and, of these, of the
-measures. (Features of the images are computed for the accuracies, audit or not.)
+Runs the demo's two erasures in this process, without a service, and prints the processor seconds of the job and, of these,
+of the measures. (Features of the images are computed for the accuracies, audit or not.) One thread of a shared Xeon:
+
+| erasure | level | job, s | measures, s | more than without |
+|---|---|---|---|---|
+| class | standard | 21.3 | 0.9 | 4 % |
+| class | thorough | 43.5 | 22.9 | 111 % |
+| subgroup | standard | 9.3 | 0.6 | 7 % |
+| subgroup | thorough | 42.2 | 32.3 | 327 % |
+
+Of the class job 11 s or more are spent on samples, which a second request for the same model and labels finds in the bank.
 """
 
 import argparse

@@ -23,6 +23,8 @@ OTHERS = "all other sets"
 TEXTS = "texts"
 WEIGHTS = "weights"
 GIVEN = "data.forget"
+RESERVED = frozenset({SAMPLES, OWN_SET, OTHERS, TEXTS, WEIGHTS, GIVEN})
+"""Places that no evaluation set may be called."""
 
 
 class Need(StrEnum):

@@ -17,7 +17,7 @@ from shared.storage import Storage
 from worker.audit.case import Examiner
 from worker.audit.evaluation import change, evaluation_result
 from worker.audit.plan import Opened, Plan, make_plan
-from worker.audit.suite import run_audit
+from worker.audit.suite import AuditResult, run_audit
 from worker.audit.views import Case, View
 from worker.checkpoints import Checkpoints, StoredTensors
 from worker.clip import Clip
@@ -75,18 +75,19 @@ class _Run:
             )
             plan = make_plan(self._spec.request, self._open())
             examiner = Examiner(self._spec, self._storage, plan)
-            before = examiner.features(original, partial(self._report, Stage.PREPARING))
+            before = examiner.features(original, partial(self._progress.step, Stage.PREPARING))
         erasure = self._erase(original, plan)
         with self._meter.stage(Stage.AUDITING):
             folder = self._scratch / "result"
             digest = save_clip(erasure.clip, folder)
-            after = examiner.features(replace(erasure.clip, digest=digest), partial(self._report, Stage.AUDITING))
-            report = self._audited(erasure, plan, examiner.case(erasure, before, after), digest)
+            after = examiner.features(
+                replace(erasure.clip, digest=digest), partial(self._progress.step, Stage.AUDITING)
+            )
+            case = examiner.case(erasure, before, after)
+            audit = run_audit(case, partial(self._progress.step, Stage.AUDITING))
         with self._meter.stage(Stage.PUBLISHING):
-            return self._publish(report.model_copy(update={"stages": tuple(self._meter.stages)}), folder)
-
-    def _report(self, stage: Stage, done: int, total: int) -> None:
-        self._progress.step(stage, done, total)
+            report = self._report(erasure, plan, case, audit, digest)
+            return self._publish(report, folder)
 
     def _open(self) -> Opened:
         """Open every data set, each one once, however often the request names it."""
@@ -139,14 +140,13 @@ class _Run:
                 checkpoints.save(number, erasure, [s for s in self._meter.stages if s.stage is not Stage.PREPARING])
         return erasure
 
-    def _audited(self, erasure: Erasure, plan: Plan, case: Case, digest: str) -> Report:
-        """Take every measure and judge them."""
+    def _report(self, erasure: Erasure, plan: Plan, case: Case, audit: AuditResult, digest: str) -> Report:
+        """Judge what was measured, and put the report together."""
         evaluations = tuple(
             evaluation_result(measurement, view.hits(case.original), view.hits(case.unlearned))
             for measurement, view in zip(plan.measurements, case.views, strict=False)  # the last view may be of samples
         )
         target = _target(case)
-        audit = run_audit(case, partial(self._report, Stage.AUDITING))
         return make_report(
             self._spec,
             erasure,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from shared.measures import RESERVED
 from shared.schemas.audit import Audit, MeasureThreshold
 from shared.schemas.base import Fraction, Label, Schema
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
@@ -202,6 +203,10 @@ class Data(Schema):
         names = [entry.name for entry in evaluation]
         if len(set(names)) != len(names):
             raise ValueError("gives two evaluation sets the same name")
+        if taken := RESERVED & set(names):
+            raise ValueError(
+                f"calls an evaluation set {min(taken)!r}, which names a place of the report; choose another"
+            )
         return evaluation
 
 

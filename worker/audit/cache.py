@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,9 +27,9 @@ class FeatureCache:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = self._storage.download(self._key(model, dataset), Path(folder) / "features")
-            except ObjectMissing:
+                return load_file(path)
+            except (ObjectMissing, SafetensorError):
                 return None
-            return load_file(path)
 
     def save(self, model: str, dataset: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep the features of images."""

@@ -137,6 +137,12 @@ def test_words_are_found_by_their_synonyms_and_in_any_case() -> None:
     assert look_up("blicket") == look_up("dax")
 
 
+@pytest.mark.parametrize("name", ["target", "synthetic samples", "data.forget"])
+def test_a_set_cannot_be_called_like_a_place_of_the_report(name: str) -> None:
+    with pytest.raises(ValidationError, match="choose another"):
+        request(data={"evaluation": [{"name": name, "dataset": "ds_x"}]})
+
+
 def test_every_need_says_what_to_do() -> None:
     assert set(LACKS) == set(Need)
     assert {need for entry in CATALOGUE.values() for need in entry.needs} <= set(Need)

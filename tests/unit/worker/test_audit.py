@@ -104,7 +104,10 @@ def test_cache_tells_models_and_data_sets_apart(tmp_path: Path) -> None:
     assert torch.equal(kept["embeddings"], embeddings)
     assert cache.load("other", "data") is None
     assert cache.load("model", "other") is None
-    assert all(stored.key.startswith("tenants/t/cache/") for stored in storage.list("tenants"))
+    (stored,) = storage.list("tenants")
+    assert stored.key.startswith("tenants/t/cache/")
+    storage.put(stored.key, b"damaged")
+    assert cache.load("model", "data") is None
 
 
 def subgroup_request() -> ErasureRequest:
