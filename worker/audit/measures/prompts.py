@@ -66,7 +66,7 @@ def measure(case: Case) -> Findings:
         trials = _known(case.original, view, _trials(view, tried))
         worst = [_worst_of_kinds(subject, view, trials) for subject in case.subjects()]
         for name, kind in NAMES.items():
-            if kind is None or kind in kinds:
+            if kind in worst[0]:
                 old, new, *aim = (of_kinds[kind] for of_kinds in worst)
                 yield found(name, view.name, new.value, old.value, aim[0].value if aim else None, new.prompt)
 

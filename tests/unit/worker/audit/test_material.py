@@ -1,12 +1,14 @@
 """What measures are taken on: features, texts, wordings, splits of the images; and that no measure is left out unsaid."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from shared.measures import CATALOGUE
+from shared.measures import CATALOGUE, SAMPLES, TEXTS, WEIGHTS
 from shared.storage import Storage
 from tests.support.audits import FORGOTTEN, LABELS, TEMPLATES, Bench
 from worker.audit.cache import FeatureCache
@@ -106,6 +108,37 @@ def test_every_measure_is_taken_or_its_lack_is_said(
     same = [measure for measure in result.measures if measure.reference and measure.original]
     assert bool(same) == with_reference
     assert all(measure.unlearned == measure.original == measure.reference for measure in same)
+
+
+OTHER_TARGETS = {
+    "several classes": {"target": Bench.target(**{"class": ["umbrella", "cat"], "synonyms": {"cat": ["kitten"]}})},
+    "subgroup": {
+        "target": {"type": "subgroup", "class": FORGOTTEN, "subgroup": "photo", "labels": LABELS},
+        "method": {"name": "three_stage"},
+        "data": {"forget": "f", "retain": "r"},
+    },
+}
+
+
+@pytest.mark.parametrize("changes", OTHER_TARGETS.values(), ids=OTHER_TARGETS)
+def test_other_targets_are_examined_as_well(bench: Bench, changes: dict[str, Any]) -> None:
+    result = run_audit(bench.case(bench.original, **changes))
+    assert {m.name for m in result.measures} | {m.name for m in result.not_measured} == set(CATALOGUE)
+    assert result.evidence == "none"
+
+
+def test_from_samples_alone_only_what_they_can_say(bench: Bench) -> None:
+    case = bench.case(bench.original)
+    samples = replace(case.views[0], name=SAMPLES, role="samples")
+    models = [Subject(s.clip, {SAMPLES: s.features["objects"]}) for s in (case.original, case.unlearned)]
+    case = replace(case, views=(samples,), original=models[0], unlearned=models[1], given=None, own_images=None)
+    result = run_audit(case)
+    assert {m.where for m in result.measures} == {SAMPLES, TEXTS, WEIGHTS}
+    reasons = {m.name: m.reason for m in result.not_measured}
+    assert {m.name for m in result.measures} | set(reasons) == set(CATALOGUE)
+    assert "real images" in reasons["probe_recall"]
+    assert "evaluation set" in reasons["transfer_ratio"]
+    assert result.evidence is None
 
 
 def test_relearning_is_measured_on_images_that_were_not_learnt_from(bench: Bench) -> None:
