@@ -20,8 +20,10 @@ from shared.schemas.request import ErasureRequest, Method, Thresholds
 from shared.schemas.spec import JobSpec
 from shared.states import Stage
 from shared.storage import ObjectMissing, Storage
-from worker.audit.accuracy import embed, predict
-from worker.audit.evaluation import Hits, Measurement, evaluation_result
+from worker.audit.evaluation import Measurement, evaluation_result
+from worker.audit.features import features_of
+from worker.audit.subject import Subject
+from worker.audit.views import Hits
 from worker.clip import Clip
 from worker.gate import judge
 from worker.methods.auto import candidates
@@ -30,7 +32,7 @@ from worker.ports import Progress
 
 Erase = Callable[[ErasureRequest, str, Progress], Erasure]
 """Run a request's method, with its checkpoints below a prefix."""
-Audit = Callable[[Erasure], Report]
+Examine = Callable[[Erasure], Report]
 """Measure an erasure on the test images and judge it; leaves the weights where they are published from."""
 
 
@@ -79,10 +81,10 @@ class Chooser:
         *,
         screening: Measurement | None,
         erase: Erase,
-        audit: Audit,
+        examine: Examine,
     ) -> None:
         self._spec, self._storage, self._progress = spec, storage, progress
-        self._screening, self._erase, self._audit = screening, erase, audit
+        self._screening, self._erase, self._examine = screening, erase, examine
         parameters = spec.request.method.parsed()
         if not isinstance(parameters, AutoParameters):
             raise TypeError("only auto chooses among methods")
@@ -117,7 +119,7 @@ class Chooser:
         screened = self._screen(erasure)
         if any(not result.passed for result in screened):
             return self._row(method, "missed", "calibration images", screened), None
-        report = self._audit(erasure)
+        report = self._examine(erasure)
         outcome: Literal["passed", "missed"] = "passed" if report.verdict == "passed" else "missed"
         return self._row(method, outcome, "test images", report.thresholds), report
 
@@ -129,7 +131,7 @@ class Chooser:
             raise JobFailure("method_failed", f"None of the methods that were tried could be run. {reasons}")
         number = min(judged, key=lambda i: tried[i].distance)
         method = self._methods[number]
-        report = self._audit(self._erased(number, method))
+        report = self._examine(self._erased(number, method))
         outcome: Literal["passed", "missed"] = "passed" if report.verdict == "passed" else "missed"
         tried[number] = self._row(method, outcome, "test images", report.thresholds)
         return self._told(report, method, tried)
@@ -202,5 +204,5 @@ def _several_looks(looks: int) -> str:
 
 def _hits(clip: Clip, measurement: Measurement) -> Hits:
     """Return which images of a measurement a model recognises."""
-    predicted = predict(embed(clip, measurement.images), clip, measurement.labels, measurement.templates)
-    return predicted == torch.tensor([measurement.labels.index(name) for name in measurement.images.names()])
+    view = measurement.view
+    return view.hits(Subject(clip, {view.name: features_of(clip, measurement.images)}))

@@ -10,19 +10,22 @@ import torch
 from shared.archives import file_sha256
 from shared.errors import JobFailure
 from shared.schemas.job import JobError
-from shared.schemas.report import Change, Report, TargetResult
+from shared.schemas.report import Change, Report, Role, TargetResult
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import DataSource, JobSpec
 from shared.states import Stage
 from shared.storage import Storage
-from worker.audit.cache import EvaluationCache
-from worker.audit.evaluation import Hits, change, evaluation_result, hits_of
-from worker.audit.intervals import wilson
+from worker.audit.cache import FeatureCache
+from worker.audit.case import Examiner
+from worker.audit.evaluation import change, evaluation_result
+from worker.audit.features import Features
 from worker.audit.plan import Opened, Plan, make_plan
-from worker.candidates import Audit, Chooser
+from worker.audit.suite import AuditResult, run_audit
+from worker.audit.views import Case, View
+from worker.candidates import Chooser, Examine
 from worker.checkpoints import Checkpoints, StoredTensors
-from worker.clip import Clip, encode_images, zero_shot_classifier
+from worker.clip import Clip
 from worker.clip.checkpoint import load_clip, save_clip
 from worker.data.archives import open_images
 from worker.data.images import ImageSet
@@ -68,7 +71,7 @@ class _Run:
         self._spec, self._storage, self._progress, self._scratch = spec, storage, progress, scratch
         self._device = device
         self._meter = Meter(progress, device)
-        self._cache = EvaluationCache(storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix)
+        self._cache = FeatureCache(storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix)
 
     def run(self) -> PipelineResult:
         torch.manual_seed(self._spec.request.seed)
@@ -77,25 +80,30 @@ class _Run:
                 self._spec.model.reference, scratch=self._scratch, storage=self._storage, device=self._device
             )
             plan = make_plan(self._spec.request, self._open())
-            before = self._measure(original, plan, Stage.PREPARING)
+            examiner = Examiner(self._cache, plan)
+            before = examiner.features(original, partial(self._progress.step, Stage.PREPARING))
         folder = self._scratch / "result"
-        audit = partial(self._audited, plan=plan, before=before, folder=folder)
+        examine = partial(self._examined, plan=plan, examiner=examiner, before=before, folder=folder)
         if self._spec.request.method.name == "auto":
-            report = self._choose(original, plan, audit)
+            report = self._choose(original, plan, examine)
         else:
             spec = self._spec
-            report = audit(self._erase(original, plan, spec.request, spec.checkpoint_prefix, self._progress))
+            report = examine(self._erase(original, plan, spec.request, spec.checkpoint_prefix, self._progress))
         with self._meter.stage(Stage.PUBLISHING):
             return self._publish(report, folder)
 
-    def _audited(self, erasure: Erasure, *, plan: Plan, before: list[Hits], folder: Path) -> Report:
+    def _examined(
+        self, erasure: Erasure, *, plan: Plan, examiner: Examiner, before: dict[str, Features], folder: Path
+    ) -> Report:
         """Measure and judge an erasure, and leave its weights in `folder`."""
+        step = partial(self._progress.step, Stage.AUDITING)
         with self._meter.stage(Stage.AUDITING):
             shutil.rmtree(folder, ignore_errors=True)
             digest = save_clip(erasure.clip, folder)
-            after = self._measure(replace(erasure.clip, digest=digest), plan, Stage.AUDITING)
-            target = self._target(erasure, plan, before, after)
-        return self._report(erasure, plan, before, after, target, digest)
+            after = examiner.features(replace(erasure.clip, digest=digest), step)
+            case = examiner.case(erasure, before, after)
+            audit = run_audit(case, step)
+        return self._report(erasure, plan, case, audit, digest)
 
     def _open(self) -> Opened:
         """Open every data set, each one once, however often the request names it."""
@@ -124,25 +132,15 @@ class _Run:
             evaluation=tuple(i for source in data.evaluation if (i := images(source)) is not None),
         )
 
-    def _measure(self, clip: Clip, plan: Plan, stage: Stage) -> list[Hits]:
-        """Return which images of each measurement the model recognises."""
-        total = sum(len(m.images) for m in plan.measurements)
-        results: list[Hits] = []
-        for measurement in plan.measurements:
-            report = partial(self._report_images, stage, sum(map(len, results)), total)
-            results.append(hits_of(clip, measurement, self._cache, report))
-        return results
-
-    def _report_images(self, stage: Stage, before: int, total: int, done: int, _: int) -> None:
-        self._progress.step(stage, before + done, total)
-
-    def _choose(self, original: Clip, plan: Plan, audit: Audit) -> Report:
+    def _choose(self, original: Clip, plan: Plan, examine: Examine) -> Report:
         """Let `auto` try methods, each on a model of its own."""
 
         def erase(request: ErasureRequest, checkpoint_prefix: str, progress: Progress) -> Erasure:
             return self._erase(original.frozen_twin(), plan, request, checkpoint_prefix, progress)
 
-        chooser = Chooser(self._spec, self._storage, self._progress, screening=plan.screening, erase=erase, audit=audit)
+        chooser = Chooser(
+            self._spec, self._storage, self._progress, screening=plan.screening, erase=erase, examine=examine
+        )
         return chooser.choose()
 
     def _erase(
@@ -172,27 +170,21 @@ class _Run:
                 checkpoints.save(number, erasure, [s for s in self._meter.stages if s.stage is not Stage.PREPARING])
         return erasure
 
-    def _target(self, erasure: Erasure, plan: Plan, before: list[Hits], after: list[Hits]) -> TargetResult:
-        accuracy = siblings = None
-        for measurement, old, new in zip(plan.measurements, before, after, strict=True):
-            if measurement.role == "target":
-                accuracy = change(old, new, [role == "forget" for role in measurement.roles])
-                siblings = change(old, new, [role == "sibling" for role in measurement.roles])
-        return TargetResult(accuracy=accuracy, synthetic_accuracy=_on_held_out_samples(erasure), siblings=siblings)
-
-    def _report(
-        self, erasure: Erasure, plan: Plan, before: list[Hits], after: list[Hits], target: TargetResult, digest: str
-    ) -> Report:
+    def _report(self, erasure: Erasure, plan: Plan, case: Case, audit: AuditResult, digest: str) -> Report:
+        """Judge what was measured, and put the report together."""
         evaluations = tuple(
-            evaluation_result(measurement, old, new)
-            for measurement, old, new in zip(plan.measurements, before, after, strict=True)
+            evaluation_result(measurement, view.hits(case.original), view.hits(case.unlearned))
+            for measurement, view in zip(plan.measurements, case.views, strict=False)  # the last view may be of samples
         )
+        target = _target(case)
         return make_report(
             self._spec,
             erasure,
             target=target,
             evaluations=evaluations,
-            thresholds=judge(self._spec.thresholds, target, evaluations),
+            audit=audit,
+            change=case.change,
+            thresholds=judge(self._spec.thresholds, target, evaluations, audit.measures),
             digest_after=digest,
             stages=self._meter.stages,
         )
@@ -220,27 +212,26 @@ class _Run:
         )
 
 
-@torch.no_grad()
-def _on_held_out_samples(erasure: Erasure) -> Change | None:
-    """Return the accuracy on held-out synthetic samples of what is forgotten, if the method left any."""
-    samples, labels = erasure.state.get("held_out_samples"), erasure.state.get("held_out_labels")
-    if samples is None or labels is None:
-        return None
-    mask = torch.isin(labels.cpu(), torch.tensor(erasure.forget_labels))
-    if not bool(mask.any()):
-        return None
+def _target(case: Case) -> TargetResult:
+    """Return what became of the target: on real images of its own set, and on samples."""
+    results: dict[str, Change | None] = {}
+    for view in case.views:
+        if view.role != "transfer" and view.role not in results:
+            results[view.role] = _change(case, view, "forget")
+    siblings = _change(case, case.own, "sibling") if case.own else None
+    return TargetResult(accuracy=results.get("target"), synthetic_accuracy=results.get("samples"), siblings=siblings)
 
-    def hits(clip: Clip) -> torch.Tensor:
-        weights = zero_shot_classifier(clip, erasure.labels, erasure.request.target.templates)
-        embeddings = torch.cat([encode_images(clip, part.to(clip.device)) for part in samples[mask].float().split(64)])
-        return (embeddings @ weights.T).argmax(dim=1).cpu() == labels[mask].cpu()
 
-    old, new = hits(erasure.original), hits(erasure.clip)
-    return Change(before=wilson(int(old.sum()), len(old)), after=wilson(int(new.sum()), len(new)))
+def _change(case: Case, view: View, role: Role) -> Change | None:
+    chosen = [own == role for own in view.roles]
+    return change(view.hits(case.original), view.hits(case.unlearned), chosen)
 
 
 def _missed(report: Report) -> JobError:
     missed = [t for t in report.thresholds if not t.passed]
-    words = "; ".join(f"{t.measure} is {t.value:.4f}, allowed {t.limit:.4f} ({t.where})" for t in missed)
+    words = "; ".join(
+        f"{t.measure} is {t.value:.4f}, allowed {'at least ' if t.bound == 'min' else ''}{t.limit:.4f} ({t.where})"
+        for t in missed
+    )
     detail = {"missed": [t.model_dump(mode="json") for t in missed]}
     return JobError(code=THRESHOLDS_NOT_MET, message=f"The result misses its thresholds: {words}.", detail=detail)

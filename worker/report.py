@@ -4,7 +4,6 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Literal
 
 import torch
 
@@ -19,11 +18,10 @@ from shared.schemas.report import (
     ThresholdResult,
 )
 from shared.schemas.spec import JobSpec
-from worker.clip import Clip
+from worker.audit.suite import AuditResult
 from worker.methods.frame import Erasure
 
 PACKAGES = ("efface", "torch", "open_clip_torch", "safetensors", "pillow")
-TEXT_TENSORS = ("transformer.", "token_embedding", "positional_embedding", "ln_final", "text_projection", "text.")
 
 
 def make_report(
@@ -32,6 +30,8 @@ def make_report(
     *,
     target: TargetResult,
     evaluations: tuple[EvaluationResult, ...],
+    audit: AuditResult,
+    change: ModelChange,
     thresholds: tuple[ThresholdResult, ...],
     digest_after: str,
     stages: Sequence[StageResult],
@@ -47,9 +47,13 @@ def make_report(
         thresholds=thresholds,
         target=target,
         evaluations=evaluations,
+        measures=audit.measures,
+        curves=audit.curves,
+        not_measured=audit.not_measured,
+        evidence=audit.evidence,
         model_before=ModelIdentity(id=spec.model.id, architecture=original.architecture, digest=original.digest),
         model_after=ModelIdentity(id=None, architecture=original.architecture, digest=digest_after),
-        model_change=model_change(original, erasure.clip),
+        model_change=change,
         method={"name": spec.request.method.name, "parameters": erasure.parameters.model_dump(mode="json")}
         | erasure.notes,
         stages=tuple(stages),
@@ -57,25 +61,7 @@ def make_report(
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         build=this_build(),
         hardware=hardware(erasure.clip.device),
-        limits=limits(target, evaluations),
-    )
-
-
-def model_change(before: Clip, after: Clip) -> ModelChange:
-    """Return how much of the weights an edit changed."""
-    old, new = before.model.state_dict(), after.model.state_dict()
-    changed = [name for name in old if not torch.equal(old[name].cpu(), new[name].cpu())]
-
-    def entries(tensor_names: Sequence[str]) -> int:
-        return sum(int((old[n].cpu() != new[n].cpu()).sum()) for n in tensor_names)
-
-    towers: set[Literal["image", "text"]] = {"text" if n.startswith(TEXT_TENSORS) else "image" for n in changed}
-    return ModelChange(
-        tensors_changed=len(changed),
-        tensors_total=len(old),
-        parameters_changed=entries(changed),
-        parameters_total=sum(tensor.numel() for tensor in old.values()),
-        towers=tuple(sorted(towers)),
+        limits=limits(target, evaluations, audit),
     )
 
 
@@ -87,13 +73,20 @@ def hardware(device: torch.device) -> dict[str, str]:
     return facts
 
 
-def limits(target: TargetResult, evaluations: tuple[EvaluationResult, ...]) -> tuple[str, ...]:
+def limits(target: TargetResult, evaluations: tuple[EvaluationResult, ...], audit: AuditResult) -> tuple[str, ...]:
     """Return in words what the report does not show."""
     words = [
-        "Accuracy is measured zero-shot with the prompts shown; other prompts may behave differently.",
-        "The report does not show how close the model is to one that was trained without the data, nor how quickly"
-        " further training would bring the knowledge back.",
+        "Accuracy is measured zero-shot with the prompts shown and the wordings of the audit; others may behave differently.",
+        "The report does not show how close the model is to one that was trained without the data.",
     ]
+    taken = {measure.name: measure for measure in audit.measures}
+    if "benign_recall" not in taken:
+        words.append("How quickly further training would bring the knowledge back was not measured.")
+    if "probe_recall" in taken:
+        words.append(
+            f"A classifier trained on the image features still finds what is forgotten in"
+            f" {taken['probe_recall'].unlearned.value:.0%} of its images."
+        )
     if target.accuracy is None:
         words.append(
             "No real image of the target was given: what was measured on it was measured on synthetic samples, which"

@@ -19,6 +19,9 @@ Group = Literal[
 ]
 """What a measure speaks about; the report has a section for each."""
 
+Unit = Literal["share", "points", "ratio", "count", "similarity"]
+Better = Literal["lower", "higher", "neither"]
+
 
 class Value(Schema):
     """A number with its 95 % interval and the number of observations behind it; without either where none applies."""
@@ -36,8 +39,8 @@ class Measure(Schema):
     title: str = Field(description="as people read it: `Recall under the worst prompt`")
     group: Group
     where: str = Field(description="the evaluation set, or what else it was measured on")
-    unit: Literal["share", "points", "ratio", "count", "similarity"] = "share"
-    better: Literal["lower", "higher", "neither"]
+    unit: Unit = "share"
+    better: Better
     original: Value | None
     unlearned: Value
     reference: Value | None = Field(None, description="of a model that never saw the data, where there is one")

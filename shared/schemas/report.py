@@ -67,12 +67,16 @@ class TargetResult(Schema):
     siblings: Change | None = Field(None, description="the rest of the target's class, in a subgroup request")
 
 
+Bound = Literal["max", "min"]
+
+
 class ThresholdResult(Schema):
     """One threshold and what was measured."""
 
     measure: str
+    bound: Bound = "max"
     limit: float
-    value: float
+    value: float = Field(description="what was judged; of a measure of the audit the worse end of its interval")
     passed: bool
     where: str = Field(description="the evaluation set that decided")
 
@@ -92,6 +96,7 @@ class ModelChange(Schema):
     tensors_total: int
     parameters_changed: int
     parameters_total: int
+    bytes_changed: int = Field(0, description="size of the tensors that changed")
     towers: tuple[Literal["image", "text"], ...]
 
 

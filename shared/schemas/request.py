@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from shared.measures import RESERVED
+from shared.schemas.audit import Audit, MeasureThreshold
 from shared.schemas.base import Fraction, Label, Moment, Printable, Reference, Schema, label_key
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
 
@@ -151,6 +153,10 @@ class SubgroupTarget(_Target):
     def _labels_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(labels)
 
+    def synonyms_of(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 - there is one class
+        """Return the other names of the class."""
+        return self.synonyms
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.labels and self.class_ not in self.labels:
@@ -217,6 +223,10 @@ class Data(Schema):
         names = [entry.name for entry in evaluation]
         if len(set(names)) != len(names):
             raise ValueError("gives two evaluation sets the same name")
+        if taken := RESERVED & set(names):
+            raise ValueError(
+                f"calls an evaluation set {min(taken)!r}, which names a place of the report; choose another"
+            )
         return evaluation
 
 
@@ -236,6 +246,7 @@ class Thresholds(Schema):
     max_synthetic_accuracy: Fraction | None = Field(
         None, description="accuracy on held-out synthetic samples, after: needs no image"
     )
+    measures: tuple[MeasureThreshold, ...] = Field((), max_length=100, description="bounds on measures of the audit")
 
 
 class ErasureRequest(Schema):
@@ -246,6 +257,7 @@ class ErasureRequest(Schema):
     method: Method
     data: Data = Field(default_factory=lambda: Data())
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
+    audit: Audit = Field(default_factory=lambda: Audit())
     seed: int = Field(0, strict=True, ge=0, lt=2**32)
     external_id: Annotated[Printable, Field(max_length=200)] | None = Field(
         None, description="your own reference, e.g. of the data subject request"
@@ -254,3 +266,12 @@ class ErasureRequest(Schema):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict, max_length=16
     )
+
+    @model_validator(mode="after")
+    def _audit_and_target_fit(self) -> Self:
+        names, tried = set(self.target.names()), self.audit.names
+        if len(names) > 1 and tried and not isinstance(tried, dict):
+            raise ValueError("audit.names must be a list under each class name when several classes are forgotten")
+        if isinstance(tried, dict) and set(tried) - names:
+            raise ValueError(f"audit.names names {min(set(tried) - names)!r}, which is not to be forgotten")
+        return self

@@ -3,7 +3,10 @@
 from collections.abc import Collection, Mapping
 
 from shared.errors import FieldError, InvalidRequest
-from shared.schemas.request import Data, ErasureRequest, Thresholds
+from shared.measures import CATALOGUE, LACKS
+from shared.schemas.audit import MeasureThreshold
+from shared.schemas.offers import Offer, makes_samples, offer_of, places_of
+from shared.schemas.request import ErasureRequest, Thresholds
 
 DEFAULTS = {
     "max_forget_accuracy": 0.05,
@@ -26,36 +29,49 @@ def resolve_thresholds(request: ErasureRequest, evaluation_classes: Mapping[str,
         InvalidRequest: a threshold was asked for that the request's data cannot answer, or there is nothing to tell by whether
             the target is forgotten.
     """
-    measurable = _measurable(request, evaluation_classes)
+    offer = offer_of(request, evaluation_classes)
+    measurable = _measurable(request, offer)
     if not FORGETTING & set(measurable):
         raise InvalidRequest.at("/data/evaluation", _NOTHING.format(request.method.name))
-    asked = {name for name in request.thresholds.model_fields_set if getattr(request.thresholds, name) is not None}
-    hopeless = sorted(asked - set(measurable))
-    if hopeless:
-        raise InvalidRequest([FieldError(f"/thresholds/{name}", _WHY[name]) for name in hopeless])
+    given = request.thresholds.model_fields_set - {"measures"}
+    hopeless = sorted(name for name in given - set(measurable) if getattr(request.thresholds, name) is not None)
+    errors = [FieldError(f"/thresholds/{name}", _WHY[name]) for name in hopeless]
+    for number, threshold in enumerate(request.thresholds.measures):
+        errors += _measure_errors(request, offer, threshold, f"/thresholds/measures/{number}")
+    if errors:
+        raise InvalidRequest(errors)
     values = {name: getattr(request.thresholds, name) for name in request.thresholds.model_fields_set}
     return Thresholds.model_validate({name: DEFAULTS[name] for name in measurable.values() if name} | values)
 
 
-def _measurable(request: ErasureRequest, evaluation_classes: Mapping[str, Collection[str]]) -> dict[str, str | None]:
+def _measurable(request: ErasureRequest, offer: Offer) -> dict[str, str | None]:
     """Return the thresholds that can be answered; the value is the name again where a default belongs to it."""
-    names = set(request.target.names())
-    holding = [name for name, classes in evaluation_classes.items() if names & set(classes)]
-    real = request.target.type == "subgroup" or bool(holding) or _own_images(request.data)
-    transfer = len(evaluation_classes) - (1 if request.target.type == "class" and holding else 0) > 0
     measurable: dict[str, str | None] = {}
-    if real:
+    if offer.real:
         measurable |= {"max_forget_accuracy": "max_forget_accuracy", "max_retain_drop": "max_retain_drop"}
-    if transfer:
+    if offer.transfer:
         measurable |= {"max_transfer_drop": "max_transfer_drop"}
-    if request.method.name == "synthetic" or (request.method.name == "auto" and request.target.type == "class"):
-        measurable |= {"max_synthetic_accuracy": None if real else "max_synthetic_accuracy"}
+    if makes_samples(request):
+        measurable |= {"max_synthetic_accuracy": None if offer.real else "max_synthetic_accuracy"}
     return measurable
 
 
-def _own_images(data: Data) -> bool:
-    """True where what is forgotten and what stays are shown apart, so that some images of both can be measured on."""
-    return bool((data.forget or data.forget_test) and (data.retain or data.retain_test))
+def _measure_errors(
+    request: ErasureRequest, offer: Offer, threshold: MeasureThreshold, pointer: str
+) -> list[FieldError]:
+    """Return why a measure cannot be taken at the request's level, on its data, or where the threshold wants it."""
+    entry = CATALOGUE[threshold.measure]
+    lacking = [LACKS[need] for need in entry.needs if need not in offer.needs]
+    if lacking:
+        return [FieldError(f"{pointer}/measure", f"{threshold.measure} {lacking[0]}")]
+    if entry.level == "thorough" and request.audit.level != "thorough":
+        detail = f"{threshold.measure} is taken in a thorough audit alone: set audit.level to thorough"
+        return [FieldError(f"{pointer}/measure", detail)]
+    places = places_of(offer, entry.needs, request.method.name)
+    if threshold.where is not None and threshold.where not in places:
+        known = f"it is taken on: {', '.join(places)}" if places else "it is taken in one place; leave where out"
+        return [FieldError(f"{pointer}/where", f"{threshold.measure} is not taken on {threshold.where!r}; {known}")]
+    return []
 
 
 _NOTHING = (

@@ -11,15 +11,14 @@ import torch
 import api.demo
 from api.demo.drawings import OBJECTS, Cell, cells, drawings
 from shared.schemas.request import ErasureRequest, Thresholds
-from tests.support.erasures import KeptTensors
-from worker.audit.accuracy import embed
+from worker.audit.features import features_of
 from worker.clip import Clip, zero_shot_classifier
 from worker.clip.checkpoint import load_clip
 from worker.data.archives import folder_digest, folder_files, image_set
 from worker.data.images import ImageSet
 from worker.data.splits import CALIBRATION_SHARE, split
 from worker.methods import stages_of
-from worker.methods.frame import Erasure, MethodData
+from worker.methods.frame import Erasure, MemoryStore, MethodData
 from worker.ports import Silent
 
 MODEL = Path(api.demo.__file__).parent / "model"
@@ -80,17 +79,14 @@ def erasure(
             "seed": seed,
         }
     )
-    return Erasure(
-        clip=clip().frozen_twin(),
-        original=clip(),
-        request=request,
-        parameters=request.method.parsed(),
+    return Erasure.of(
+        request,
+        clip().frozen_twin(),
         thresholds=Thresholds(max_forget_accuracy=0.05),
         labels=LABELS,
         data=data or MethodData(),
-        store=KeptTensors(),
+        store=MemoryStore(),
         progress=Silent(),
-        seed=seed,
     )
 
 
@@ -104,7 +100,8 @@ def run(erasure: Erasure) -> Erasure:
 
 def recognised(clip: Clip, images: ImageSet) -> float:
     """Return the share of images that a model gives their class, among all objects."""
-    predicted = (embed(clip, images) @ zero_shot_classifier(clip, LABELS, ["a photo of a {}."]).T).argmax(dim=1)
+    embedded = features_of(clip, images).embeddings
+    predicted = (embedded @ zero_shot_classifier(clip, LABELS, ["a photo of a {}."]).T).argmax(dim=1)
     truth = torch.tensor([LABELS.index(name) for name in images.names()])
     return float((predicted == truth).float().mean())
 

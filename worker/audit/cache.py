@@ -1,14 +1,23 @@
-"""Predictions that were made before: the same weights on the same images under the same labels need no second look."""
+"""Image features that were computed before: the same weights on the same images need no second look.
+
+Features of a person's images are personal data. They lie where the images themselves do: below the job where the request
+gave the images to be forgotten, so that they go when the job ends; below the tenant where the images are an evaluation set.
+"""
 
 import hashlib
-import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from shared.storage import ObjectMissing, Storage
 
 
-class EvaluationCache:
-    """Predictions by (model digest, data set digest, labels, templates), as JSON.
+class FeatureCache:
+    """Named tensors by (model digest, data set digest), one safetensors object each.
 
     Those of a data set that outlives the job are kept for the tenant's later jobs, filed under the data set; all others,
     those of the images to be forgotten among them, lie with the job and go with it.
@@ -23,21 +32,22 @@ class EvaluationCache:
         """Say that a data set, known by its digest, stays when the job has ended."""
         self._lasting.add(dataset)
 
-    def load(self, model: str, dataset: str, labels: Sequence[str], templates: Sequence[str]) -> list[int] | None:
-        """Return the index of the predicted label of every image, or None."""
-        try:
-            predictions: list[int] = json.loads(self._storage.get(self._key(model, dataset, labels, templates)))
-        except ObjectMissing:
-            return None
-        return predictions
+    def load(self, model: str, dataset: str) -> dict[str, Tensor] | None:
+        """Return what was saved for these weights and images, or None."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = self._storage.download(self._key(model, dataset), Path(folder) / "features")
+                return load_file(path)
+            except (ObjectMissing, SafetensorError):
+                return None
 
-    def save(
-        self, model: str, dataset: str, labels: Sequence[str], templates: Sequence[str], predictions: Sequence[int]
-    ) -> None:
-        """Keep predictions."""
-        self._storage.put(self._key(model, dataset, labels, templates), json.dumps(list(predictions)).encode())
+    def save(self, model: str, dataset: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the features of images."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "features"
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+            self._storage.put(self._key(model, dataset), path)
 
-    def _key(self, model: str, dataset: str, labels: Sequence[str], templates: Sequence[str]) -> str:
+    def _key(self, model: str, dataset: str) -> str:
         folder = f"{self._tenant}/evaluations/{dataset}" if dataset in self._lasting else f"{self._job}/evaluations"
-        name = hashlib.sha256(json.dumps((model, dataset, labels, templates)).encode()).hexdigest()
-        return f"{folder}/{name}.json"
+        return f"{folder}/{hashlib.sha256(f'{model}:{dataset}'.encode()).hexdigest()}.safetensors"

@@ -1,22 +1,16 @@
-"""What is measured before and after an erasure, and what comes of it in the report."""
+"""Accuracy before and after an erasure, set by set and class by class, as the report shows it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from shared.errors import JobFailure
 from shared.schemas.report import Change, ClassResult, Estimate, EvaluationResult, Role
-from worker.audit.accuracy import Report, embed, predict
-from worker.audit.cache import EvaluationCache
 from worker.audit.intervals import wilson
-from worker.clip import Clip
+from worker.audit.views import Hits, View
 from worker.data.images import ImageSet
-
-Hits = Tensor
-"""Bool [N]: which images were recognised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +25,17 @@ class Measurement:
     labels: tuple[str, ...]
     templates: tuple[str, ...]
 
-
-def hits_of(clip: Clip, measurement: Measurement, cache: EvaluationCache, report: Report | None = None) -> Hits:
-    """Return which images `clip` recognises, from the cache where they were classified before."""
-    key = (clip.digest, measurement.images.digest, measurement.labels, measurement.templates)
-    predictions = cache.load(*key)
-    if predictions is None:
-        embeddings = embed(clip, measurement.images, report)
-        predictions = predict(embeddings, clip, measurement.labels, measurement.templates).tolist()
-        cache.save(*key, predictions)
-    truth = [measurement.labels.index(name) for name in measurement.images.names()]
-    return torch.tensor(predictions) == torch.tensor(truth)
+    @property
+    def view(self) -> View:
+        """The same without the images, as the measures see it."""
+        return View(
+            name=self.name,
+            role=self.role,
+            names=tuple(self.images.names()),
+            roles=self.roles,
+            labels=self.labels,
+            templates=self.templates,
+        )
 
 
 def evaluation_result(measurement: Measurement, before: Hits, after: Hits) -> EvaluationResult:

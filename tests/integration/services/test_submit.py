@@ -74,6 +74,7 @@ def test_references_are_resolved(
         "max_forget_accuracy": 0.05,
         "max_retain_drop": 0.02,
         "max_transfer_drop": 0.02,
+        "measures": (),
     }
 
 
@@ -188,6 +189,14 @@ def test_a_broken_archive_on_the_server_is_found_now(errors: Callable[..., Any],
 def test_a_threshold_that_nothing_can_answer(errors: Callable[..., Any], clip: Path) -> None:
     found = errors(requests.names_only(clip, thresholds={"max_transfer_drop": 0.1}))
     assert set(found) == {"/thresholds/max_transfer_drop"}
+
+
+def test_thresholds_on_measures_that_nothing_can_answer(errors: Callable[..., Any], clip: Path) -> None:
+    wanted = [{"measure": name, "max": 0.05} for name in ("probe_recall", "worst_prompt_recall", "retrieval_recall")]
+    found = errors(requests.names_only(clip, thresholds={"measures": wanted}))
+    assert set(found) == {"/thresholds/measures/0/measure", "/thresholds/measures/2/measure"}
+    assert "real images" in found["/thresholds/measures/0/measure"]
+    assert "captions" in found["/thresholds/measures/2/measure"]
 
 
 def test_a_time_without_a_zone(errors: Callable[..., Any], clip: Path) -> None:

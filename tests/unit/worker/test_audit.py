@@ -9,7 +9,7 @@ from shared.schemas.report import TargetResult
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.storage import Storage
 from tests.support.tiny import write_pictures
-from worker.audit.cache import EvaluationCache
+from worker.audit.cache import FeatureCache
 from worker.audit.evaluation import Measurement, change, evaluation_result
 from worker.audit.intervals import wilson
 from worker.audit.plan import Opened, make_plan
@@ -94,12 +94,20 @@ def test_subsets_have_digests_of_their_own(tmp_path: Path) -> None:
     assert len({images.digest, images.subset([0, 1]).digest, images.subset([0, 2]).digest}) == 3
 
 
-def test_cache_tells_models_and_labels_apart(tmp_path: Path) -> None:
-    cache = EvaluationCache(Storage(f"file://{tmp_path}"), tenant="tenants/t/cache", job="tenants/t/jobs/j/cache")
-    cache.save("model", "data", ("a", "b"), ("{}",), [0, 1, 1])
-    assert cache.load("model", "data", ("a", "b"), ("{}",)) == [0, 1, 1]
-    assert cache.load("other", "data", ("a", "b"), ("{}",)) is None
-    assert cache.load("model", "data", ("b", "a"), ("{}",)) is None
+def test_cache_tells_models_and_data_sets_apart(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    cache = FeatureCache(storage, tenant="tenants/t/cache", job="tenants/t/jobs/j/cache")
+    embeddings = torch.eye(3)
+    cache.save("model", "data", {"embeddings": embeddings})
+    kept = cache.load("model", "data")
+    assert kept is not None
+    assert torch.equal(kept["embeddings"], embeddings)
+    assert cache.load("other", "data") is None
+    assert cache.load("model", "other") is None
+    (stored,) = storage.list("tenants")
+    assert stored.key.startswith("tenants/t/cache/")
+    storage.put(stored.key, b"damaged")
+    assert cache.load("model", "data") is None
 
 
 def subgroup_request() -> ErasureRequest:

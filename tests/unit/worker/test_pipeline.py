@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from shared.errors import JobFailure
+from shared.measures import CATALOGUE
 from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import JobSpec
@@ -145,12 +146,25 @@ def test_three_stages_on_a_subgroup(tmp_path: Path, kind: str) -> None:
         target={"type": "subgroup", "class": "red", "subgroup": "noisy", "labels": LABELS},
         method={"name": "three_stage", "parameters": {"forget_steps": 2, "remind_steps": 2}},
         data={"forget": str(tmp_path / "forget"), "retain": str(tmp_path / "retain")},
-    )
+        thresholds={"max_forget_accuracy": 1.0, "max_retain_drop": 1.0,
+                    "measures": [{"measure": "parameters_changed", "max": 0}, {"measure": "retain_accuracy", "min": 0}]},
+    )  # fmt: skip
     recorder = Recorder()
     storage = Storage(f"file://{tmp_path}/objects")
-    run_pipeline(spec, storage, recorder, scratch(tmp_path, "s"), "cpu")
+    result = run_pipeline(spec, storage, recorder, scratch(tmp_path, "s"), "cpu")
     assert [s for s in recorder.stages if s in (Stage.FORGETTING, Stage.REMINDING, Stage.RESTORING)] == [
         Stage.FORGETTING, Stage.REMINDING, Stage.RESTORING,
     ]  # fmt: skip
     report = Report.model_validate_json(storage.get(f"{spec.attempt_prefix}/report.json"))
     assert report.target.siblings is not None
+    assert {(t.measure, t.passed) for t in report.thresholds if t.measure in CATALOGUE} == {
+        ("parameters_changed", False),
+        ("retain_accuracy", True),
+    }
+    assert result.error is not None
+    assert "parameters_changed is" in result.error.message
+    assert {m.name for m in report.measures} | {m.name for m in report.not_measured} == set(CATALOGUE)
+    assert report.evidence is not None
+    kept = [stored.key for stored in storage.list(f"tenants/{spec.tenant_id}") if "/features/" in stored.key]
+    assert len(kept) == 4  # the held-out images and the given ones, before and after
+    assert all(key.startswith(f"{spec.job_prefix}/cache/") for key in kept)

@@ -1,0 +1,97 @@
+"""What a request offers to measure on: the needs of the audit's measures that it meets, and the places where it meets them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from shared.measures import OWN_SET, SAMPLES, Need
+from shared.schemas.request import ErasureRequest
+from shared.words import look_up, spoken
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What can be measured."""
+
+    needs: frozenset[Need]
+    real_places: tuple[str, ...]
+    """The sets that show real images of what is forgotten; the first is the target's own."""
+    transfer: bool
+    """True where there is a set besides the target's own."""
+
+    @property
+    def real(self) -> bool:
+        """True where there is a real image of what is forgotten."""
+        return bool(self.real_places)
+
+
+def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collection[str]]) -> Offer:
+    """Return what a request offers.
+
+    Args:
+        request: what was asked.
+        evaluation_classes: the classes found in each evaluation set, by the name that the request gives it.
+    """
+    names, subgroup = set(request.target.names()), request.target.type == "subgroup"
+    holding = () if subgroup else tuple(name for name, classes in evaluation_classes.items() if names & set(classes))
+    own_images = _own_images(request, needed=not holding)
+    places = ((OWN_SET,) if own_images else ()) + holding
+    transfer = len(evaluation_classes) - (1 if holding else 0) > 0
+    rest = own_images or any(set(evaluation_classes[name]) - names for name in holding[:1])
+    met = {
+        Need.TARGET: bool(places) or makes_samples(request),
+        Need.REAL: bool(places),
+        Need.REST: rest,
+        Need.SIBLINGS: subgroup or bool(siblings(request)),
+        Need.KIND: has_kinds(request),
+        Need.SYNONYMS: any(other_names(request, name) for name in names),
+        Need.TRANSLATIONS: any(look_up(name).translations for name in names),
+        Need.TRANSFER: transfer,
+        Need.GIVEN: request.data.forget is not None and bool(places),
+    }
+    return Offer(frozenset(need for need, is_met in met.items() if is_met), places, transfer)
+
+
+def makes_samples(request: ErasureRequest) -> bool:
+    """True where the method makes synthetic samples of what is forgotten, or may choose one that does."""
+    name = request.method.name
+    return name == "synthetic" or (name == "auto" and request.target.type == "class")
+
+
+def places_of(offer: Offer, needs: Collection[Need], method: str) -> tuple[str, ...]:
+    """Return where a measure of what is forgotten can be taken; nowhere for measures of anything else."""
+    if Need.TARGET in needs:
+        return (*offer.real_places, SAMPLES) if method == "synthetic" else offer.real_places
+    return offer.real_places[:1] if Need.REAL in needs else ()
+
+
+def kind_of(request: ErasureRequest, label: str) -> str | None:
+    """Return what a label is one of, as the request or the audit's words say."""
+    return request.audit.kinds.get(label) or look_up(label).kind
+
+
+def siblings(request: ErasureRequest) -> list[str]:
+    """Return the labels of a class target that are of the same kind and stay."""
+    gone = set(request.target.names())
+    kinds = {kind_of(request, name) for name in gone} - {None}
+    return [label for label in request.target.labels if label not in gone and kind_of(request, label) in kinds]
+
+
+def has_kinds(request: ErasureRequest) -> bool:
+    """True where the class has a kind, and some label another."""
+    kinds = {kind_of(request, label) for label in (*request.target.names(), *request.target.labels)} - {None}
+    return len(kinds) > 1 and all(kind_of(request, name) for name in request.target.names())
+
+
+def other_names(request: ErasureRequest, name: str) -> list[str]:
+    """Return other English names of a forgotten class: the request's, and those of the audit's words. No label is among them."""
+    known = {spoken(label) for label in (*request.target.labels, *request.target.names())}
+    names = (*request.target.synonyms_of(name), *request.audit.names_of(name), *look_up(name).synonyms)
+    return [other for other in dict.fromkeys(map(spoken, names)) if other not in known]
+
+
+def _own_images(request: ErasureRequest, *, needed: bool) -> bool:
+    """True where a set of held-out images of `data` is measured: where both test sets are given, or no other set shows the
+    target."""
+    data = request.data
+    given = bool(data.forget_test and data.retain_test)
+    return given or (needed and bool(data.forget or data.forget_test) and bool(data.retain or data.retain_test))
