@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from api import VERSION, problems
 from api.boundary import Authentication, Boundary
 from api.parts import opened
-from api.routes import artifacts, datasets, events, health, jobs, meta, models
+from api.routes import artifacts, datasets, events, health, jobs, meta, models, schemas
 from api.telemetry import HttpMetrics
 from shared.settings import Settings
 
@@ -17,7 +17,7 @@ DESCRIPTION = """
 Efface makes CLIP models forget, and measures that they did.
 
 Post an erasure request to `/jobs`, follow the job, and fetch its report and the new weights. Every call but the health
-checks needs an API key: `Authorization: Bearer <key>`. Every error is `application/problem+json` (RFC 9457).
+checks and the report's schema needs an API key: `Authorization: Bearer <key>`. Every error is `application/problem+json` (RFC 9457).
 """
 
 
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication)
     app.add_middleware(Boundary, metrics=metrics)  # added last, so it is the outermost
-    for module in (jobs, events, artifacts, models, datasets, health, meta):
+    for module in (jobs, events, artifacts, models, datasets, health, meta, schemas):
         app.include_router(module.router)
     return app
 

@@ -17,8 +17,10 @@ from api.telemetry import HttpMetrics
 from services import keys
 from services.keys import Principal
 from shared.errors import Unauthenticated
+from shared.schemas.report import REPORT_SCHEMA_PATH
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+PROBES = frozenset({"/health/live", "/health/ready"})
+OPEN_PATHS = PROBES | {REPORT_SCHEMA_PATH}
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNREAD = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 """Refused before the body was read: the connection is closed, or the client would go on to send gigabytes for nothing."""
@@ -62,7 +64,7 @@ class Boundary:
         method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
         status = answer.status or HTTPStatus.INTERNAL_SERVER_ERROR
         self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
-        if scope["path"] not in OPEN_PATHS:  # probes come every few seconds and say nothing
+        if scope["path"] not in PROBES:  # they come every few seconds and say nothing
             milliseconds = round(1000 * seconds, 1)
             log.info("http.request", method=method, path=scope["path"], status=int(status), ms=milliseconds)
 
@@ -89,7 +91,7 @@ class _Answer:
 
 
 class Authentication:
-    """Lets nobody past without a key, before anything of the body is read; only the health checks are open.
+    """Lets nobody past without a key, before anything of the body is read; only the health checks and the report's schema are open.
 
     It stands before the router, so that a route that forgets to ask for a scope is still closed to strangers.
     """

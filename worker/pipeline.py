@@ -28,7 +28,9 @@ from worker.meter import Meter
 from worker.methods import stages_of
 from worker.methods.frame import Erasure
 from worker.ports import Progress
+from worker.recording import Recording
 from worker.report import make_report
+from worker.report_page import render
 
 THRESHOLDS_NOT_MET = "thresholds_not_met"
 
@@ -62,9 +64,9 @@ class _Run:
     def __init__(
         self, spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, device: torch.device
     ) -> None:
-        self._spec, self._storage, self._progress, self._scratch = spec, storage, progress, scratch
+        self._spec, self._storage, self._progress, self._scratch = spec, storage, Recording(progress), scratch
         self._device = device
-        self._meter = Meter(progress, device)
+        self._meter = Meter(self._progress, device)
         self._cache = EvaluationCache(storage, spec.cache_prefix)
 
     def run(self) -> PipelineResult:
@@ -136,16 +138,18 @@ class _Run:
             seed=request.seed,
         )
         checkpoints = Checkpoints(self._storage, self._spec.checkpoint_prefix)
-        done, costs = checkpoints.restore(erasure)
-        self._meter.stages += costs
+        restored = checkpoints.restore(erasure)
+        self._meter.stages += restored.stages
+        self._progress.steps |= restored.steps
         for number, stage in enumerate(stages_of(request)):
-            if number >= done:
+            if number >= restored.done:
                 erasure.stage = stage.stage
                 with self._meter.stage(stage.stage):
                     stage.run(erasure)
                 if not all(bool(torch.isfinite(p).all()) for p in erasure.clip.model.parameters()):
                     raise JobFailure("method_failed", f"The weights are no longer finite after {stage.stage}.")
-                checkpoints.save(number, erasure, [s for s in self._meter.stages if s.stage is not Stage.PREPARING])
+                costs = [s for s in self._meter.stages if s.stage is not Stage.PREPARING]
+                checkpoints.save(number, erasure, costs, self._progress.steps)
         return erasure
 
     def _target(self, erasure: Erasure, plan: Plan, before: list[Hits], after: list[Hits]) -> TargetResult:
@@ -171,14 +175,17 @@ class _Run:
             thresholds=judge(self._spec.thresholds, target, evaluations),
             digest_after=digest,
             stages=self._meter.stages,
+            curves=self._progress.curves(),
         )
 
     def _publish(self, report: Report, folder: Path) -> PipelineResult:
-        """Upload weights and report; weights of a failed run go into quarantine."""
+        """Upload weights and report, the latter also as a page; weights of a failed run go into quarantine."""
         passed = report.verdict == "passed"
         place = "model" if passed else "quarantine"
-        (self._scratch / "report.json").write_text(report.model_dump_json(indent=2))
-        files = {"report.json": self._scratch / "report.json"} | {f"{place}/{f.name}": f for f in folder.iterdir()}
+        reports = {"report.json": report.model_dump_json(indent=2), "report.html": render(report)}
+        for name, content in reports.items():
+            (self._scratch / name).write_text(content, encoding="utf-8")
+        files = {name: self._scratch / name for name in reports} | {f"{place}/{f.name}": f for f in folder.iterdir()}
         artifacts = []
         for name, file in sorted(files.items()):
             key = f"{self._spec.attempt_prefix}/{name}"

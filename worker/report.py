@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from shared.schemas.measures import Curve
 from shared.schemas.report import (
     EvaluationResult,
     ModelChange,
@@ -34,6 +35,7 @@ def make_report(
     thresholds: tuple[ThresholdResult, ...],
     digest_after: str,
     stages: Sequence[StageResult],
+    curves: tuple[Curve, ...] = (),
 ) -> Report:
     """Return the report of a finished run."""
     original = erasure.original
@@ -46,6 +48,7 @@ def make_report(
         thresholds=thresholds,
         target=target,
         evaluations=evaluations,
+        curves=curves,
         model_before=ModelIdentity(id=spec.model.id, architecture=original.architecture, digest=original.digest),
         model_after=ModelIdentity(id=None, architecture=original.architecture, digest=digest_after),
         model_change=model_change(original, erasure.clip),

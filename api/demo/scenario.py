@@ -127,6 +127,7 @@ def _play(client: Client, act: Act, folder: Path) -> bool:
     if job.verdict is not None:
         report = client.report(job.id)
         (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False))
+        (folder / "report.html").write_text(client.report_page(job.id), encoding="utf-8")
         show.out.print(show.report_table(report))
     if job.state is not JobState.SUCCEEDED:
         reason = f": {job.error.message}" if job.error else ""
