@@ -17,7 +17,8 @@ DESCRIPTION = """
 Efface makes CLIP models forget, and measures that they did.
 
 Post an erasure request to `/jobs`, follow the job, and fetch its report and the new weights. Every call but the health
-checks and the report's schema needs an API key: `Authorization: Bearer <key>`. Every error is `application/problem+json` (RFC 9457).
+checks and the schema of reports needs an API key: `Authorization: Bearer <key>`. Every error is
+`application/problem+json` (RFC 9457).
 """
 
 

@@ -113,7 +113,9 @@ class Report(Schema):
     """`report.json`."""
 
     schema_: Literal["/schemas/report-1.0.json"] = Field(
-        "/schemas/report-1.0.json", alias="$schema", description="the JSON Schema of this document, on the API it came from"
+        "/schemas/report-1.0.json",
+        alias="$schema",
+        description="the JSON Schema of this document, on the API it came from",
     )
     version: Literal["1.0"] = "1.0"
     job_id: str

@@ -17,12 +17,12 @@ from shared.schemas.report import Change, ClassResult
 
 WIDTH = 360
 ROW, BAR = 30, 9
-NUMBERS = 84
+NUMBERS = 92
 """Units at the right for the two numbers of a row."""
-CHARACTER = 7.6
+CHARACTER = 7.4
 """Units that a bold character of a label takes, at 12 units of size, in a wide face."""
 NARROWEST_LABELS, WIDEST_LABELS = 48, 136
-FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK, MUTED, RULE, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
 BEFORE, AFTER, REFERENCE = "var(--before)", "var(--after)", "var(--reference)"
 
@@ -40,14 +40,16 @@ def class_bars(rows: Sequence[ClassResult], labels: Sequence[str]) -> Markup:
         *(_whisker(data, "before", -BAR / 2 - 0.5, *line) for line in ((PAPER, 3.5), (INK, 1.2))),
         *(_whisker(data, "after", BAR / 2 + 0.5, *line) for line in ((PAPER, 3.5), (INK, 1.2))),
         *_text(data, "label", x=-8),
-        *_text(data, "before_text", x=plot + 42, colour=MUTED),
+        *_text(data, "before_text", x=plot + 46, colour=MUTED),
         *_text(data, "after_text", x=plot + NUMBERS),
     ]
     share = {"domain": [0, 1], "nice": False}
     axis = _axis(values=[0, 0.5, 1], format="%", orient="top")
     for layer in layers[:6]:
         layer["encoding"]["x"] |= {"scale": share, "axis": axis, "title": None}
-    return _drawn({"width": plot, "height": ROW * len(rows), "layer": layers}, left=room + 8, right=NUMBERS, top=20, bottom=2)
+    return _drawn(
+        {"width": plot, "height": ROW * len(rows), "layer": layers}, left=room + 8, right=NUMBERS, top=20, bottom=2
+    )
 
 
 def curve(shown: Curve) -> Markup:
@@ -61,10 +63,17 @@ def curve(shown: Curve) -> Markup:
         "type": "quantitative",
         "title": None,
         "scale": {"domain": [0, 1]} if share else {"zero": True, "nice": True},
-        "axis": _axis(tickCount=5, format="%" if share and is_share(shown) else "~g"),
+        "axis": _axis(tickCount=5, format="%" if share and is_share(shown) else ".6~g"),
     }
-    x = {"field": "x", "type": "quantitative", "title": shown.x_label, "axis": _axis(tickCount=6, format="~g", grid=False)}
-    x["scale"] = {"zero": True, "nice": False}
+    last = max((point.x for points in series.values() for point in points), default=0.0)
+    ticks: Spec = {"values": list(range(int(last) + 1))} if last < 8 else {"tickCount": 6}
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": shown.x_label,
+        "scale": {"zero": True, "nice": False},
+        "axis": _axis(format=".6~g", grid=False, **ticks),
+    }
     layers = [
         _line(points, colours[name], x, y, dashed=name == "reference") for name, points in series.items() if points
     ]

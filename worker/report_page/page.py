@@ -21,23 +21,27 @@ def render(report: Report) -> str:
 
     Names and labels come from requests: the template escapes them, and charts hold them as data alone.
     """
-    shares, losses = sections.step_curves(report)
+    course, numbers = sections.step_curves(report)
     sets = sections.set_sections(report)
-    return _environment().get_template("page.html").render(
-        report=report,
-        style=Markup(STYLE),  # noqa: S704 - our own file
-        policy=POLICY.format(base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()),
-        name=words.target_name(report),
-        verdict=words.verdict(report),
-        summary=words.summary(report.target, words.target_name(report)),
-        evidence=words.EVIDENCE[report.evidence],
-        sets=sets,
-        undrawn=sum(not part.drawings for part in sets),
-        shares=shares,
-        losses=losses,
-        groups=sections.group_sections(report),
-        sheet=sections.contact_sheet(report),
-        notes=sections.notes(report),
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            report=report,
+            style=Markup(STYLE),  # noqa: S704 - our own file
+            policy=POLICY.format(base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()),
+            name=words.target_name(report),
+            verdict=words.verdict(report),
+            summary=words.summary(report.target, words.target_name(report)),
+            evidence=words.EVIDENCE[report.evidence],
+            sets=sets,
+            undrawn=sum(not part.drawings for part in sets),
+            course=course,
+            numbers=numbers,
+            groups=sections.group_sections(report),
+            sheet=sections.contact_sheet(report),
+            notes=sections.notes(report),
+        )
     )
 
 

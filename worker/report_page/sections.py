@@ -10,9 +10,10 @@ from markupsafe import Markup
 
 from shared.schemas.measures import Curve, Measure
 from shared.schemas.report import ClassResult, EvaluationResult, Report
-from worker.report_page import charts
-from worker.report_page.words import GROUPS
+from shared.states import Stage
 from worker.recording import CURVE_PREFIX
+from worker.report_page import charts
+from worker.report_page.words import GROUPS, set_title
 
 MOST_BARS, WORST, BEST = 40, 12, 6
 """A set of up to 40 classes is drawn whole; of a larger one what is forgotten, and the worst and the best of the rest."""
@@ -21,7 +22,7 @@ BARS_A_CHART = 14
 MOST_SETS, MOST_ROWS = 8, 2500
 """Of sets with bars, and of rows in the tables of classes, over all sets: the page stays below 2 MB."""
 LONGEST_SHEET, LONGEST_NOTES = 600_000, 40_000
-WIDEST_LABEL = 17.0
+WIDEST_LABEL = 18.0
 """In characters of a Latin script."""
 
 
@@ -38,7 +39,6 @@ class SetSection:
     """One evaluation set."""
 
     result: EvaluationResult
-    title: str
     drawings: tuple[Drawing, ...]
     drawn: int
     rows: tuple[ClassResult, ...]
@@ -75,18 +75,17 @@ def set_sections(report: Report) -> list[SetSection]:
         shown = _shown(rows) if number < MOST_SETS else []
         fits = len(rows) <= rows_left
         rows_left -= len(rows) if fits else 0
-        title = "The target's own images" if result.name == "target" else result.name
-        sections.append(
-            SetSection(result, title, _bars(shown, result.name, report), len(shown), tuple(rows) if fits else ())
-        )
+        drawings = _bars(shown, set_title(result.name), report)
+        sections.append(SetSection(result, drawings, len(shown), tuple(rows) if fits else ()))
     return sections
 
 
 def step_curves(report: Report) -> tuple[list[tuple[Curve, Drawing]], list[tuple[Curve, Drawing]]]:
-    """Return the curves of the edit itself: those that show a share of images, and losses and the like."""
+    """Return the curves of the edit itself: how much was still recognised while it forgot, and every other number."""
     curves = [c for c in report.curves if c.name.startswith(CURVE_PREFIX) and len(c.unlearned) > 1]
-    drawn = [(c, _drawing(c)) for c in curves]
-    return [d for d in drawn if charts.is_share(d[0])], [d for d in drawn if not charts.is_share(d[0])]
+    forgetting = [c for c in curves if c.name.startswith(f"{CURVE_PREFIX}{Stage.FORGETTING}.") and charts.is_share(c)]
+    others = [c for c in curves if c not in forgetting]
+    return [(c, _drawing(c)) for c in forgetting], [(c, _drawing(c)) for c in others]
 
 
 def group_sections(report: Report) -> list[GroupSection]:
@@ -168,13 +167,17 @@ def _label(row: ClassResult, report: Report) -> str:
 
 
 def _cut(label: str) -> str:
-    width, kept = 0.0, ""
-    for character in label:
-        width += 1.8 if unicodedata.east_asian_width(character) in "WF" else 1.0
-        if width > WIDEST_LABEL:
-            return kept.rstrip() + "\u2026"
-        kept += character
-    return kept
+    """Return a label, its middle left out where it is too long: long names often differ at their ends alone."""
+    if _width(label) <= WIDEST_LABEL:
+        return label
+    start, end = len(label) // 2, len(label) // 2
+    while _width(label[:start]) + 1 + _width(label[end:]) > WIDEST_LABEL:
+        start, end = (start - 1, end) if _width(label[:start]) >= _width(label[end:]) else (start, end + 1)
+    return f"{label[:start].rstrip()}\u2026{label[end:].lstrip()}"
+
+
+def _width(text: str) -> float:
+    return sum(1.8 if unicodedata.east_asian_width(character) in "WF" else 1.0 for character in text)
 
 
 def _drawing(shown: Curve) -> Drawing:

@@ -1,5 +1,6 @@
 """What the page says in words. Short sentences for people who do not train models."""
 
+from shared.schemas.measures import Curve
 from shared.schemas.report import Report, TargetResult, ThresholdResult
 
 EVIDENCE = {
@@ -40,10 +41,20 @@ METHODS = {
 
 THRESHOLDS = {
     "max_forget_accuracy": "Images of what is forgotten that are still recognised",
-    "max_retain_drop": "Loss on the rest of the target's own set",
+    "max_retain_drop": "Loss on the rest of the target’s own set",
     "max_transfer_drop": "Loss on other sets, the worst of them",
     "max_synthetic_accuracy": "Synthetic samples that are still recognised",
 }
+
+CURVES = {
+    "held_out_accuracy": "Held-out samples still recognised",
+    "image_tower_alone": "The same, with the original text encoder",
+    "text_tower_alone": "The same, with the original image encoder",
+    "forget_accuracy": "Images to be forgotten, still recognised",
+    "recognised": "Samples still recognised",
+    "accuracy": "Samples still recognised",
+}
+"""What the metrics of methods are called; any other is called as the method calls it."""
 
 GROUPS = {
     "forgetting": (
@@ -75,6 +86,9 @@ GROUPS = {
     "weights": ("What changed in the weights", "How much of the model the edit touched."),
 }
 
+ATTACKS = ("forgetting", "representation", "towers", "relearning", "membership", "reference")
+"""Groups that ask whether the knowledge is still there; the page says which of them are missing."""
+
 ROLES = {"forget": "is to be forgotten", "sibling": "same class, stays", "retain": "stays"}
 
 BETTER = {"lower": "lower is better", "higher": "higher is better", "neither": "neither direction is better"}
@@ -91,7 +105,10 @@ STAGES = {
 
 GLOSSARY = (
     ("Accuracy", "The share of images to which the model gives their right name, among all names of the set."),
-    ("Class, subgroup", "A class is all images that share a name. A subgroup is a part of a class, such as its sketches."),
+    (
+        "Class, subgroup",
+        "A class is all images that share a name. A subgroup is a part of a class, such as its sketches.",
+    ),
     (
         "CLIP, image encoder, text encoder",
         "A CLIP turns images and texts into lists of numbers and compares them. Each encoder is also called a tower.",
@@ -148,6 +165,16 @@ def threshold_title(threshold: ThresholdResult, report: Report) -> str:
     titles = {measure.name: measure.title for measure in report.measures}
     known = THRESHOLDS | titles
     return known.get(threshold.measure) or threshold.measure.replace("_", " ").capitalize()
+
+
+def curve_title(curve: Curve) -> str:
+    """Return what a curve shows."""
+    return CURVES.get(curve.name.rsplit(".", 1)[-1]) or curve.title
+
+
+def set_title(name: str) -> str:
+    """Return what an evaluation set is called; that of a subgroup request has no name of its own."""
+    return "the target’s own images" if name == "target" else name
 
 
 def summary(target: TargetResult, name: str) -> str:

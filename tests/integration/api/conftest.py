@@ -32,6 +32,8 @@ WEIGHTS = bytes(range(256)) * 40
 REPORT = b"""{"verdict": "passed", "thresholds": [], "evaluations": [],
  "target": {"accuracy": null, "synthetic_accuracy": null, "siblings": null}}"""
 
+PAGE = "<!DOCTYPE html><title>Forgetting “horse”</title>".encode()
+
 
 @pytest.fixture
 def logs() -> Iterator[list[MutableMapping[str, Any]]]:
@@ -176,7 +178,7 @@ class JobMaker:
 
     def finish(self, job_id: str, *, passed: bool) -> None:
         folder = "model" if passed else "quarantine"
-        files = {"report.json": REPORT, f"{folder}/open_clip_model.safetensors": WEIGHTS}
+        files = {"report.json": REPORT, "report.html": PAGE, f"{folder}/open_clip_model.safetensors": WEIGHTS}
         files[f"{folder}/open_clip_config.json"] = b"{}"
         records = []
         for name, content in files.items():

@@ -15,6 +15,7 @@ ROUTES = [
     ("GET", "/jobs/job_x/events", Scope.JOBS_READ),
     ("GET", "/jobs/job_x/metrics", Scope.JOBS_READ),
     ("GET", "/jobs/job_x/report", Scope.JOBS_READ),
+    ("GET", "/jobs/job_x/report.html", Scope.JOBS_READ),
     ("GET", "/jobs/job_x/weights", Scope.JOBS_READ),
     ("POST", "/models", Scope.MODELS_WRITE),
     ("GET", "/models", Scope.MODELS_READ),
@@ -23,6 +24,7 @@ ROUTES = [
     ("GET", "/datasets", Scope.DATASETS_READ),
     ("GET", "/datasets/ds_x", Scope.DATASETS_READ),
 ]
+OPEN_TO_STRANGERS = ["/health/live", "/health/ready", "/schemas/report-1.0.json"]
 OPEN_TO_ANY_KEY = [("GET", path) for path in ("/version", "/metrics", "/openapi.json", "/docs")]
 
 
@@ -41,11 +43,11 @@ def test_every_route_of_the_service_is_in_the_lists_above(alice):
     filled = {(method, path.replace("job_x", "{job_id}").replace("mdl_x", "{model_id}").replace("ds_x", "{dataset_id}"))
               for method, path, _ in ROUTES}  # fmt: skip
 
-    assert served == filled | {("GET", p) for p in ("/version", "/metrics", "/health/live", "/health/ready")}
+    assert served == filled | {("GET", p) for p in ("/version", "/metrics", *OPEN_TO_STRANGERS)}
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-def test_health_answers_strangers(server, path):
+@pytest.mark.parametrize("path", OPEN_TO_STRANGERS)
+def test_health_and_schema_answer_strangers(server, path):
     assert httpx.get(server + path).status_code == 200
 
 

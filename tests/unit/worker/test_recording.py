@@ -32,7 +32,11 @@ def test_everything_is_passed_on_and_numbers_are_kept() -> None:
     recording.step(Stage.FORGETTING, 2, 2, {"forget_accuracy": 0.25, "loss": 3.0})
     recording.step(Stage.AUDITING, 1)
     assert listener.heard[0] is Stage.FORGETTING
-    assert [heard[:3] for heard in listener.heard[1:]] == [(Stage.FORGETTING, 1, 2), (Stage.FORGETTING, 2, 2), (Stage.AUDITING, 1, None)]
+    assert [heard[:3] for heard in listener.heard[1:]] == [
+        (Stage.FORGETTING, 1, 2),
+        (Stage.FORGETTING, 2, 2),
+        (Stage.AUDITING, 1, None),
+    ]
     accuracy, loss = recording.curves()
     assert (accuracy.name, accuracy.title) == ("steps.forgetting.forget_accuracy", "Forgetting: forget accuracy")
     assert accuracy.unlearned == (CurvePoint(x=1, y=0.5), CurvePoint(x=2, y=0.25))
