@@ -3,17 +3,18 @@
 from shared.schemas.measures import Value
 from shared.schemas.report import Change, Estimate
 
-MINUS, NARROW_SPACE = "\u2212", "\u202f"
+MINUS, NARROW_SPACE, SOLID_SPACE = "\u2212", "\u202f", "\u00a0"
 
 
 def percent(share: float) -> str:
     """Return a share in [0, 1] as `98.8 %`."""
-    return f"{_signless(100 * share):.1f}{NARROW_SPACE}%".replace("-", MINUS)
+    return f"{100 * share:z.1f}{NARROW_SPACE}%".replace("-", MINUS)
 
 
 def interval(low: float, high: float) -> str:
-    """Return an interval of shares as `93.3 to 99.8 %`."""
-    return f"{_signless(100 * low):.1f} to {_signless(100 * high):.1f}{NARROW_SPACE}%".replace("-", MINUS)
+    """Return an interval of shares as `93.3 to 99.8 %`, on one line."""
+    text = f"{100 * low:z.1f} to {100 * high:z.1f}{NARROW_SPACE}%"
+    return text.replace("-", MINUS).replace(" ", SOLID_SPACE)
 
 
 def hits(estimate: Estimate) -> int:
@@ -28,22 +29,33 @@ def points(change: Change) -> str:
 
 def signed(number: float) -> str:
     """Return a number with its sign and one decimal; nothing to speak of is `0.0`."""
-    text = f"{_signless(number):+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
+    text = f"{number:+z.1f}"
+    return "0.0" if text == "+0.0" else text.replace("-", MINUS)
 
 
-def measured(value: Value, unit: str) -> str:
+def number(value: float, unit: str) -> str:
     """Return the value of a measure in its unit."""
-    return _in_unit(value.value, unit)
+    match unit:
+        case "share":
+            return percent(value)
+        case "points":
+            return signed(100 * value)
+        case "count":
+            return f"{value:,.0f}"
+        case "similarity":
+            text = f"{value:z.3f}"
+        case _:
+            text = f"{value:z.2f}"
+    return text.replace("-", MINUS)
 
 
-def measured_interval(value: Value, unit: str) -> str:
+def value_interval(value: Value, unit: str) -> str:
     """Return the interval of a measure in its unit; empty where it has none."""
     if value.low is None or value.high is None:
         return ""
     if unit == "share":
         return interval(value.low, value.high)
-    return f"{_in_unit(value.low, unit)} to {_in_unit(value.high, unit)}"
+    return f"{number(value.low, unit)} to {number(value.high, unit)}"
 
 
 def size(count: int | None) -> str:
@@ -60,23 +72,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
-
-
-def _in_unit(number: float, unit: str) -> str:
-    match unit:
-        case "share":
-            return percent(number)
-        case "points":
-            return signed(100 * number)
-        case "count":
-            return f"{number:,.0f}"
-        case "similarity":
-            text = f"{_signless(number):.3f}"
-        case _:
-            text = f"{_signless(number):.2f}"
-    return text.replace("-", MINUS)
-
-
-def _signless(number: float) -> float:
-    """Return 0 for what would be written as -0."""
-    return 0.0 if abs(number) < 5e-4 else number

@@ -54,8 +54,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {
-        name: getattr(figures, name)
-        for name in ("percent", "points", "hits", "measured", "measured_interval", "size", "duration")
+        name: getattr(figures, name) for name in ("percent", "points", "number", "value_interval", "size", "duration")
     }
     environment.globals |= {"interval": figures.interval, "words": words}
     return environment

@@ -2,6 +2,7 @@
 
 from shared.schemas.measures import Curve
 from shared.schemas.report import Report, TargetResult, ThresholdResult
+from worker.report_page.figures import hits
 
 EVIDENCE = {
     None: (
@@ -167,6 +168,11 @@ def threshold_title(threshold: ThresholdResult, report: Report) -> str:
     return known.get(threshold.measure) or threshold.measure.replace("_", " ").capitalize()
 
 
+def threshold_unit(threshold: ThresholdResult, report: Report) -> str:
+    """Return the unit in which a threshold and its value are written: that of its measure, a share for the accuracies."""
+    return next((measure.unit for measure in report.measures if measure.name == threshold.measure), "share")
+
+
 def curve_title(curve: Curve) -> str:
     """Return what a curve shows."""
     return CURVES.get(curve.name.rsplit(".", 1)[-1]) or curve.title
@@ -182,13 +188,13 @@ def summary(target: TargetResult, name: str) -> str:
     if target.accuracy is not None:
         before, after = target.accuracy.before, target.accuracy.after
         return (
-            f"Of {before.n:,} test images of {name}, the original model recognised {round(before.value * before.n):,}"
-            f" and the edited model {round(after.value * after.n):,}."
+            f"Of {before.n:,} test images of {name}, the original model recognised {hits(before):,}"
+            f" and the edited model {hits(after):,}."
         )
     if target.synthetic_accuracy is not None:
         before, after = target.synthetic_accuracy.before, target.synthetic_accuracy.after
         return (
             f"No real image of {name} was given. Of {before.n:,} synthetic samples, the original model recognised"
-            f" {round(before.value * before.n):,} and the edited model {round(after.value * after.n):,}."
+            f" {hits(before):,} and the edited model {hits(after):,}."
         )
     return f"Nothing was given on which {name} could be measured."

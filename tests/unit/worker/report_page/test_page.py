@@ -10,6 +10,7 @@ import pytest
 from shared.schemas.report import Report
 from tests.support.reports import change, checked, evaluation, report
 from worker.report_page import render
+from worker.report_page.page import STYLE
 
 HOSTILE = "</svg><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{1357*7}}"
 VOID = {"meta", "img", "br"}
@@ -98,7 +99,10 @@ def test_a_missed_threshold_is_said_first() -> None:
 def test_a_threshold_on_a_measure_has_its_title() -> None:
     limit = {"measure": "worst_prompt", "limit": 0.05, "value": 0.01, "passed": True, "where": "objects"}
     other = limit | {"measure": "some_new_measure"}
-    text = Outline(render(report(thresholds=[limit, other], measures=[measure("forgetting", "worst_prompt")]))).text
+    steps = limit | {"measure": "relearn_steps", "limit": 30, "value": 45}
+    measures = [measure("forgetting", "worst_prompt"), measure("relearning", "relearn_steps", unit="count")]
+    text = Outline(render(report(thresholds=[limit, other, steps], measures=measures))).text
+    assert "Title of relearn_steps on objects 30 45 met" in text
     assert "Title of worst_prompt on objects" in text
     assert "Some new measure on objects" in text
 
@@ -265,3 +269,28 @@ def test_long_names_keep_their_ends_in_charts() -> None:
     assert len(set(names)) == 2
     assert all(len(name) <= 18 for name in names)
     assert "a very long name of a class, number 2" in Outline(render(report(labels))).texts
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb` (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_told_apart_by_day_at_night_and_on_paper() -> None:
+    palettes = [
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", STYLE, re.S)
+    ]
+    assert len(palettes) == 3
+    for colours in palettes:
+        on_paper = [colours[name] for name in ("ink", "muted", "after", "passed", "failed")]
+        assert all(contrast(colour, colours["paper"]) >= 4.5 for colour in on_paper)
+        assert all(contrast(colours[name], colours[f"{name}-panel"]) >= 4.5 for name in ("passed", "failed"))
+        assert contrast(colours["ink"], colours["panel"]) >= 4.5
+        assert all(contrast(colours[name], colours["paper"]) >= 3 for name in ("before", "after", "reference"))
