@@ -2,8 +2,9 @@
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -75,7 +76,7 @@ def set_sections(report: Report) -> list[SetSection]:
         shown = _shown(rows) if number < MOST_SETS else []
         fits = len(rows) <= rows_left
         rows_left -= len(rows) if fits else 0
-        drawings = _bars(shown, set_title(result.name), report)
+        drawings = _bars(shown, set_title(result.name), report, "the table that follows" if fits else "report.json")
         sections.append(SetSection(result, drawings, len(shown), tuple(rows) if fits else ()))
     return sections
 
@@ -135,26 +136,17 @@ def _shown(rows: list[ClassResult]) -> list[ClassResult]:
     return [row for row in rows if row.role == "forget"][:MOST_FORGOTTEN] + rest[:WORST] + rest[-BEST:]
 
 
-def _bars(rows: Sequence[ClassResult], name: str, report: Report) -> tuple[Drawing, ...]:
-    parts = [rows[start : start + size] for start, size in _parts(len(rows))]
+def _bars(rows: Sequence[ClassResult], name: str, report: Report, numbers_in: str) -> tuple[Drawing, ...]:
+    count = -(-len(rows) // BARS_A_CHART)
+    bounds = [round(number * len(rows) / count) for number in range(count + 1)] if count else []
     return tuple(
         Drawing(
             charts.class_bars(part, [_label(row, report) for row in part]),
             f"Bars: accuracy before and after, with 95 % intervals, for {len(part)} classes of {name}."
-            " The same numbers are in the table that follows.",
+            f" The numbers are in {numbers_in}.",
         )
-        for part in parts
+        for part in (rows[start:end] for start, end in pairwise(bounds))
     )
-
-
-def _parts(count: int) -> Iterator[tuple[int, int]]:
-    """Split rows into charts of almost the same length."""
-    charts_needed = -(-count // BARS_A_CHART)
-    start = 0
-    for number in range(charts_needed):
-        size = (count - start) // (charts_needed - number) + (1 if (count - start) % (charts_needed - number) else 0)
-        yield start, size
-        start += size
 
 
 def _label(row: ClassResult, report: Report) -> str:

@@ -252,7 +252,10 @@ def test_fifty_sets_of_a_thousand_classes_stay_below_two_megabytes() -> None:
     sheet = {"samples": {"contact_sheet": "data:image/jpeg;base64," + "A" * 590_000}, "log": ["x" * 100] * 10_000}
     content = render(report(labels, evaluations=sets, method=sheet))
     assert len(content.encode()) < 2_000_000
-    assert "43 more sets, which lost least," in content
+    page = Outline(content)
+    assert "43 more sets, which lost least," in page.text
+    spoken = [a["aria-label"] or "" for a in page.attributes("div") if a.get("role") == "img"]
+    assert {words.rsplit("in ", 1)[1] for words in spoken} == {"the table that follows.", "report.json."}
 
 
 def test_the_same_report_gives_the_same_bytes() -> None:
