@@ -21,6 +21,7 @@ from api.routes import (
     models,
     oauth,
     rulings,
+    schemas,
     webhooks,
 )
 from api.telemetry import HttpMetrics
@@ -30,8 +31,8 @@ DESCRIPTION = """
 Efface makes CLIP models forget, and measures that they did.
 
 Post an erasure request to `/jobs`, follow the job, and fetch its report, its certificate and the new weights. Every
-call needs an API key or an access token from `/oauth/token`, `Authorization: Bearer <key>`, but for the health checks and
-what certificates are checked with. Every error is `application/problem+json` (RFC 9457).
+call needs an API key or an access token from `/oauth/token`, `Authorization: Bearer <key>`, but for the health checks,
+schemas, and what certificates are checked with. Every error is `application/problem+json` (RFC 9457).
 """
 
 
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         oauth,
         health,
         meta,
+        schemas,
     ):
         app.include_router(module.router)
     return app

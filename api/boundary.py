@@ -21,9 +21,10 @@ from shared.errors import Unauthenticated
 from shared.limiter import Usage
 from shared.public_keys import KEYS_PATH
 from shared.schemas.certificate import SCHEMA_PATH
+from shared.schemas.report import REPORT_SCHEMA_PATH
 
 PROBES = frozenset({"/health/live", "/health/ready"})
-OPEN_PATHS = PROBES | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH}
+OPEN_PATHS = PROBES | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH}
 """What needs no key: the token endpoint asks for client credentials itself, and strangers check certificates."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNREAD = frozenset(

@@ -195,6 +195,10 @@ class Client:
         """Return what was deleted after a job that has ended."""
         return _view(PurgeReceipt, self._connection.call("GET", _path("jobs", job_id, "purge-receipt")).json())
 
+    def report_page(self, job_id: str) -> str:
+        """Return the report of a job that has ended as one HTML page."""
+        return self._connection.call("GET", _path("jobs", job_id, "report.html")).text
+
     def weights(self, job_id: str, folder: Path, *, advance: Advance | None = None) -> Path:
         """Download the published model into `folder`, in open_clip's local-dir layout, and return the folder.
 

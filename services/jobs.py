@@ -22,6 +22,7 @@ from shared.states import JobState, Stage
 from shared.tables import Artifact, Job, JobEvent, JobMetric, Outbox
 
 DOORBELL = "doorbell"
+REPORTS = {"report.json": "report", "report.html": "report page"}
 
 # Each is one round trip and built once: every request and every step of every job passes here.
 _OWED = insert(Outbox).values(kind=DOORBELL, job_id=bindparam("job_id")).cte("owed")
@@ -216,6 +217,15 @@ def report(session: Session, tenant_id: str, job_id: str) -> ArtifactView:
     return _artifact(session, tenant_id, job_id, "report.json")
 
 
+def report_page(session: Session, tenant_id: str, job_id: str) -> ArtifactView:
+    """Return where the report is as a page.
+
+    Raises:
+        Conflict: the job has none, or none yet.
+    """
+    return _artifact(session, tenant_id, job_id, "report.html")
+
+
 def weights(session: Session, tenant_id: str, job_id: str, file: str) -> ArtifactView:
     """Return where a file of the published model is.
 
@@ -282,7 +292,8 @@ def _artifact(session: Session, tenant_id: str, job_id: str, name: str) -> Artif
     for artifact in artifacts(session, tenant_id, job_id):
         if artifact.name == name:
             return artifact
-    what = "report" if name == "report.json" else f"published file {name.removeprefix('model/')!r}"
+    published = name.startswith("model/")
+    what = f"published file {name.removeprefix('model/')!r}" if published else REPORTS[name]
     if not JobState(job.state).final:
         raise Conflict(f"The job is {job.state}; it has no {what} before it ends.")
     why = f" ({job.error['code']})" if job.error else ""

@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import torch
@@ -15,10 +15,22 @@ from shared.schemas.report import StageResult
 from shared.storage import Storage
 from worker.clip.checkpoint import plain_tensors
 from worker.methods.frame import Erasure
+from worker.recording import Steps
 
 log = structlog.get_logger()
 
 WEIGHT, STATE = "weight/", "state/"
+
+
+class Restored(NamedTuple):
+    """What a checkpoint brought back."""
+
+    done: int
+    """How many stages it saves."""
+    stages: list[StageResult]
+    """What they cost."""
+    steps: Steps
+    """What they reported."""
 
 
 class Checkpoints:
@@ -27,8 +39,8 @@ class Checkpoints:
     def __init__(self, storage: Storage, prefix: str) -> None:
         self._storage, self._prefix = storage, prefix
 
-    def save(self, number: int, erasure: Erasure, stages: list[StageResult]) -> None:
-        """Save the erasure as it is after stage `number` (from 0)."""
+    def save(self, number: int, erasure: Erasure, stages: list[StageResult], steps: Steps) -> None:
+        """Save the erasure as it is after stage `number` (from 0), what the stages cost and what they reported."""
         original = erasure.original.model.state_dict()
         changed = {n: t for n, t in erasure.clip.model.state_dict().items() if not torch.equal(t, original[n])}
         tensors = {WEIGHT + n: t for n, t in changed.items()} | {STATE + n: t for n, t in erasure.state.items()}
@@ -36,14 +48,15 @@ class Checkpoints:
             "model": erasure.original.digest,
             "notes": json.dumps(erasure.notes),
             "stages": json.dumps([stage.model_dump(mode="json") for stage in stages]),
+            "steps": json.dumps(steps),
         }
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint"
             save_file(plain_tensors(tensors), path, metadata=meta)
             self._storage.put(f"{self._prefix}/{number}.safetensors", path)
 
-    def restore(self, erasure: Erasure) -> tuple[int, list[StageResult]]:
-        """Bring the erasure to its last checkpoint; return how many stages that saves, and what they cost."""
+    def restore(self, erasure: Erasure) -> Restored:
+        """Bring the erasure to its last checkpoint, and return what else that holds."""
         for stored in reversed(self._storage.list(self._prefix)):
             with tempfile.TemporaryDirectory() as folder:
                 path = self._storage.download(stored.key, Path(folder) / "checkpoint")
@@ -53,8 +66,9 @@ class Checkpoints:
                     log.warning("checkpoint.unreadable", key=stored.key, error=str(error))
                     continue
             stages = [StageResult.model_validate(row | {"resumed": True}) for row in json.loads(meta["stages"])]
-            return int(stored.key.rsplit("/", 1)[1].split(".")[0]) + 1, stages
-        return 0, []
+            done = int(stored.key.rsplit("/", 1)[1].split(".")[0]) + 1
+            return Restored(done, stages, json.loads(meta["steps"]))
+        return Restored(0, [], {})
 
     @staticmethod
     def _read(path: Path, erasure: Erasure) -> dict[str, Any]:
@@ -62,6 +76,8 @@ class Checkpoints:
             meta: dict[str, Any] = file.metadata()
             if meta["model"] != erasure.original.digest:
                 raise ValueError("it belongs to another model")
+            if "steps" not in meta:
+                raise ValueError("it was made by an earlier version")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         weights = {n.removeprefix(WEIGHT): t for n, t in tensors.items() if n.startswith(WEIGHT)}
         erasure.clip.model.load_state_dict(weights, strict=False)

@@ -16,7 +16,9 @@ def run(
     request: Annotated[
         Path, typer.Argument(metavar="REQUEST.json", help="what POST /jobs takes; data sets and models by path")
     ],
-    out: Annotated[Path, typer.Option(help="where report.json, certificate.json and model/ (or quarantine/) go")],
+    out: Annotated[
+        Path, typer.Option(help="where report.json, report.html, certificate.json and model/ (or quarantine/) go")
+    ],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
     """Run a request in this process, with no server. Exits 0 when the verdict is passed, 3 when a threshold is missed."""

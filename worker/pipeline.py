@@ -34,7 +34,9 @@ from worker.meter import Meter
 from worker.methods import stages_of
 from worker.methods.frame import Erasure
 from worker.ports import Progress
+from worker.recording import Recording
 from worker.report import make_report
+from worker.report_page import render
 
 THRESHOLDS_NOT_MET = "thresholds_not_met"
 
@@ -68,9 +70,9 @@ class _Run:
     def __init__(
         self, spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, device: torch.device
     ) -> None:
-        self._spec, self._storage, self._progress, self._scratch = spec, storage, progress, scratch
+        self._spec, self._storage, self._progress, self._scratch = spec, storage, Recording(progress), scratch
         self._device = device
-        self._meter = Meter(progress, device)
+        self._meter = Meter(self._progress, device)
         self._cache = FeatureCache(storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix)
 
     def run(self) -> PipelineResult:
@@ -157,17 +159,19 @@ class _Run:
             progress=progress,
         )
         checkpoints = Checkpoints(self._storage, checkpoint_prefix)
-        done, costs = checkpoints.restore(erasure)
+        restored = checkpoints.restore(erasure)
         known = [s for s in self._meter.stages if s.stage is not Stage.PREPARING]
-        self._meter.stages += costs[len(known) :]  # a checkpoint knows what the job had cost by then
+        self._meter.stages += restored.stages[len(known) :]  # a checkpoint knows what the job had cost by then
+        self._progress.steps |= restored.steps
         for number, stage in enumerate(stages_of(request)):
-            if number >= done:
+            if number >= restored.done:
                 erasure.stage = stage.stage
                 with self._meter.stage(stage.stage):
                     stage.run(erasure)
                 if not all(bool(torch.isfinite(p).all()) for p in erasure.clip.model.parameters()):
                     raise JobFailure("method_failed", f"The weights are no longer finite after {stage.stage}.")
-                checkpoints.save(number, erasure, [s for s in self._meter.stages if s.stage is not Stage.PREPARING])
+                costs = [s for s in self._meter.stages if s.stage is not Stage.PREPARING]
+                checkpoints.save(number, erasure, costs, self._progress.steps)
         return erasure
 
     def _report(self, erasure: Erasure, plan: Plan, case: Case, audit: AuditResult, digest: str) -> Report:
@@ -187,14 +191,17 @@ class _Run:
             thresholds=judge(self._spec.thresholds, target, evaluations, audit.measures),
             digest_after=digest,
             stages=self._meter.stages,
+            curves=(*self._progress.curves(), *audit.curves),
         )
 
     def _publish(self, report: Report, folder: Path) -> PipelineResult:
-        """Upload weights and report; weights of a failed run go into quarantine."""
+        """Upload weights and report, the latter also as a page; weights of a failed run go into quarantine."""
         passed = report.verdict == "passed"
         place = "model" if passed else "quarantine"
-        (self._scratch / "report.json").write_text(report.model_dump_json(indent=2))
-        files = {"report.json": self._scratch / "report.json"} | {f"{place}/{f.name}": f for f in folder.iterdir()}
+        reports = {"report.json": report.model_dump_json(indent=2), "report.html": render(report)}
+        for name, content in reports.items():
+            (self._scratch / name).write_text(content, encoding="utf-8")
+        files = {name: self._scratch / name for name in reports} | {f"{place}/{f.name}": f for f in folder.iterdir()}
         artifacts = []
         for name, file in sorted(files.items()):
             key = f"{self._spec.attempt_prefix}/{name}"

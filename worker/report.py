@@ -8,6 +8,7 @@ from importlib.metadata import version
 import torch
 
 from shared.build import this_build
+from shared.schemas.measures import Curve
 from shared.schemas.report import (
     EvaluationResult,
     ModelChange,
@@ -35,6 +36,7 @@ def make_report(
     thresholds: tuple[ThresholdResult, ...],
     digest_after: str,
     stages: Sequence[StageResult],
+    curves: tuple[Curve, ...] = (),
 ) -> Report:
     """Return the report of a finished run."""
     original = erasure.original
@@ -48,7 +50,7 @@ def make_report(
         target=target,
         evaluations=evaluations,
         measures=audit.measures,
-        curves=audit.curves,
+        curves=curves,
         not_measured=audit.not_measured,
         evidence=audit.evidence,
         model_before=ModelIdentity(id=spec.model.id, architecture=original.architecture, digest=original.digest),

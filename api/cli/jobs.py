@@ -66,9 +66,17 @@ def job(job_id: JobId, url: Url = DEFAULT_URL, key: Key = "") -> None:
         typer.echo(client.job(job_id).model_dump_json(indent=2, exclude_unset=True))
 
 
-def report(job_id: JobId, url: Url = DEFAULT_URL, key: Key = "") -> None:
-    """Print the report of a job that has ended, byte for byte."""
+def report(
+    job_id: JobId,
+    html: Annotated[bool, typer.Option("--html", help="The page for people, e.g. > report.html")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+) -> None:
+    """Print the report of a job that has ended, as JSON or as a page, byte for byte."""
     with connect(url, key) as client:
+        if html:
+            typer.echo(client.report_page(job_id), nl=False)
+            return
         sys.stdout.buffer.write(client.report_file(job_id))
 
 

@@ -130,6 +130,7 @@ def _play(client: Client, act: Act, folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     if job.verdict is not None:
         (folder / "report.json").write_bytes(client.report_file(job.id))
+        (folder / "report.html").write_text(client.report_page(job.id), encoding="utf-8")
         show.out.print(show.report_table(client.report(job.id)))
     if job.state is not JobState.SUCCEEDED:
         reason = f": {job.error.message}" if job.error else ""

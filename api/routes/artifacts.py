@@ -1,6 +1,7 @@
 """What a finished job left: its report and the published weights."""
 
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
@@ -13,7 +14,7 @@ from services import jobs, registers, retention
 from shared.errors import Conflict, NotFound
 from shared.schemas.job import ArtifactView
 from shared.schemas.purge import PurgeReceipt
-from shared.schemas.report import Report
+from shared.schemas.report import REPORT_SCHEMA_PATH, Report
 from shared.storage import Storage
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -21,6 +22,16 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json"]
 IfNoneMatch = Annotated[str | None, Header()]
 WEIGHTS: Final = "open_clip_model.safetensors"
+NOT_MODIFIED = 304
+
+REPORT_HEADERS = {"Link": f'<{REPORT_SCHEMA_PATH}>; rel="describedby"'}
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The page itself narrows `style-src` to the digest of its one style sheet; a browser keeps to both policies."""
 
 
 @router.get(
@@ -34,12 +45,34 @@ def report(
 ) -> Response:
     """Return report.json, byte for byte as the worker wrote it. A job that missed a threshold has one, too."""
     artifact = jobs.report(session, caller.tenant_id, job_id)
-    tag = entity_tag(artifact.sha256)
-    headers = {"ETag": tag, "Repr-Digest": _digest(artifact)}
-    if matches(if_none_match, tag):
-        return Response(status_code=304, headers=headers)
-    registers.report_fetched(session, caller, job_id)
-    return Response(parts.storage.get(artifact.key), headers=headers, media_type="application/json")
+    response = _whole(parts.storage, artifact, if_none_match, "application/json", REPORT_HEADERS)
+    if response.status_code != NOT_MODIFIED:
+        registers.report_fetched(session, caller, job_id)
+    return response
+
+
+@router.get(
+    "/{job_id}/report.html",
+    summary="The report as a page for people",
+    response_class=Response,
+    responses=responses(
+        NotFound,
+        Conflict,
+        also={
+            200: {"content": {"text/html": {}}, "description": "One self-contained page"},
+            304: {"description": "It is the page of the ETag"},
+        },
+    ),
+)
+def report_page(
+    job_id: str, session: SessionDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Return report.html, byte for byte as the worker wrote it: no script, and nothing that it loads from elsewhere."""
+    artifact = jobs.report_page(session, caller.tenant_id, job_id)
+    response = _whole(parts.storage, artifact, if_none_match, "text/html", PAGE_HEADERS)
+    if response.status_code != NOT_MODIFIED:
+        registers.report_fetched(session, caller, job_id)
+    return response
 
 
 @router.get(
@@ -88,6 +121,17 @@ def weights(
 def purge_receipt(job_id: str, session: SessionDep, caller: JobReader) -> PurgeReceipt:
     """Return what was deleted after a job that has ended, and whether anything is still to be deleted."""
     return retention.receipt(session, caller.tenant_id, job_id)
+
+
+def _whole(
+    storage: Storage, artifact: ArtifactView, if_none_match: str | None, media_type: str, also: Mapping[str, str]
+) -> Response:
+    """Send a small file, unless the client has it."""
+    tag = entity_tag(artifact.sha256)
+    headers = {"ETag": tag, "Repr-Digest": _digest(artifact), **also}
+    if matches(if_none_match, tag):
+        return Response(status_code=NOT_MODIFIED, headers=headers)
+    return Response(storage.get(artifact.key), headers=headers, media_type=media_type)
 
 
 def _streamed(storage: Storage, artifact: ArtifactView, filename: str, wanted: str | None) -> Response:

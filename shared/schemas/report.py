@@ -15,6 +15,8 @@ from shared.schemas.request import ErasureRequest
 from shared.states import Stage
 
 REPORT_VERSION = "1.0"
+REPORT_SCHEMA_PATH = f"/schemas/report-{REPORT_VERSION}.json"
+"""Where every API serves the JSON Schema of its reports, to anyone."""
 
 Role = Literal["forget", "sibling", "retain"]
 """What a class is to the request: to be forgotten, of the target's class but to be kept, or another class."""
@@ -123,6 +125,11 @@ class Build(Schema):
 class Report(Schema):
     """`report.json`."""
 
+    schema_: Literal["/schemas/report-1.0.json"] = Field(
+        "/schemas/report-1.0.json",
+        alias="$schema",
+        description="the JSON Schema of this document, on the API it came from",
+    )
     version: Literal["1.0"] = "1.0"
     job_id: str
     attempt: int

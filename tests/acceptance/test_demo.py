@@ -14,6 +14,7 @@ from PIL import Image
 
 from api.demo.drawings import SHAPES, cells, write_archive
 from api.demo.scenario import FIRST_SEED, FORGOTTEN_CELL, FORGOTTEN_CLASS, MODEL
+from tests.support.reports import checked
 
 pytestmark = pytest.mark.timeout(900)  # a whole service and two erasures
 
@@ -66,7 +67,15 @@ def agree(demo: Path, act: str, evaluation: dict, role: str, images: list[tuple[
 
 
 def report_of(demo: Path, act: str) -> dict:
-    return json.loads((demo / "out" / act / "report.json").read_text())
+    """The report of an erasure, which keeps to its published schema and stands beside its page."""
+    folder = demo / "out" / act
+    content = (folder / "report.json").read_text()
+    report = checked(content)
+    page = (folder / "report.html").read_text()
+    assert report.job_id in page
+    assert "Passed: the edited model meets all 3 thresholds" in page
+    assert len(page.encode()) < 2_000_000
+    return json.loads(content)
 
 
 def test_a_class_is_forgotten_from_its_name_and_the_report_is_true(demo: Path, tmp_path: Path) -> None:

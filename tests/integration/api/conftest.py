@@ -29,6 +29,8 @@ WEIGHTS = bytes(range(256)) * 40
 REPORT = b"""{"verdict": "passed", "thresholds": [], "evaluations": [],
  "target": {"accuracy": null, "synthetic_accuracy": null, "siblings": null}}"""
 
+PAGE = "<!DOCTYPE html><title>Forgetting “horse”</title>".encode()
+
 
 @pytest.fixture
 def logs() -> Iterator[list[MutableMapping[str, Any]]]:
@@ -159,7 +161,7 @@ class JobMaker:
 
     def finish(self, job_id: str, *, passed: bool, report: bytes = REPORT) -> None:
         folder = "model" if passed else "quarantine"
-        files = {"report.json": report, f"{folder}/open_clip_model.safetensors": WEIGHTS}
+        files = {"report.json": report, "report.html": PAGE, f"{folder}/open_clip_model.safetensors": WEIGHTS}
         files[f"{folder}/open_clip_config.json"] = b"{}"
         records = []
         for name, content in files.items():

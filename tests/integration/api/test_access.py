@@ -8,7 +8,13 @@ from shared.states import Scope
 from tests.support.fleet import wait_until
 from tests.support.problems import assert_problem
 
-OPEN = ["/health/live", "/health/ready", "/.well-known/efface-keys.json", "/schemas/certificate-1.json"]
+OPEN = [
+    "/health/live",
+    "/health/ready",
+    "/.well-known/efface-keys.json",
+    "/schemas/certificate-1.json",
+    "/schemas/report-1.0.json",
+]
 
 
 @pytest.mark.parametrize("path", OPEN)

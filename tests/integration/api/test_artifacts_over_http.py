@@ -3,9 +3,12 @@
 import hashlib
 from base64 import b64encode
 
+import httpx
 import pytest
 
-from tests.integration.api.conftest import REPORT, WEIGHTS
+from shared.schemas.publish import report_schema
+from shared.schemas.report import REPORT_SCHEMA_PATH
+from tests.integration.api.conftest import PAGE, REPORT, WEIGHTS
 
 DIGEST = hashlib.sha256(WEIGHTS)
 
@@ -15,10 +18,41 @@ def test_the_report_is_what_the_worker_wrote(alice, make_job):
 
     assert (response.status_code, response.content) == (200, REPORT)
     assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Link"] == '</schemas/report-1.0.json>; rel="describedby"'
 
 
-def test_a_report_that_is_known_is_not_sent_again(alice, make_job):
-    path = f"/jobs/{make_job.succeeded()}/report"
+def test_the_page_is_what_the_worker_wrote_and_a_browser_may_only_show_it(alice, make_job):
+    response = alice.get(f"/jobs/{make_job.succeeded()}/report.html")
+
+    assert (response.status_code, response.content) == (200, PAGE)
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    policy = {part.split()[0]: part.split()[1:] for part in response.headers["Content-Security-Policy"].split(";")}
+    assert policy["default-src"] == policy["frame-ancestors"] == ["'none'"]
+    assert policy["sandbox"] == []
+    assert "script-src" not in policy
+
+
+def test_the_schema_is_served_to_anyone_and_once(server):
+    first = httpx.get(server + REPORT_SCHEMA_PATH)
+    again = httpx.get(server + REPORT_SCHEMA_PATH, headers={"If-None-Match": first.headers["ETag"]})
+
+    assert first.headers["Content-Type"] == "application/schema+json"
+    assert first.json() == report_schema()
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_client_gets_the_page(alice_client, make_job):
+    assert alice_client.report_page(make_job.succeeded()) == PAGE.decode()
+
+
+def test_a_stranger_gets_no_page(bob, make_job):
+    assert bob.get(f"/jobs/{make_job.succeeded()}/report.html").status_code == 404
+
+
+@pytest.mark.parametrize("what", ["report", "report.html"])
+def test_a_report_that_is_known_is_not_sent_again(alice, make_job, what):
+    path = f"/jobs/{make_job.succeeded()}/{what}"
 
     response = alice.get(path, headers={"If-None-Match": alice.get(path).headers["ETag"]})
 
@@ -29,12 +63,13 @@ def test_a_job_that_missed_a_threshold_has_a_report_but_no_weights(alice, make_j
     job_id = make_job.missed()
 
     assert alice.get(f"/jobs/{job_id}/report").status_code == 200
+    assert alice.get(f"/jobs/{job_id}/report.html").status_code == 200
     refused = alice.get(f"/jobs/{job_id}/weights")
     assert refused.status_code == 409
     assert "thresholds_not_met" in refused.json()["detail"]
 
 
-@pytest.mark.parametrize("what", ["report", "weights"])
+@pytest.mark.parametrize("what", ["report", "report.html", "weights"])
 @pytest.mark.parametrize("state", ["queued", "running"])
 def test_there_is_nothing_before_the_end(alice, make_job, state, what):
     response = alice.get(f"/jobs/{getattr(make_job, state)()}/{what}")
@@ -98,7 +133,7 @@ def test_a_file_that_the_storage_lost_is_the_services_fault(alice, make_job, sto
     job_id = make_job.succeeded()
     storage.delete("tenants/t/jobs")
 
-    for what in ("report", "weights"):
+    for what in ("report", "report.html", "weights"):
         response = alice.get(f"/jobs/{job_id}/{what}")
         assert response.status_code == 503
         assert "tenants/" not in response.text

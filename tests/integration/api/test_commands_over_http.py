@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from shared.states import Stage
+from tests.integration.api.conftest import PAGE
 
 
 @pytest.fixture
@@ -92,6 +93,7 @@ def test_looking_at_jobs(efface, make_job):
     assert job_id not in efface("jobs", "--state", "queued").stdout
     assert json.loads(efface("job", job_id).stdout)["state"] == "succeeded"
     assert json.loads(efface("report", job_id).stdout)["verdict"] == "passed"
+    assert efface("report", job_id, "--html").stdout == PAGE.decode()
     assert efface("job", "job_missing").returncode == 1
     assert efface("jobs", "--state", "done").returncode == 2
 

@@ -31,6 +31,7 @@ OPEN = {
     ("post", "/oauth/token"),
     ("get", "/.well-known/efface-keys.json"),
     ("get", "/schemas/certificate-1.json"),
+    ("get", "/schemas/report-1.0.json"),
 }
 """What needs no key."""
 ANY_KEY = {("get", "/version"), ("get", "/metrics")}

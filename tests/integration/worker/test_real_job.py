@@ -1,6 +1,5 @@
 """The real pipeline in a real worker: a small CLIP with random weights forgets a class."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import psutil
 import pytest
 
 from services import jobs
-from shared.schemas.report import Report
 from shared.states import JobState, Stage
 from tests.support import requests
 from tests.support.fleet import Fleet, Worker, wait_until
+from tests.support.reports import checked
 from tests.support.tiny import write_model
 
 
@@ -39,7 +38,7 @@ def test_a_killed_job_goes_on_and_its_report_says_so(fleet: Fleet, worker: Worke
     fleet.check_promises()
     with fleet.database.transaction() as session:
         where = jobs.report(session, fleet.tenant_id, job)
-    report = Report.model_validate(json.loads(fleet.storage.get(where.key)))
+    report = checked(fleet.storage.get(where.key))
     assert (report.job_id, report.attempt, ended.attempt) == (job, 2, 2)
     assert {stage.stage for stage in report.stages if stage.resumed} >= {Stage.SYNTHESIZING}
 

@@ -1,6 +1,5 @@
 """The pipeline on small random models: what it writes, what it judges, and that it goes on where it stopped."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.states import Stage
 from shared.storage import Storage
+from tests.support.reports import checked
 from tests.support.tiny import write_model, write_pictures
 from worker.pipeline import run_pipeline
 from worker.resolve import resolve_paths
@@ -57,6 +57,15 @@ def spec_of(folder: Path, kind: str, **changes: object) -> JobSpec:
     return resolve_paths(ErasureRequest.model_validate(request), Settings(_env_file=None))  # type: ignore[call-arg]
 
 
+def report_of(storage: Storage, spec: JobSpec) -> Report:
+    """The report of a run, which keeps to its published schema."""
+    return checked(storage.get(f"{spec.attempt_prefix}/report.json"))
+
+
+def curves_of(report: Report) -> dict[str, list[tuple[float, float]]]:
+    return {curve.name: [(point.x, point.y) for point in curve.unlearned] for curve in report.curves}
+
+
 def scratch(folder: Path, name: str) -> Path:
     (folder / name).mkdir()
     return folder / name
@@ -68,10 +77,15 @@ def test_a_run_publishes_a_model_that_open_clip_loads(tmp_path: Path, kind: str)
     result = run_pipeline(spec, storage, recorder, scratch(tmp_path, "s"), "cpu")
     assert result.verdict == "passed"
     assert recorder.stages == [Stage.PREPARING, Stage.SYNTHESIZING, Stage.FORGETTING, Stage.AUDITING, Stage.PUBLISHING]
-    report = Report.model_validate_json(storage.get(f"{spec.attempt_prefix}/report.json"))
+    report = report_of(storage, spec)
     assert report.model_before.digest != report.model_after.digest == result.model_digest
     assert report.model_change.towers == ("image", "text")
     assert report.target.synthetic_accuracy is not None
+    held_out = curves_of(report)["steps.forgetting.held_out_accuracy"]
+    assert [step for step, _ in held_out][:2] == [0, 1]
+    page = storage.get(f"{spec.attempt_prefix}/report.html").decode()
+    assert "Held-out samples still recognised" in page
+    assert page.count("data:image/jpeg;base64,") == 1
     for artifact in result.artifacts:
         storage.download(artifact.key, tmp_path / "out" / artifact.name)
     model = open_clip.create_model(f"local-dir:{tmp_path}/out/model")
@@ -91,8 +105,7 @@ def test_a_missed_threshold_puts_the_weights_into_quarantine(tmp_path: Path) -> 
         assert not any(name.startswith("model/") for name in names)
         assert "quarantine/open_clip_model.safetensors" in names
     else:  # a random model may meet even these; then every measured value must be zero
-        report = json.loads(storage.get(f"{spec.attempt_prefix}/report.json"))
-        assert all(t["value"] <= 0.0 for t in report["thresholds"])
+        assert all(t.value <= 0.0 for t in report_of(storage, spec).thresholds)
 
 
 def test_a_second_attempt_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
@@ -103,11 +116,12 @@ def test_a_second_attempt_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     again = spec.model_copy(update={"attempt": 2})
     result = run_pipeline(again, storage, recorder, scratch(tmp_path, "s2"), "cpu")
     assert Stage.FORGETTING not in recorder.stages
-    report = Report.model_validate_json(storage.get(f"{again.attempt_prefix}/report.json"))
+    report = report_of(storage, again)
     assert [s.stage for s in report.stages if s.resumed] == [Stage.SYNTHESIZING, Stage.FORGETTING]
-    whole = run_pipeline(
-        spec.model_copy(update={"job_id": "other"}), storage, Recorder(), scratch(tmp_path, "s3"), "cpu"
-    )
+    assert curves_of(report)["steps.forgetting.held_out_accuracy"]  # reported by the attempt that was ended
+    other = spec.model_copy(update={"job_id": "other"})
+    whole = run_pipeline(other, storage, Recorder(), scratch(tmp_path, "s3"), "cpu")
+    assert curves_of(report_of(storage, other)) == curves_of(report)
     assert whole.model_digest == result.model_digest  # resumed or not, the same weights
 
 
@@ -117,7 +131,7 @@ def test_the_sample_bank_serves_a_second_request(tmp_path: Path) -> None:
     for number in range(2):
         job = spec.model_copy(update={"job_id": f"job{number}"})
         run_pipeline(job, storage, Recorder(), scratch(tmp_path, f"s{number}"), "cpu")
-        notes.append(json.loads(storage.get(f"{job.attempt_prefix}/report.json"))["method"]["samples"]["from_bank"])
+        notes.append(report_of(storage, job).method["samples"]["from_bank"])
     assert notes == [False, True]
 
 
@@ -132,8 +146,7 @@ def test_faithful_fails_honestly_or_lowers_its_own_samples(tmp_path: Path) -> No
         assert failure.code == "method_failed"
         assert not storage.list(spec.attempt_prefix)
     else:
-        method = json.loads(storage.get(f"{spec.attempt_prefix}/report.json"))["method"]
-        assert method["levels"]["training_accuracy"] < 1.0
+        assert report_of(storage, spec).method["levels"]["training_accuracy"] < 1.0
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
@@ -155,7 +168,7 @@ def test_three_stages_on_a_subgroup(tmp_path: Path, kind: str) -> None:
     assert [s for s in recorder.stages if s in (Stage.FORGETTING, Stage.REMINDING, Stage.RESTORING)] == [
         Stage.FORGETTING, Stage.REMINDING, Stage.RESTORING,
     ]  # fmt: skip
-    report = Report.model_validate_json(storage.get(f"{spec.attempt_prefix}/report.json"))
+    report = report_of(storage, spec)
     assert report.target.siblings is not None
     assert {(t.measure, t.passed) for t in report.thresholds if t.measure in CATALOGUE} == {
         ("parameters_changed", False),
@@ -165,6 +178,11 @@ def test_three_stages_on_a_subgroup(tmp_path: Path, kind: str) -> None:
     assert "parameters_changed is" in result.error.message
     assert {m.name for m in report.measures} | {m.name for m in report.not_measured} == set(CATALOGUE)
     assert report.evidence is not None
-    kept = [stored.key for stored in storage.list(f"tenants/{spec.tenant_id}") if "/features/" in stored.key]
+    kept = [
+        stored.key
+        for stored in storage.list(f"tenants/{spec.tenant_id}")
+        if stored.key.endswith(".safetensors") and "/cache/" in stored.key
+    ]
     assert len(kept) == 4  # the held-out images and the given ones, before and after
     assert all(key.startswith(f"{spec.job_prefix}/cache/") for key in kept)
+    assert len(curves_of(report)["steps.forgetting.forget_accuracy"]) in (1, 2)

@@ -71,6 +71,7 @@ def forget(erasure: Erasure) -> None:
 
 
 def _calibrated(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
+    erasure.step(0, 1, **_left(erasure, bank))
     edited = erase_names(erasure, bank.retain)
     left = _left(erasure, bank)
     erasure.step(1, 1, **left)

@@ -1,0 +1,200 @@
+"""What the page says in words. Short sentences for people who do not train models."""
+
+from shared.schemas.measures import Curve
+from shared.schemas.report import Report, TargetResult, ThresholdResult
+from worker.report_page.figures import hits
+
+EVIDENCE = {
+    None: (
+        "Not determined",
+        "This report does not say what kind of knowledge was changed. See what was not measured, further down.",
+    ),
+    "none": (
+        "No removal shown",
+        "The measurements do not show that the model lost what it knew.",
+    ),
+    "association": (
+        "The link between name and image",
+        "The model no longer connects the name with the images. Its image encoder can still tell these images apart:"
+        " whoever puts another text encoder beside it, or trains it further, may bring recognition back.",
+    ),
+    "image_encoder": (
+        "The image encoder",
+        "The measurements show a change in what the image encoder itself can tell apart.",
+    ),
+    "both": (
+        "The link between name and image, and the image encoder",
+        "The model no longer connects the name with the images, and its image encoder tells them apart less well.",
+    ),
+}
+
+METHODS = {
+    "synthetic": (
+        "The method worked from the name of the class. It used pictures that it computed itself, and no image of the"
+        " class. It changed the weights that lead from this name to images and from such images to the name."
+    ),
+    "three_stage": (
+        "The method worked from images that the request gave. First it lowered the recognition of what is to be"
+        " forgotten. Then it repaired what is to stay. At last it mixed the edited weights with the original ones as"
+        " far as the first goal allows."
+    ),
+}
+
+THRESHOLDS = {
+    "max_forget_accuracy": "Images of what is forgotten that are still recognised",
+    "max_retain_drop": "Loss on the rest of the target’s own set",
+    "max_transfer_drop": "Loss on other sets, the worst of them",
+    "max_synthetic_accuracy": "Synthetic samples that are still recognised",
+}
+
+CURVES = {
+    "held_out_accuracy": "Held-out samples still recognised",
+    "image_tower_alone": "The same, with the original text encoder",
+    "text_tower_alone": "The same, with the original image encoder",
+    "forget_accuracy": "Images to be forgotten, still recognised",
+    "recognised": "Samples still recognised",
+    "accuracy": "Samples still recognised",
+}
+"""What the metrics of methods are called; any other is called as the method calls it."""
+
+GROUPS = {
+    "forgetting": (
+        "Other ways to ask",
+        "The same images, asked for in other words and other languages. What counts is the worst wording.",
+    ),
+    "retention": ("What is to stay", "Classes close to what was forgotten, and classes far from it."),
+    "transfer": ("Other sets", "Images that have nothing to do with the request."),
+    "representation": (
+        "What the image features still hold",
+        "Someone with labelled images can train a small classifier on the model's features. This is how well that works.",
+    ),
+    "towers": (
+        "One encoder at a time",
+        "A CLIP has an image encoder and a text encoder. Here one of them is the original again.",
+    ),
+    "relearning": (
+        "How easily it comes back",
+        "The edited model is trained on a few images. The sooner recognition returns, the shallower the forgetting.",
+    ),
+    "membership": (
+        "Traces of single images",
+        "An attacker tries to tell images that the model was trained on from images that it never saw.",
+    ),
+    "reference": (
+        "Beside a model that never saw the data",
+        "The best result possible is not zero: it is what a model does that was trained without the data.",
+    ),
+    "weights": ("What changed in the weights", "How much of the model the edit touched."),
+}
+
+ATTACKS = ("forgetting", "representation", "towers", "relearning", "membership", "reference")
+"""Groups that ask whether the knowledge is still there; the page says which of them are missing."""
+
+ROLES = {"forget": "is to be forgotten", "sibling": "same class, stays", "retain": "stays"}
+
+BETTER = {"lower": "lower is better", "higher": "higher is better", "neither": "neither direction is better"}
+
+STAGES = {
+    "preparing": "load and measure the original",
+    "synthesizing": "compute samples",
+    "forgetting": "lower recognition",
+    "reminding": "repair what stays",
+    "restoring": "mix with the original",
+    "auditing": "measure the edited model",
+    "publishing": "write the results",
+}
+
+GLOSSARY = (
+    ("Accuracy", "The share of images to which the model gives their right name, among all names of the set."),
+    (
+        "Class, subgroup",
+        "A class is all images that share a name. A subgroup is a part of a class, such as its sketches.",
+    ),
+    (
+        "CLIP, image encoder, text encoder",
+        "A CLIP turns images and texts into lists of numbers and compares them. Each encoder is also called a tower.",
+    ),
+    ("Digest (SHA-256)", "A fingerprint of a file. Two files with the same digest have the same content."),
+    ("Evaluation set", "Images with known names on which the model is measured. None of them was used for the edit."),
+    (
+        "Evidence level",
+        "What the measurements, and not the name of the method, show to have changed: the link between name and image,"
+        " the image encoder, or both.",
+    ),
+    (
+        "Interval (95 %)",
+        "The range in which the true share lies, with 95 % confidence, given how many images were measured. With few"
+        " images it is wide.",
+    ),
+    ("Linear probe", "A simple classifier that is trained on a model's features, to see what these still tell."),
+    ("Membership inference", "An attack that tries to tell whether a given image was used for training."),
+    ("n", "The number of images behind a number."),
+    ("Points", "Percentage points: from 99.0 % to 98.5 % is a loss of 0.5 points."),
+    ("Prompt, template", "The sentence in which the model is asked for a class, such as: a photo of a {}."),
+    ("Recognised", "The model ranked the right name first. Also called recall, where only one class is looked at."),
+    ("Reference model", "A model that was trained the same way, but never saw what is to be forgotten."),
+    ("Relearning", "Training the edited model on a few images, to see how soon it recognises them again."),
+    ("Synthetic samples", "Pictures that were computed from the model itself. They are images of nothing and nobody."),
+    ("Threshold", "A limit that the request set. A result that misses one is not published."),
+    ("Transfer", "How the model does on sets that have nothing to do with the request."),
+    ("Zero-shot", "The model is asked for names in words. No classifier is trained for them."),
+)
+
+
+def target_name(report: Report) -> str:
+    """Return what the request is about, in quotation marks."""
+    target = report.request.target
+    names = ", ".join(f"\u201c{name}\u201d" for name in target.names())
+    return names if target.type == "class" else f"{names} as \u201c{target.subgroup}\u201d"
+
+
+def verdict(report: Report) -> str:
+    """Return the verdict in one line."""
+    total, missed = len(report.thresholds), sum(not t.passed for t in report.thresholds)
+    if missed:
+        of = "its only threshold" if total == 1 else f"{missed} of {total} thresholds"
+        return f"Failed: the edited model misses {of}. Its weights are in quarantine and are not given out."
+    if report.verdict == "failed":
+        return "Failed. The weights are in quarantine and are not given out."
+    if not total:
+        return "Passed: the request sets no threshold, so none could be missed."
+    return f"Passed: the edited model meets {'the one threshold' if total == 1 else f'all {total} thresholds'} of the request."
+
+
+def threshold_title(threshold: ThresholdResult, report: Report) -> str:
+    """Return what a threshold limits."""
+    titles = {measure.name: measure.title for measure in report.measures}
+    known = THRESHOLDS | titles
+    return known.get(threshold.measure) or threshold.measure.replace("_", " ").capitalize()
+
+
+def threshold_unit(threshold: ThresholdResult, report: Report) -> str:
+    """Return the unit in which a threshold and its value are written: that of its measure, a share for the accuracies."""
+    return next((measure.unit for measure in report.measures if measure.name == threshold.measure), "share")
+
+
+def curve_title(curve: Curve) -> str:
+    """Return what a curve shows."""
+    return CURVES.get(curve.name.rsplit(".", 1)[-1]) or curve.title
+
+
+def set_title(name: str) -> str:
+    """Return what an evaluation set is called; that of a subgroup request has no name of its own."""
+    return "the target’s own images" if name == "target" else name
+
+
+def summary(target: TargetResult, name: str) -> str:
+    """Return in one sentence what became of the target."""
+    if target.accuracy is not None:
+        before, after = target.accuracy.before, target.accuracy.after
+        return (
+            f"Of {before.n:,} test images of {name}, the original model recognised {hits(before):,}"
+            f" and the edited model {hits(after):,}."
+        )
+    if target.synthetic_accuracy is not None:
+        before, after = target.synthetic_accuracy.before, target.synthetic_accuracy.after
+        return (
+            f"No real image of {name} was given. Of {before.n:,} synthetic samples, the original model recognised"
+            f" {hits(before):,} and the edited model {hits(after):,}."
+        )
+    return f"Nothing was given on which {name} could be measured."
