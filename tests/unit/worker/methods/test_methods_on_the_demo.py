@@ -101,7 +101,7 @@ def test_a_part_of_a_class_is_forgotten_and_the_rest_stays(part: Scene, method: 
 
 
 def test_the_control_pays_with_the_rest(whole: Scene) -> None:
-    ascent, delete = whole.run("gradient_ascent", steps=25), whole.usual("delete")
+    ascent, delete = whole.run("gradient_ascent", steps=25, learning_rate=5e-4), whole.usual("delete")
     assert demo.recognised(ascent.clip, whole.gone) == 0.0
     assert lost(ascent, whole.rest) > lost(delete, whole.rest) + 0.1
 
