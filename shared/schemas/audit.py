@@ -16,7 +16,7 @@ class Audit(Schema):
     names: tuple[Label, ...] | dict[Label, tuple[Label, ...]] = Field(
         (),
         max_length=50,
-        description="other names of what is forgotten, which the audit tries and the method never sees; "
+        description="other names of what is forgotten, which the audit tries and no method reads; "
         "with several classes, a list under each name",
     )
     kinds: dict[Label, Label] = Field(
