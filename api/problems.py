@@ -34,6 +34,7 @@ from shared.storage import ObjectMissing
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 """Registered by draft-ietf-httpapi-ratelimit-headers; every other type is ours."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 STATUS: dict[type[EffaceError], HTTPStatus] = {
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -195,11 +196,9 @@ def _refused(request: Request, error: HTTPException) -> JSONResponse:
 
 def _allowed(request: Request) -> str:
     """Return the methods of every route at this path; the framework names those of the first one alone."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            found |= getattr(route, "methods", None) or set()
-    return ", ".join(sorted(found))
+    tried = ((method, {**request.scope, "method": method}) for method in METHODS)
+    found = [name for name, scope in tried if any(r.matches(scope)[0] is Match.FULL for r in request.app.routes)]
+    return ", ".join(found)
 
 
 def _unexpected(request: Request) -> JSONResponse:
