@@ -1,9 +1,8 @@
-"""Certificates, and what anyone needs to check them: the public keys and the schema, both open to strangers."""
+"""Certificates, and the public keys that anyone checks them with, open to strangers."""
 
-import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
 from api.conditional import entity_tag, matches
@@ -13,14 +12,11 @@ from services import evidence, signing_keys
 from shared.dsse import Envelope
 from shared.errors import Conflict, NotFound, Unavailable
 from shared.public_keys import KEYS_PATH, jwk_set
-from shared.schemas.certificate import SCHEMA_FILE, SCHEMA_PATH
 
 router = APIRouter(tags=["certificates"])
 
 KEY_SECONDS = 300
 """How long a verifier may keep the keys: a revoked one is known everywhere after this."""
-SCHEMA_SECONDS = 3600
-SCHEMA = SCHEMA_FILE.read_bytes()
 NOT_MODIFIED = {"description": "It has not changed since the ETag"}
 
 IfNoneMatch = Annotated[str | None, Header()]
@@ -69,21 +65,3 @@ def public_keys(session: SessionDep) -> Response:
     return JSONResponse(
         jwk_set(signing_keys.published(session)), headers=headers, media_type="application/jwk-set+json"
     )
-
-
-@router.get(
-    SCHEMA_PATH,
-    summary="The JSON Schema of what certificates state",
-    response_class=Response,
-    responses={
-        200: {"content": {"application/schema+json": {}}, "description": "JSON Schema 2020-12"},
-        304: NOT_MODIFIED,
-    },
-)
-def schema(request: Request) -> Response:
-    """Return the schema of the payload of a certificate. Needs no API key."""
-    tag = entity_tag(hashlib.sha256(SCHEMA).hexdigest())
-    headers = {"ETag": tag, "Cache-Control": f"public, max-age={SCHEMA_SECONDS}"}
-    if matches(request.headers.get("if-none-match"), tag):
-        return Response(status_code=304, headers=headers)
-    return Response(SCHEMA, headers=headers, media_type="application/schema+json")

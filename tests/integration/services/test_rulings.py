@@ -10,13 +10,12 @@ from sqlalchemy import select, update
 from services import census, jobs, lifecycle, rulings
 from services.deadlines import due
 from shared.database import Database
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, NotFound
 from shared.schemas.deadline import RefusalRequest
 from shared.schemas.job import JobError, JobView
 from shared.settings import Settings
 from shared.states import Ground, JobState
 from shared.tables import Job, Outbox
-from tests.support import requests
 from tests.support.world import World, passed
 
 UNFOUNDED = RefusalRequest(ground=Ground.MANIFESTLY_UNFOUNDED, detail="the third one this week")
@@ -67,14 +66,6 @@ def test_a_job_is_due_a_month_after_it_was_received(submit: Callable[..., str], 
     world.job = submit(received_at="2026-11-02T09:00:00Z")
     assert world.view().due_at == datetime(2026, 12, 2, 23, 59, 59, tzinfo=UTC)
     assert due(world.view().received_at, world.settings.deadline_time_zone) == world.view().due_at
-
-
-def test_a_time_of_receipt_beyond_the_calendar_is_refused(
-    database: Database, tenant: str, settings: Settings, clip: Any
-) -> None:
-    request = requests.names_only(clip, received_at="9999-12-31T00:00:00Z")
-    with pytest.raises(InvalidRequest, match="/received_at"), database.transaction() as session:
-        jobs.submit(session, tenant, request, settings)
 
 
 def test_no_worker_takes_a_job_on_hold_and_no_bell_rings_for_it(world: Ruled) -> None:

@@ -47,7 +47,9 @@ def ended(fleet: Fleet, keys: KeyFolder) -> Iterator[dict[JobState, str]]:
     with fleet.relay():
         fleet.worker()
         for verdict, state in (("passed", JobState.SUCCEEDED), ("failed", JobState.FAILED)):
-            request = umbrellas.request(fleet.folder, verdict, external_id="DSR-9", metadata={"who": "Jane Doe"})
+            request = umbrellas.request(
+                fleet.folder, verdict, external_id=f"DSR-{verdict}", metadata={"who": "Jane Doe"}
+            )
             with fleet.database.transaction() as session:
                 found[state] = job = jobs.submit(session, fleet.tenant_id, request, fleet.settings).id
             wait_until(partial(has_ended, fleet, job), f"{job} does not end", PATIENCE_SECONDS)
@@ -98,4 +100,8 @@ def check(fleet: Fleet, keys: KeyFolder, job: str, folder: Path, place: str, out
     assert statement["subject"][0]["digest"]["sha256"] == weights
     assert statement["predicate"]["software"]["code"]["sha256"] == code_digest(ROOT)
     text = base64.b64decode(json.loads(certificate)["payload"]).decode()
-    assert [word for word in ("DSR-9", "Jane Doe", "deleted", "anonym", str(fleet.folder)) if word in text] == []
+    assert [
+        word
+        for word in ("DSR-passed", "DSR-failed", "Jane Doe", "deleted", "anonym", str(fleet.folder))
+        if word in text
+    ] == []

@@ -46,7 +46,7 @@ def errors_after(path, value):
         ("target.synonyms", {"horse": 5}, "/target/synonyms/horse", "must be a valid list"),
         ("target.templates", ["x"], "/target/templates/0", "at least 2 characters"),
         ("targt", {}, "/targt", "correct its spelling"),
-        ("method.name", "magic", "/method/name", "must be 'synthetic' or 'three_stage', but is \"magic\""),
+        ("method.name", "magic", "/method/name", "or 'auto', but is \"magic\""),
         ("method.parameters", {"mode": "x"}, "/method/parameters/mode", "must be 'calibrated'"),
         ("method.parameters", {"a/b": 1}, "/method/parameters/a~1b", "not a field that is known"),
         ("thresholds", {"max_retain_drop": 7}, "/thresholds/max_retain_drop", "less than or equal to 1, but is 7"),

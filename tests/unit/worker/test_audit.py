@@ -7,6 +7,7 @@ import torch
 
 from shared.schemas.report import TargetResult
 from shared.schemas.request import ErasureRequest, Thresholds
+from shared.schemas.spec import cached_evaluations
 from shared.storage import Storage
 from tests.support.tiny import write_pictures
 from worker.audit.cache import FeatureCache
@@ -105,9 +106,19 @@ def test_cache_tells_models_and_data_sets_apart(tmp_path: Path) -> None:
     assert cache.load("other", "data") is None
     assert cache.load("model", "other") is None
     (stored,) = storage.list("tenants")
-    assert stored.key.startswith("tenants/t/cache/")
+    assert stored.key.startswith("tenants/t/jobs/j/cache/")  # it goes with the job
     storage.put(stored.key, b"damaged")
     assert cache.load("model", "data") is None
+
+
+def test_features_of_a_data_set_that_stays_are_filed_under_it(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    cache = FeatureCache(storage, tenant="tenants/t/cache", job="tenants/t/jobs/j/cache")
+    cache.outlives_the_job("data")
+    cache.save("model", "data", {"embeddings": torch.eye(3)})
+    (stored,) = storage.list("tenants")
+    assert stored.key.startswith(f"{cached_evaluations('t', 'data')}/")
+    assert cache.load("model", "data") is not None
 
 
 def subgroup_request() -> ErasureRequest:

@@ -184,7 +184,7 @@ def test_null_space_removes_the_share_that_alpha_says() -> None:
 
 
 def test_a_synonym_costs_no_second_direction_where_the_name_covers_it() -> None:
-    target = demo.CLASS | {"synonyms": ["parasol", "Umbrella"]}
+    target = demo.CLASS | {"synonyms": ["parasol", "umbrellas"]}
     assert demo.run(demo.erasure("null_space", target)).notes["rank"] < 3
 
 
