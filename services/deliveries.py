@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from services import webhooks
+from services import opendsr_status, webhooks
 from services.pages import Page, page_of
 from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.schemas.webhook import EVENT_TYPES, DeliveryAttempt, DeliveryView
-from shared.states import DeliveryState
+from shared.states import CallKind, DeliveryState
 from shared.tables import Job, Webhook, WebhookDelivery, WebhookSecret
 
 SCHEDULE_SECONDS = (0, 5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
@@ -45,6 +45,7 @@ class Due:
     delivery_id: str
     attempt: int
     webhook_id: str
+    kind: CallKind
     url: str
     body: str
     secrets: Sequence[WebhookSecret]
@@ -80,11 +81,17 @@ def owe(session: Session, job: Job, event: Event) -> None:
         return
     wants = (
         Webhook.tenant_id == job.tenant_id,
+        or_(Webhook.job_id.is_(None), Webhook.job_id == job.id),
         Webhook.disabled_at.is_(None),
         Webhook.events.contains([event.type]),
     )
     # locked against deletion alone: a row that goes away meanwhile must not fail the job's transaction
-    for webhook_id in session.scalars(select(Webhook.id).where(*wants).with_for_update(read=True, key_share=True)):
+    query = select(Webhook.id, Webhook.kind, Webhook.url).where(*wants).with_for_update(read=True, key_share=True)
+    for webhook_id, kind, url in session.execute(query):
+        opendsr = kind == CallKind.OPENDSR
+        body = opendsr_status.callback_body(session, job, event.type, url) if opendsr else _body(job, event)
+        if body is None:
+            continue
         session.add(
             WebhookDelivery(
                 id=new_id("msg"),
@@ -92,7 +99,7 @@ def owe(session: Session, job: Job, event: Event) -> None:
                 tenant_id=job.tenant_id,
                 job_id=job.id,
                 type=event.type,
-                body=_body(job, event),
+                body=body,
                 state=DeliveryState.PENDING,
                 next_attempt_at=event.created_at,
             )
@@ -117,15 +124,19 @@ def take_due(session: Session, *, limit: int, lease_seconds: float, busy: Collec
     )
     ranked = select(WebhookDelivery.id, place.label("place")).join(Webhook).where(*ready).subquery()
     first = select(ranked.c.id).where(ranked.c.place <= PER_ENDPOINT)
-    query = select(WebhookDelivery, Webhook.url).join(Webhook).where(WebhookDelivery.id.in_(first), *ready)
+    query = (
+        select(WebhookDelivery, Webhook.kind, Webhook.url).join(Webhook).where(WebhookDelivery.id.in_(first), *ready)
+    )
     query = query.order_by(WebhookDelivery.next_attempt_at).limit(limit)
     taken = session.execute(query.with_for_update(of=WebhookDelivery, skip_locked=True)).all()
     due = []
-    for delivery, url in taken:
+    for delivery, kind, url in taken:
         delivery.attempts += 1
         delivery.next_attempt_at = datetime.now(UTC) + timedelta(seconds=lease_seconds)
         secrets = webhooks.valid_secrets(session, delivery.webhook_id)
-        due.append(Due(delivery.id, delivery.attempts, delivery.webhook_id, url, delivery.body, secrets))
+        due.append(
+            Due(delivery.id, delivery.attempts, delivery.webhook_id, CallKind(kind), url, delivery.body, secrets)
+        )
     return due
 
 
