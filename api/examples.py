@@ -93,3 +93,14 @@ SUBJECT_REQUEST: dict[str, Example] = {
         },
     }
 }
+
+FIDES_ERASURE: dict[str, Example] = {
+    "person": {
+        "summary": "What is the same for every person",
+        "value": {
+            "model": {"id": MODEL_ID},
+            "labels": ["person 4711", "person 4712"],
+            "method": {"name": "synthetic"},
+        },
+    }
+}

@@ -101,6 +101,8 @@ class Courier:
         if due.kind == CallKind.OPENDSR:
             return ProcessorKey.of(self._settings).headers(body)
         keys = webhooks.opened(due.secrets, SecretBox.of(self._settings))
+        if due.kind == CallKind.FIDES:
+            return {"Authorization": f"Bearer {keys[0][0].decode()}"}
         return standard_webhooks.headers(due.delivery_id, int(at.timestamp()), body, keys)
 
     def _settle(self, calls: list[tuple[Due, Outcome]]) -> None:

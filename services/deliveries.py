@@ -34,6 +34,8 @@ THROTTLE_SECONDS = 30
 OWN_FAULT_SECONDS = 300
 """When a call is tried again that could not be made for a reason of our own."""
 LOG_LENGTH = 20
+FIDES_DONE = '{"rows_masked":1}'
+"""What Fides wants to know of an erasure that succeeded."""
 PER_ENDPOINT = 4
 """So many calls to one endpoint are under way at a time: a slow one does not hold up the others."""
 
@@ -88,8 +90,7 @@ def owe(session: Session, job: Job, event: Event) -> None:
     # locked against deletion alone: a row that goes away meanwhile must not fail the job's transaction
     query = select(Webhook.id, Webhook.kind, Webhook.url).where(*wants).with_for_update(read=True, key_share=True)
     for webhook_id, kind, url in session.execute(query):
-        opendsr = kind == CallKind.OPENDSR
-        body = opendsr_status.callback_body(session, job, event.type, url) if opendsr else _body(job, event)
+        body = _body(session, job, event, CallKind(kind), url)
         if body is None:
             continue
         session.add(
@@ -241,7 +242,12 @@ def _end(delivery: WebhookDelivery, state: DeliveryState) -> None:
     delivery.state, delivery.next_attempt_at = state, None
 
 
-def _body(job: Job, event: Event) -> str:
+def _body(session: Session, job: Job, event: Event, kind: CallKind, url: str) -> str | None:
+    """Return what an end point is told, None where the event means nothing to it."""
+    if kind is CallKind.OPENDSR:
+        return opendsr_status.callback_body(session, job, event.type, url)
+    if kind is CallKind.FIDES:
+        return FIDES_DONE
     data: dict[str, Any] = {
         "job": job.id,
         "state": job.state,

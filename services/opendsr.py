@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from services import jobs, opendsr_status, webhooks
 from shared.errors import Conflict, InvalidRequest, NotFound
-from shared.ids import new_id
 from shared.locks import lock
 from shared.outbound import Outbound
 from shared.processor_key import ProcessorKey
@@ -158,9 +157,7 @@ def _add(
     )
     session.add(row)
     for url in dict.fromkeys(request.status_callback_urls):
-        events = list(opendsr_status.CALLED_FOR)
-        values = {"tenant_id": tenant_id, "kind": CallKind.OPENDSR, "job_id": job_id, "url": url, "events": events}
-        session.add(Webhook(id=new_id("whk"), **values))
+        webhooks.add_for_job(session, tenant_id, job_id, CallKind.OPENDSR, url, opendsr_status.CALLED_FOR)
     session.flush()
     session.refresh(row)
     return row

@@ -15,9 +15,10 @@ from shared import standard_webhooks
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.outbound import CallFailed, Outbound
-from shared.schemas.webhook import WebhookRegistration, WebhookView, WebhookWithSecret
+from shared.schemas.webhook import EventType, WebhookRegistration, WebhookView, WebhookWithSecret
 from shared.secret_box import SecretBox
 from shared.settings import Settings
+from shared.states import CallKind
 from shared.tables import Webhook, WebhookSecret
 
 PER_TENANT = 20
@@ -74,6 +75,33 @@ def register(session: Session, tenant_id: str, wanted: WebhookRegistration, sett
     session.add(webhook)
     session.flush()  # its secret refers to it
     return _with_new_secret(session, webhook, box)
+
+
+def add_for_job(
+    session: Session, tenant_id: str, job_id: str, kind: CallKind, url: str, events: Sequence[EventType]
+) -> str:
+    """Have one job's events told to a URL, in the manner of `kind`; return the end point's id.
+
+    Only what a request itself asks for is added here: it is not listed, and lives as long as its job.
+    """
+    webhook = Webhook(
+        id=new_id("whk"), tenant_id=tenant_id, kind=kind, job_id=job_id, url=url, events=sorted(set(events))
+    )
+    session.add(webhook)
+    session.flush()
+    return webhook.id
+
+
+def add_token(session: Session, tenant_id: str, webhook_id: str, token: str, settings: Settings) -> None:
+    """Keep the token that calls to an end point bear, sealed.
+
+    Raises:
+        Unavailable: there is no master key to seal it with.
+    """
+    box = SecretBox.of(settings)
+    sealed = {"sealed_secret": box.seal(token.encode(), webhook_id), "sealed_private_key": box.seal(b"", webhook_id)}
+    session.add(WebhookSecret(webhook_id=webhook_id, tenant_id=tenant_id, public_key="", **sealed))
+    session.flush()
 
 
 def rotate(session: Session, tenant_id: str, webhook_id: str, settings: Settings) -> WebhookWithSecret:

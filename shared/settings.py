@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         None, description="its X.509 certificate (PEM, chain after it), whose first name is the processor's domain"
     )
 
+    # Fides.
+    fides_url: str | None = Field(
+        None, description="the one Fides that may be called back, as https://fides.example.com; none if unset"
+    )
+
     # Workers.
     pipeline: str = Field("worker.pipeline:run_pipeline", description="what a child runs, as module:function")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")

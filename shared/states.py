@@ -86,6 +86,8 @@ class CallKind(StrEnum):
     """Standard Webhooks 1.0.0."""
     OPENDSR = "opendsr"
     """OpenDSR 2.0, section 8.5."""
+    FIDES = "fides"
+    """The call-back of an asynchronous connector of Fides."""
 
 
 RUN_JOB_TASK = "efface.run_job"

@@ -42,6 +42,7 @@ ANY_KEY = {("get", "/version"), ("get", "/metrics"), ("get", "/opendsr/v2/discov
 CREATES = {("post", "/jobs"), ("post", "/models"), ("post", "/datasets"), ("post", "/keys"), ("post", "/webhooks")} | {
     ("post", "/opendsr/v2/requests"),
     ("post", "/opendsr/v2/opengdpr_requests"),
+    ("post", "/integrations/fides/jobs"),
 }
 """What names nothing that could be another tenant's, but in its body (see test_access)."""
 
@@ -124,8 +125,13 @@ class World(NamedTuple):
         subject_request = str(uuid4())
         made = alice.post("/opendsr/v2/requests", json=self.subject_request(subject_request))
         assert made.status_code == 201, made.text
-        return {"subject_request_id": subject_request, "job_id": job, "model_id": "mdl_alice", "dataset_id": added["id"], "key_id": key.id}
-
+        return {
+            "subject_request_id": subject_request,
+            "job_id": job,
+            "model_id": "mdl_alice",
+            "dataset_id": added["id"],
+            "key_id": key.id,
+        }
 
     def subject_request(self, subject_request_id: str) -> dict[str, Any]:
         """Return an OpenDSR request about alice's model."""
@@ -199,7 +205,9 @@ def test_another_tenants_things_do_not_exist(
     assert before == after
     if "{" in route.path:
         assert_problem(seen_by_bob, 404, "not_found")
-        assert seen_by_alice.status_code in (200, 202, 409), seen_by_alice.text  # 409: it is there, but in another state
+        assert seen_by_alice.status_code in (200, 202, 409), (
+            seen_by_alice.text
+        )  # 409: it is there, but in another state
     else:
         mine = {item["id"] for item in seen_by_alice.json()["data"]}
         assert mine
