@@ -60,7 +60,7 @@ def _sign(request: Request, response: Response) -> None:
             raise
         return
     response.headers.update(key.headers(bytes(response.body)))
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
 
 
 def _discreet(error: Exception) -> Exception:

@@ -28,6 +28,7 @@ router = APIRouter(tags=["opendsr"], route_class=SignedRoute)
 
 FORMER = "/opengdpr_requests"
 """The path of requests while the specification was called OpenGDPR (section 10.1)."""
+CACHED = {"Cache-Control": "public, max-age=300"}
 RequestBody = Annotated[SubjectRequest, Body(openapi_examples=SUBJECT_REQUEST)]
 FormerRequestBody = Annotated[FormerSubjectRequest, Body(openapi_examples=SUBJECT_REQUEST)]
 
@@ -56,7 +57,7 @@ def discovery(parts: PartsDep) -> Discovery:
 )
 def certificate(parts: PartsDep) -> Response:
     """Return the processor's certificate. Needs no API key."""
-    return Response(ProcessorKey.of(parts.settings).certificate, media_type="application/x-pem-file")
+    return Response(ProcessorKey.of(parts.settings).certificate, headers=CACHED, media_type="application/x-pem-file")
 
 
 @router.post(

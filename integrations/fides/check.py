@@ -54,7 +54,8 @@ def checked(path: str) -> SaaSConfig:
 
 def built(action: str, request: SaaSRequest, values: dict[str, Any]) -> dict[str, Any]:
     """Return a request with its placeholders filled in by Fides."""
-    return map_param_values(action, "the erasure", request, values).model_dump(mode="json")
+    filled: dict[str, Any] = map_param_values(action, "the erasure", request, values).model_dump(mode="json")
+    return filled
 
 
 def main() -> None:
