@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from services import opendsr_status, webhooks
@@ -74,8 +74,10 @@ class Event(NamedTuple):
     created_at: datetime
 
 
-def owe(session: Session, job: Job, event: Event) -> None:
+def owe(session: Session, job: Job, event: Event, *, only: str | None = None) -> None:
     """Owe an event to every endpoint of the tenant that wants its type, in the event's transaction.
+
+    With `only`, to that endpoint alone: one that was added after the event.
 
     The body names ids and states and nothing else: what a receiver wants to know it asks for, with its key.
     """
@@ -84,6 +86,7 @@ def owe(session: Session, job: Job, event: Event) -> None:
     wants = (
         Webhook.tenant_id == job.tenant_id,
         or_(Webhook.job_id.is_(None), Webhook.job_id == job.id),
+        true() if only is None else Webhook.id == only,
         Webhook.disabled_at.is_(None),
         Webhook.events.contains([event.type]),
     )

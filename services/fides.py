@@ -5,18 +5,20 @@ or was cancelled is an error here, which ends the task in Fides at once.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from services import jobs, webhooks
+from services import deliveries, jobs, webhooks
 from shared.errors import Conflict, FieldError, InvalidRequest
 from shared.schemas.fides import FidesErasure, FidesJob
 from shared.schemas.request import ErasureRequest
 from shared.schemas.wording import invalid_request
 from shared.settings import Settings
 from shared.states import CallKind, JobState
+from shared.tables import Job, Webhook
 
 CALLBACK_PATH = "/api/v1/request-task/callback"
 """Where Fides takes call-backs. It names the path in each request; no other one is ever called."""
@@ -51,9 +53,8 @@ def submit(
     url = _callback_url(reply_to, settings)
     request = _request(wanted, class_, privacy_request, received_at)
     job = jobs.submit(session, tenant_id, request, settings)
-    if url and reply_to and not job.existing:
-        webhook_id = webhooks.add_for_job(session, tenant_id, job.id, CallKind.FIDES, url, ["job.succeeded"])
-        webhooks.add_token(session, tenant_id, webhook_id, reply_to.token, settings)
+    if url and reply_to:
+        _call_later(session, jobs.locked(session, tenant_id, job.id), url, reply_to.token, settings)
     return FidesJob(id=job.id, status=job.state)
 
 
@@ -69,6 +70,16 @@ def status(session: Session, tenant_id: str, job_id: str) -> FidesJob:
         why = job.error.code if job.error else job.refusal.ground if job.refusal else None
         raise Conflict(f"The job has ended without an erasure: {job.state}{f' ({why})' if why else ''}.")
     return FidesJob(id=job.id, status=job.state)
+
+
+def _call_later(session: Session, job: Job, url: str, token: str, settings: Settings) -> None:
+    """Have Fides called once the job has succeeded, at once where it has: a task that is tried again has a new token."""
+    session.execute(delete(Webhook).where(Webhook.job_id == job.id, Webhook.kind == CallKind.FIDES))
+    webhook_id = webhooks.add_for_job(session, job.tenant_id, job.id, CallKind.FIDES, url, ["job.succeeded"])
+    webhooks.add_token(session, job.tenant_id, webhook_id, token, settings)
+    if job.state == JobState.SUCCEEDED:
+        event = deliveries.Event("job.succeeded", 0, datetime.now(UTC))
+        deliveries.owe(session, job, event, only=webhook_id)
 
 
 def _request(wanted: FidesErasure, class_: str, privacy_request: str, received_at: datetime | None) -> ErasureRequest:

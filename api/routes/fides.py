@@ -43,7 +43,7 @@ def submit(
     """Make a job. The class is a parameter and the rest the body, so that what a person typed cannot add fields."""
     if (reply_to is None) != (reply_to_token is None):
         raise InvalidRequest.at("", "has one of the headers reply-to and reply-to-token; send both or neither")
-    wants_call = ReplyTo(reply_to, reply_to_token) if reply_to and reply_to_token else None
+    wants_call = None if reply_to is None or reply_to_token is None else ReplyTo(reply_to, reply_to_token)
     return fides.submit(
         session,
         caller.tenant_id,

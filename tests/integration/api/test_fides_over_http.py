@@ -195,6 +195,19 @@ def test_fides_is_called_when_the_erasure_has_succeeded(alice, body, receiver, m
     assert call.headers["authorization"] == f"Bearer {TOKEN}"
 
 
+def test_a_task_that_is_tried_again_is_called_with_its_new_token(alice, body, receiver, make_job, fleet):
+    for token in ("first", "second"):
+        job_id = sent(alice, body, reply_to=CALLBACK_PATH, reply_to_token=token).json()["id"]
+    make_job.claim(job_id)
+    make_job.finish(job_id, passed=True)
+    with fleet.relay():
+        wait_until(lambda: len(receiver.calls) == 1, "Fides was not called")
+        sent(alice, body, reply_to=CALLBACK_PATH, reply_to_token="third")  # after the end
+        wait_until(lambda: len(receiver.calls) == 2, "Fides was not called again")
+
+    assert [call.headers["authorization"] for call in receiver.calls] == ["Bearer second", "Bearer third"]
+
+
 @pytest.mark.parametrize("path", ["https://evil.example.com/", "//evil.example.com/", "/api/v1/oauth/token", "x"])
 def test_no_other_place_is_called(alice, body, receiver, path):
     response = sent(alice, body, reply_to=path, reply_to_token=TOKEN)
