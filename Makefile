@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz lint types imports format bench load clean
+.PHONY: help install demo up test fuzz fides-check fides-zip lint types imports format bench load clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -30,6 +30,18 @@ fuzz: $(INSTALLED) ## schemathesis over the OpenAPI document, ten minutes at mos
 	EFFACE_FUZZ_EXAMPLES=100 EFFACE_FUZZ_PHASES=examples,coverage,fuzzing,stateful \
 		$(BIN)/pytest --timeout 600 tests/integration/api/test_schemathesis.py
 
+FIDES := .venv-fides/bin/python
+
+$(FIDES):
+	$(PYTHON) -m venv .venv-fides
+	.venv-fides/bin/pip install --quiet --disable-pip-version-check 'ethyca-fides==2.78.2'
+
+fides-check: $(INSTALLED) $(FIDES) ## the connector for Fides, judged by Fides' own models (downloads ethyca-fides)
+	EFFACE_FIDES_PYTHON=$(CURDIR)/$(FIDES) $(BIN)/pytest tests/integration/api/test_fides_over_http.py
+
+fides-zip: $(INSTALLED) ## efface-fides.zip, to upload into Fides
+	$(BIN)/python -m integrations.fides efface-fides.zip
+
 lint: $(INSTALLED) ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +58,4 @@ bench: $(INSTALLED) ## the measurements behind the README's figures (needs bench
 	$(BIN)/python -m benchmarks.bench_requests
 
 clean: ## remove what make and the commands above left behind
-	rm -rf .venv .efface efface-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-fides efface-fides.zip .efface efface-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

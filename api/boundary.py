@@ -17,6 +17,7 @@ from api.parts import Parts, parts_of
 from api.telemetry import HttpMetrics
 from services import tokens
 from services.keys import Principal
+from services.opendsr import CERTIFICATE_PATH
 from shared.errors import Unauthenticated
 from shared.limiter import Usage
 from shared.public_keys import KEYS_PATH
@@ -24,8 +25,8 @@ from shared.schemas.certificate import SCHEMA_PATH
 from shared.schemas.report import REPORT_SCHEMA_PATH
 
 PROBES = frozenset({"/health/live", "/health/ready"})
-OPEN_PATHS = PROBES | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH}
-"""What needs no key: the token endpoint asks for client credentials itself, and strangers check certificates."""
+OPEN_PATHS = PROBES | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
+"""What needs no key: the token endpoint asks for client credentials itself, and strangers check signatures."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNREAD = frozenset(
     {

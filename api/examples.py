@@ -69,3 +69,38 @@ WEBHOOK: dict[str, Example] = {
         },
     },
 }
+
+SUBJECT_REQUEST: dict[str, Example] = {
+    "erasure": {
+        "summary": "Forget a person whom the model knows as a class",
+        "value": {
+            "regulation": "gdpr",
+            "subject_request_id": "a7551968-d5d6-44b2-9831-815ac9017798",
+            "subject_request_type": "erasure",
+            "submitted_time": "2026-11-02T09:00:00Z",
+            "subject_identities": [
+                {"identity_type": "controller_customer_id", "identity_value": "4711", "identity_format": "raw"}
+            ],
+            "api_version": "2.0",
+            "status_callback_urls": [],
+            "extensions": {
+                "opendsr.example.com": {
+                    "model": {"id": MODEL_ID},
+                    "target": {"type": "class", "class": "person 4711", "labels": ["person 4711", "person 4712"]},
+                    "method": {"name": "synthetic"},
+                }
+            },
+        },
+    }
+}
+
+FIDES_ERASURE: dict[str, Example] = {
+    "person": {
+        "summary": "What is the same for every person",
+        "value": {
+            "model": {"id": MODEL_ID},
+            "labels": ["person 4711", "person 4712"],
+            "method": {"name": "synthetic"},
+        },
+    }
+}

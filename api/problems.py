@@ -80,8 +80,31 @@ class Problem(BaseModel):
     )
 
 
+class ErrorDetail(BaseModel):
+    """One thing that is wrong, as OpenDSR says it (section 7.6)."""
+
+    domain: str
+    reason: str
+    message: str
+
+
+class OpenDsrError(BaseModel):
+    """The error of OpenDSR (section 7.6)."""
+
+    code: int
+    message: str
+    errors: list[ErrorDetail]
+
+
+class OpenDsrProblem(Problem):
+    """A problem with the error of OpenDSR in it: both kinds of client read the same body."""
+
+    error: OpenDsrError
+
+
 SCHEMAS = models_json_schema(
-    [(Problem, "serialization"), (ModelRegistration, "validation")], ref_template="#/components/schemas/{model}"
+    [(Problem, "serialization"), (OpenDsrProblem, "serialization"), (ModelRegistration, "validation")],
+    ref_template="#/components/schemas/{model}",
 )[1]["$defs"]
 """For the OpenAPI document, which the framework fills with what it reads and answers itself."""
 

@@ -23,12 +23,15 @@ from services import audit_heads, keys
 from shared.database import Database, make_engine
 from shared.embedded import embedded_postgres, embedded_redis, free_port
 from shared.errors import Conflict, Unavailable
+from shared.processor_key import make_self_signed
 from shared.settings import Settings
 from shared.signing import KeyFolder
 from shared.states import Scope
 
 HOST = "127.0.0.1"
 TENANT = "local"
+PROCESSOR_DOMAIN = "localhost"
+"""Whom the certificate of OpenDSR is made out to; a deployment has one from an authority."""
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.2
@@ -90,6 +93,7 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
         stack.enter_context(_held(home / "lock"))
         port = port or free_port()
         _check_free(port)
+        processor_key, processor_certificate = make_self_signed(home / "opendsr", PROCESSOR_DOMAIN)
         settings = Settings(
             database_url=SecretStr(stack.enter_context(embedded_postgres(home / "postgres"))),
             redis_url=SecretStr(stack.enter_context(embedded_redis(home / "redis"))),
@@ -97,6 +101,9 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
             master_key=SecretStr(_kept_secret(home / "master-key", lambda: b64encode(os.urandom(32)).decode())),
             audit_key_file=_audit_key(home / "audit-key.pem"),
             signing_dir=signing_dir(home),
+            opendsr_key_file=processor_key,
+            opendsr_certificate_file=processor_certificate,
+            public_url=f"http://localhost:{port}",
             host=HOST,
             port=port,
         )
@@ -190,6 +197,9 @@ def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[
         "EFFACE_MASTER_KEY": settings.master_key.get_secret_value() if settings.master_key else "",
         "EFFACE_AUDIT_KEY_FILE": str(settings.audit_key_file),
         "EFFACE_SIGNING_DIR": str(settings.signing_dir),
+        "EFFACE_OPENDSR_KEY_FILE": str(settings.opendsr_key_file),
+        "EFFACE_OPENDSR_CERTIFICATE_FILE": str(settings.opendsr_certificate_file),
+        "EFFACE_PUBLIC_URL": settings.public_url or "",
         "EFFACE_HOST": settings.host,
         "EFFACE_PORT": str(settings.port),
         "EFFACE_RUNTIME_DIR": runtime,

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -15,8 +16,10 @@ from shared import standard_webhooks
 from shared.database import Database
 from shared.errors import Unavailable
 from shared.outbound import CallFailed
+from shared.processor_key import ProcessorKey
 from shared.secret_box import SecretBox
 from shared.settings import Settings
+from shared.states import CallKind
 
 SETTLE_SECONDS = 60.0
 """A call is taken for lost this long after its time limit: time enough to write down how it went."""
@@ -82,18 +85,25 @@ class Courier:
 
         body = due.body.encode()
         try:
-            keys = webhooks.opened(due.secrets, SecretBox.of(self._settings))
-            signed = standard_webhooks.headers(due.delivery_id, int(at.timestamp()), body, keys)
+            signed = self._signed(due, at, body)
             answer = await self._outbound.post(due.url, body, {"Content-Type": "application/json", **signed})
         except CallFailed as error:
             return due, outcome(error=str(error))
         except Unavailable as error:
             log.error("webhook.cannot_sign", webhook_id=due.webhook_id, error=error.detail)
-            return due, outcome(error="its secret could not be opened", own_fault=True)
+            return due, outcome(error="it could not be signed", own_fault=True)
         except Exception:
             log.exception("webhook.fault", webhook_id=due.webhook_id, delivery_id=due.delivery_id)
             return due, outcome(error="a fault in the service", own_fault=True)
         return due, outcome(status=answer.status, retry_after=answer.retry_after)
+
+    def _signed(self, due: Due, at: datetime, body: bytes) -> Mapping[str, str]:
+        if due.kind == CallKind.OPENDSR:
+            return ProcessorKey.of(self._settings).headers(body)
+        keys = webhooks.opened(due.secrets, SecretBox.of(self._settings))
+        if due.kind == CallKind.FIDES:
+            return {"Authorization": f"Bearer {keys[0][0].decode()}"}
+        return standard_webhooks.headers(due.delivery_id, int(at.timestamp()), body, keys)
 
     def _settle(self, calls: list[tuple[Due, Outcome]]) -> None:
         for due, outcome in calls:

@@ -12,15 +12,15 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from services import webhooks
+from services import opendsr_status, webhooks
 from services.pages import Page, page_of
 from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.schemas.webhook import EVENT_TYPES, DeliveryAttempt, DeliveryView
-from shared.states import DeliveryState
+from shared.states import CallKind, DeliveryState
 from shared.tables import Job, Webhook, WebhookDelivery, WebhookSecret
 
 SCHEDULE_SECONDS = (0, 5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
@@ -34,6 +34,8 @@ THROTTLE_SECONDS = 30
 OWN_FAULT_SECONDS = 300
 """When a call is tried again that could not be made for a reason of our own."""
 LOG_LENGTH = 20
+FIDES_DONE = '{"rows_masked":1}'
+"""What Fides wants to know of an erasure that succeeded."""
 PER_ENDPOINT = 4
 """So many calls to one endpoint are under way at a time: a slow one does not hold up the others."""
 
@@ -45,6 +47,7 @@ class Due:
     delivery_id: str
     attempt: int
     webhook_id: str
+    kind: CallKind
     url: str
     body: str
     secrets: Sequence[WebhookSecret]
@@ -71,8 +74,10 @@ class Event(NamedTuple):
     created_at: datetime
 
 
-def owe(session: Session, job: Job, event: Event) -> None:
+def owe(session: Session, job: Job, event: Event, *, only: str | None = None) -> None:
     """Owe an event to every endpoint of the tenant that wants its type, in the event's transaction.
+
+    With `only`, to that endpoint alone: one that was added after the event.
 
     The body names ids and states and nothing else: what a receiver wants to know it asks for, with its key.
     """
@@ -80,11 +85,17 @@ def owe(session: Session, job: Job, event: Event) -> None:
         return
     wants = (
         Webhook.tenant_id == job.tenant_id,
+        or_(Webhook.job_id.is_(None), Webhook.job_id == job.id),
+        true() if only is None else Webhook.id == only,
         Webhook.disabled_at.is_(None),
         Webhook.events.contains([event.type]),
     )
     # locked against deletion alone: a row that goes away meanwhile must not fail the job's transaction
-    for webhook_id in session.scalars(select(Webhook.id).where(*wants).with_for_update(read=True, key_share=True)):
+    query = select(Webhook.id, Webhook.kind, Webhook.url).where(*wants).with_for_update(read=True, key_share=True)
+    for webhook_id, kind, url in session.execute(query):
+        body = _body(session, job, event, CallKind(kind), url)
+        if body is None:
+            continue
         session.add(
             WebhookDelivery(
                 id=new_id("msg"),
@@ -92,7 +103,7 @@ def owe(session: Session, job: Job, event: Event) -> None:
                 tenant_id=job.tenant_id,
                 job_id=job.id,
                 type=event.type,
-                body=_body(job, event),
+                body=body,
                 state=DeliveryState.PENDING,
                 next_attempt_at=event.created_at,
             )
@@ -117,15 +128,19 @@ def take_due(session: Session, *, limit: int, lease_seconds: float, busy: Collec
     )
     ranked = select(WebhookDelivery.id, place.label("place")).join(Webhook).where(*ready).subquery()
     first = select(ranked.c.id).where(ranked.c.place <= PER_ENDPOINT)
-    query = select(WebhookDelivery, Webhook.url).join(Webhook).where(WebhookDelivery.id.in_(first), *ready)
+    query = (
+        select(WebhookDelivery, Webhook.kind, Webhook.url).join(Webhook).where(WebhookDelivery.id.in_(first), *ready)
+    )
     query = query.order_by(WebhookDelivery.next_attempt_at).limit(limit)
     taken = session.execute(query.with_for_update(of=WebhookDelivery, skip_locked=True)).all()
     due = []
-    for delivery, url in taken:
+    for delivery, kind, url in taken:
         delivery.attempts += 1
         delivery.next_attempt_at = datetime.now(UTC) + timedelta(seconds=lease_seconds)
         secrets = webhooks.valid_secrets(session, delivery.webhook_id)
-        due.append(Due(delivery.id, delivery.attempts, delivery.webhook_id, url, delivery.body, secrets))
+        due.append(
+            Due(delivery.id, delivery.attempts, delivery.webhook_id, CallKind(kind), url, delivery.body, secrets)
+        )
     return due
 
 
@@ -230,7 +245,12 @@ def _end(delivery: WebhookDelivery, state: DeliveryState) -> None:
     delivery.state, delivery.next_attempt_at = state, None
 
 
-def _body(job: Job, event: Event) -> str:
+def _body(session: Session, job: Job, event: Event, kind: CallKind, url: str) -> str | None:
+    """Return what an end point is told, None where the event means nothing to it."""
+    if kind is CallKind.OPENDSR:
+        return opendsr_status.callback_body(session, job, event.type, url)
+    if kind is CallKind.FIDES:
+        return FIDES_DONE
     data: dict[str, Any] = {
         "job": job.id,
         "state": job.state,

@@ -15,14 +15,17 @@ from shared import standard_webhooks
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.outbound import CallFailed, Outbound
-from shared.schemas.webhook import WebhookRegistration, WebhookView, WebhookWithSecret
+from shared.schemas.webhook import EventType, WebhookRegistration, WebhookView, WebhookWithSecret
 from shared.secret_box import SecretBox
 from shared.settings import Settings
+from shared.states import CallKind
 from shared.tables import Webhook, WebhookSecret
 
 PER_TENANT = 20
 PRIVATE_KEY_BYTES = 32
 HIGHEST_PORT = 65_535
+LISTED = Webhook.job_id.is_(None)
+"""What a tenant has registered here; call-backs of a single job belong to the request that named them."""
 
 
 def outbound(settings: Settings) -> Outbound:
@@ -30,8 +33,8 @@ def outbound(settings: Settings) -> Outbound:
     return Outbound(allowed=settings.webhook_allow_networks, timeout_seconds=settings.webhook_timeout_seconds)
 
 
-def check_url(url: str, outbound: Outbound) -> None:
-    """Find out whether a URL may be called. Slow, for it asks the name server: hold no transaction.
+def check_url(url: str, outbound: Outbound, field: str = "/url") -> None:
+    """Find out whether a URL, which stood in `field`, may be called. Slow, for it asks the name server: hold no transaction.
 
     Raises:
         InvalidRequest: it is no http or https URL, or leads where no call may go.
@@ -39,17 +42,17 @@ def check_url(url: str, outbound: Outbound) -> None:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise InvalidRequest.at("/url", f"is no URL: {error}") from error
+        raise InvalidRequest.at(field, f"is no URL: {error}") from error
     if parsed.scheme not in ("https", "http") or not parsed.host:
-        raise InvalidRequest.at("/url", "must begin with https:// and name a host")
+        raise InvalidRequest.at(field, "must begin with https:// and name a host")
     if parsed.port is not None and not 0 < parsed.port <= HIGHEST_PORT:
-        raise InvalidRequest.at("/url", f"has port {parsed.port}; a port lies between 1 and {HIGHEST_PORT}")
+        raise InvalidRequest.at(field, f"has port {parsed.port}; a port lies between 1 and {HIGHEST_PORT}")
     if parsed.userinfo or parsed.fragment:
-        raise InvalidRequest.at("/url", "must hold no user name, password or fragment; the signature proves who calls")
+        raise InvalidRequest.at(field, "must hold no user name, password or fragment; the signature proves who calls")
     try:
         asyncio.run(outbound.check(url))
     except CallFailed as error:
-        raise InvalidRequest.at("/url", f"cannot be called: {error}; give one that the public internet can") from error
+        raise InvalidRequest.at(field, f"cannot be called: {error}; give one that the public internet can") from error
 
 
 def register(session: Session, tenant_id: str, wanted: WebhookRegistration, settings: Settings) -> WebhookWithSecret:
@@ -60,7 +63,7 @@ def register(session: Session, tenant_id: str, wanted: WebhookRegistration, sett
         Unavailable: there is no master key to seal its secret with.
     """
     box = SecretBox.of(settings)
-    if (session.scalar(select(func.count()).where(Webhook.tenant_id == tenant_id)) or 0) >= PER_TENANT:
+    if (session.scalar(select(func.count()).where(Webhook.tenant_id == tenant_id, LISTED)) or 0) >= PER_TENANT:
         raise Conflict(f"There are {PER_TENANT} webhooks already, which is the limit; delete one that is not needed.")
     webhook = Webhook(
         id=new_id("whk"),
@@ -72,6 +75,33 @@ def register(session: Session, tenant_id: str, wanted: WebhookRegistration, sett
     session.add(webhook)
     session.flush()  # its secret refers to it
     return _with_new_secret(session, webhook, box)
+
+
+def add_for_job(
+    session: Session, tenant_id: str, job_id: str, kind: CallKind, url: str, events: Sequence[EventType]
+) -> str:
+    """Have one job's events told to a URL, in the manner of `kind`; return the end point's id.
+
+    Only what a request itself asks for is added here: it is not listed, and lives as long as its job.
+    """
+    webhook = Webhook(
+        id=new_id("whk"), tenant_id=tenant_id, kind=kind, job_id=job_id, url=url, events=sorted(set(events))
+    )
+    session.add(webhook)
+    session.flush()
+    return webhook.id
+
+
+def add_token(session: Session, tenant_id: str, webhook_id: str, token: str, settings: Settings) -> None:
+    """Keep the token that calls to an end point bear, sealed.
+
+    Raises:
+        Unavailable: there is no master key to seal it with.
+    """
+    box = SecretBox.of(settings)
+    sealed = {"sealed_secret": box.seal(token.encode(), webhook_id), "sealed_private_key": box.seal(b"", webhook_id)}
+    session.add(WebhookSecret(webhook_id=webhook_id, tenant_id=tenant_id, public_key="", **sealed))
+    session.flush()
 
 
 def rotate(session: Session, tenant_id: str, webhook_id: str, settings: Settings) -> WebhookWithSecret:
@@ -100,7 +130,7 @@ def get(session: Session, tenant_id: str, webhook_id: str) -> WebhookView:
 
 def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[WebhookView]:
     """Return a page of endpoints, newest first."""
-    page = page_of(session, select(Webhook), Webhook, tenant_id=tenant_id, after=after, limit=limit)
+    page = page_of(session, select(Webhook).where(LISTED), Webhook, tenant_id=tenant_id, after=after, limit=limit)
     return Page([_view(session, webhook) for webhook in page.data], page.has_more)
 
 
@@ -119,7 +149,7 @@ def row(session: Session, tenant_id: str, webhook_id: str, *, lock: bool = False
     Raises:
         NotFound: the tenant has none of this id.
     """
-    query = select(Webhook).where(Webhook.id == webhook_id, Webhook.tenant_id == tenant_id)
+    query = select(Webhook).where(Webhook.id == webhook_id, Webhook.tenant_id == tenant_id, LISTED)
     webhook = session.scalar(query.with_for_update() if lock else query)
     if webhook is None:
         raise NotFound("webhook", webhook_id)

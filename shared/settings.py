@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     # The HTTP door.
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
-    public_url: str | None = None
+    public_url: str | None = Field(
+        None, description="address that clients use; OpenDSR takes https:// and the domain of its certificate if unset"
+    )
     max_body_bytes: int = Field(1 * MIB, description="JSON bodies")
     max_upload_bytes: int = Field(8192 * MIB, description="a checkpoint or a data set archive")
     weights_url_seconds: int = Field(300, ge=1, le=604_800, description="how long a signed download URL lives")
@@ -97,6 +99,19 @@ class Settings(BaseSettings):
         True, description="name the forgotten classes in certificates; off where a class is a person's name"
     )
     image_digest: str | None = Field(None, description="of the container image that runs, for certificates")
+
+    # OpenDSR.
+    opendsr_key_file: Path | None = Field(
+        None, description="RSA private key (PEM) that signs answers and call-backs; OpenDSR is off if unset"
+    )
+    opendsr_certificate_file: Path | None = Field(
+        None, description="its X.509 certificate (PEM, chain after it), whose first name is the processor's domain"
+    )
+
+    # Fides.
+    fides_url: str | None = Field(
+        None, description="the one Fides that may be called back, as https://fides.example.com; none if unset"
+    )
 
     # Workers.
     pipeline: str = Field("worker.pipeline:run_pipeline", description="what a child runs, as module:function")

@@ -171,13 +171,22 @@ def _private(path: Path) -> object:
         raise NoSigningKey(f"{path} is not a private key in PEM; restore it, or make a new one.") from error
 
 
+def read_secret(path: Path) -> bytes:
+    """Read a file that its owner alone may read.
+
+    Raises:
+        NoSigningKey: others may read it, too.
+        OSError: it cannot be read.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise NoSigningKey(f"{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")
+    return path.read_bytes()
+
+
 def _secret(path: Path) -> bytes:
-    """Read a file that its owner alone may read."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise NoSigningKey(f"{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")
-        return path.read_bytes()
+        return read_secret(path)
     except OSError as error:
         raise NoSigningKey(
             f"{path} cannot be read ({error.strerror}); 'efface keys signing create' makes the keys."

@@ -79,5 +79,16 @@ class DeliveryState(StrEnum):
     """No try is left, or its endpoint was disabled."""
 
 
+class CallKind(StrEnum):
+    """Whose conventions a call to a webhook follows."""
+
+    STANDARD = "standard"
+    """Standard Webhooks 1.0.0."""
+    OPENDSR = "opendsr"
+    """OpenDSR 2.0, section 8.5."""
+    FIDES = "fides"
+    """The call-back of an asynchronous connector of Fides."""
+
+
 RUN_JOB_TASK = "efface.run_job"
 """The one task name. Its message carries a job id and nothing else."""

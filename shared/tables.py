@@ -289,6 +289,10 @@ class Webhook(Base):
     __tablename__ = "webhooks"
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    kind: Mapped[str] = mapped_column(server_default="standard")
+    """What its calls look like (`CallKind`)."""
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    """The one job that it is told of; null: every job of the tenant."""
     url: Mapped[str]
     description: Mapped[str | None]
     events: Mapped[list[str]]
@@ -299,7 +303,10 @@ class Webhook(Base):
     disabled_reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (Index("ix_webhooks_tenant_created", "tenant_id", "created_at"),)
+    __table_args__ = (
+        Index("ix_webhooks_tenant_created", "tenant_id", "created_at"),
+        Index("ix_webhooks_tenant_job", "tenant_id", "job_id"),
+    )
 
 
 class WebhookSecret(Base):
@@ -343,6 +350,24 @@ class WebhookDelivery(Base):
         Index("ix_webhook_deliveries_webhook_created", "webhook_id", "created_at"),
         Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
     )
+
+
+class OpenDsrRequest(Base):
+    """A data subject request that came by OpenDSR, and the job that fulfils it. Nothing of the identities is kept."""
+
+    __tablename__ = "opendsr_requests"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    subject_request_id: Mapped[str] = mapped_column(primary_key=True)
+    """The controller's UUID."""
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    regulation: Mapped[str]
+    domain: Mapped[str]
+    """Whom the controller knows us as, in the extensions of what we say of this request."""
+    base_url: Mapped[str]
+    """Where it reached us: links in what it is told begin with this."""
+    fingerprint: Mapped[str]
+    """SHA-256 of the request without its identities: the same id must mean the same request."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class JobDataset(Base):

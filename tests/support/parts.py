@@ -1,9 +1,13 @@
 """What the fixtures of one test and of one module have in common."""
 
+import atexit
 import base64
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import redis
@@ -11,14 +15,18 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from shared.database import Database, make_engine
+from shared.processor_key import make_self_signed
 from shared.settings import Settings
 from shared.tables import Base
 
+PROCESSOR_DOMAIN = "opendsr.example.com"
+"""Whom the test certificate of OpenDSR is issued to."""
 APPEND_ONLY = ("audit_log", "audit_chain", "audit_heads")
 
 
 def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
     """Return settings with a storage in `folder`, and leases short enough to lose."""
+    key_file, certificate_file = processor_files()
     return Settings(
         _env_file=None,  # type: ignore[call-arg]
         database_url=SecretStr(postgres_url),
@@ -26,6 +34,8 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         storage_url=f"file://{folder / 'objects'}",
         master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()),
         signing_dir=folder / "signing",
+        opendsr_key_file=key_file,
+        opendsr_certificate_file=certificate_file,
         database_pool_size=6,
         lease_seconds=2,
         heartbeat_seconds=0.3,
@@ -36,6 +46,14 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         device="cpu",
         log_format="console",
     )
+
+
+@cache
+def processor_files() -> tuple[Path, Path]:
+    """Return a key and a certificate for OpenDSR, made once a run: an RSA key takes a while."""
+    folder = Path(tempfile.mkdtemp(prefix="efface-opendsr-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_self_signed(folder, PROCESSOR_DOMAIN)
 
 
 @contextmanager

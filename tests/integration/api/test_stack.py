@@ -109,6 +109,9 @@ def test_from_start_to_restart(up):
     assert again.key == service.key
     assert again.get("/version").status_code == 200
     assert again.key not in again.output.read_text()
+    found = again.get("/opendsr/v2/discovery")
+    assert found.headers["X-OpenDSR-Processor-Domain"] == "localhost"
+    assert found.json()["processor_certificate"].startswith("http://localhost:")
     signing_key = KeyFolder(service.home / "efface" / "signing").signer().key_id
     assert f"signed with key {signing_key}" in again.output.read_text()
     assert "made now" not in again.output.read_text()
@@ -120,6 +123,7 @@ def test_from_start_to_restart(up):
         "lock",
         "logs",
         "objects",
+        "opendsr",
         "postgres",
         "redis",
         "signing",

@@ -1,0 +1,1 @@
+"""What other products need to speak with the service."""
