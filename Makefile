@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz lint types imports format bench load clean
+.PHONY: help install demo up test fuzz chaos lint types imports format bench load clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: $(INSTALLED) ## every test that this machine can run
 fuzz: $(INSTALLED) ## schemathesis over the OpenAPI document, ten minutes at most
 	EFFACE_FUZZ_EXAMPLES=100 EFFACE_FUZZ_PHASES=examples,coverage,fuzzing,stateful \
 		$(BIN)/pytest --timeout 600 tests/integration/api/test_schemathesis.py
+
+chaos: $(INSTALLED) ## 200 jobs while everything is killed, stopped and emptied, three times; half an hour at most
+	$(BIN)/python -m tests.chaos.storm --seed 1 --seed 2 --seed 3
 
 lint: $(INSTALLED) ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, func, select
@@ -11,11 +12,11 @@ from sqlalchemy.orm import Session
 from services import audit_chain, audit_heads, evidence, retention
 from services.verification import verify
 from shared.database import Database
-from shared.errors import Unavailable
+from shared.errors import EffaceError
 from shared.settings import Settings
 from shared.signing import KeyFolder
 from shared.states import JobState
-from shared.storage import Storage
+from shared.storage import ObjectMissing, Storage
 from shared.tables import (
     Artifact,
     AuditUnlinked,
@@ -23,6 +24,7 @@ from shared.tables import (
     Dataset,
     Job,
     JobEvent,
+    JobPurge,
     Model,
     Outbox,
     WebhookDelivery,
@@ -66,7 +68,12 @@ class World:
             (Outbox, Outbox.id.is_not(None)),
             (AuditUnlinked, AuditUnlinked.entry_id.is_not(None)),
             (WebhookDelivery, WebhookDelivery.state == "pending"),
+            (Job, ~self._looked_at_twice()),
         ) and not self._listed("datasets")
+
+    def _looked_at_twice(self) -> ColumnElement[bool]:
+        sure = Job.finished_at + timedelta(seconds=2 * self.settings.lease_seconds)
+        return select(JobPurge.job_id).where(JobPurge.job_id == Job.id, JobPurge.verified_at >= sure).exists()
 
     def objects(self) -> set[str]:
         """Return the keys of what is left of jobs in the storage."""
@@ -84,7 +91,7 @@ class World:
         try:
             with self.database.transaction() as session:
                 return not any(session.scalar(select(func.count()).select_from(t).where(c)) for t, c in of)
-        except (OSError, Unavailable):
+        except (OSError, EffaceError):
             return False
 
 
@@ -126,12 +133,12 @@ def _otherwise(asked: Asked, jobs: dict[str, Job]) -> bool:
 
 def _of_results(session: Session, world: World) -> Sequence[Promise]:
     results = select(Job.id, Job.result_model_id).where(Job.state == JobState.SUCCEEDED)
-    succeeded = dict(session.execute(results).tuples().all())
-    published = list(session.execute(select(Model.job_id, Model.id).where(Model.job_id.is_not(None))).tuples())
+    succeeded = dict(session.execute(results).all())
+    published = list(session.execute(select(Model.job_id, Model.id).where(Model.job_id.is_not(None))))
     per_job = Counter(job for job, _ in published)
     artifacts = list(session.scalars(select(Artifact)))
     rows, stored = {artifact.key for artifact in artifacts}, world.objects()
-    current = dict(session.execute(select(Job.id, Job.attempt)).tuples().all())
+    current = dict(session.execute(select(Job.id, Job.attempt)).all())
     return (
         Promise("jobs succeeded", len(succeeded), "any", kept=True),
         Promise("publications", len(published), "as many", len(published) == len(succeeded)),
@@ -159,15 +166,19 @@ def _of_inputs(session: Session, world: World) -> Sequence[Promise]:
 def _of_evidence(session: Session, world: World, called: Collection[str] | None) -> Sequence[Promise]:
     judged = list(session.scalars(select(Job.id).where(Job.verdict.is_not(None))))
     public = KeyFolder(world.settings.signing_dir).public_keys()
-    certified = [_certified(session, world, job_id) for job_id in judged]
+    certified = [verify(_certified(session, world, job_id), public) for job_id in judged]
+    statements = [found.statement for found in certified if found.holds]
     chain = audit_chain.verify(session)
     key = audit_heads.private_key(world.settings.audit_key_file).public_key() if world.settings.audit_key_file else None
     wrong = [*chain.findings, *(audit_heads.check(session, [key]) if key else [])]
-    owed = session.execute(select(WebhookDelivery.id, WebhookDelivery.state)).tuples().all()
+    owed = session.execute(select(WebhookDelivery.id, WebhookDelivery.state)).all()
     ended = session.scalar(select(func.count()).select_from(Job).where(Job.finished_at.is_not(None))) or 0
     found = [
         Promise("verdicts", len(judged), "any", kept=True),
-        _none("verdicts without a valid certificate", sum(not c or not verify(c, public).holds for c in certified)),
+        _none("verdicts without a valid certificate", len(judged) - len(statements)),
+        _none(
+            "certificates that do not confirm the purge", sum(s is None or not s.predicate.purge for s in statements)
+        ),
         Promise("entries in the audit log", chain.last.seq, "any", kept=chain.last.seq > 0),
         _none("entries not yet in the chain", chain.waiting),
         _none("findings of efface audit verify", len(wrong)),
@@ -182,12 +193,12 @@ def _of_evidence(session: Session, world: World, called: Collection[str] | None)
     return found
 
 
-def _certified(session: Session, world: World, job_id: str) -> bytes | None:
-    """Return the last certificate of a job."""
+def _certified(session: Session, world: World, job_id: str) -> bytes:
+    """Return the last certificate of a job; nothing where there is none."""
     try:
         return world.storage.get(evidence.find(session, world.tenant_id, job_id).key)
-    except Exception:  # whatever is wrong with it, there is none
-        return None
+    except (EffaceError, ObjectMissing):
+        return b""
 
 
 def _none(name: str, found: int) -> Promise:

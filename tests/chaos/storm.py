@@ -66,9 +66,9 @@ class Plan:
     images: float = 0.3
     """The share of jobs that upload what is to be forgotten."""
     webhook: bool = True
-    storm_seconds: float = 600.0
+    storm_seconds: float = 300.0
     """The blows end when every job has ended, or after this."""
-    settle_seconds: float = 240.0
+    settle_seconds: float = 300.0
     """How long the service may take afterwards to finish what it owes."""
 
 
