@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz fides-check fides-zip lint types imports format bench load clean
+.PHONY: help install demo up test fuzz chaos fides-check fides-zip lint types imports format bench load clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ fides-check: $(INSTALLED) $(FIDES) ## the connector for Fides, judged by Fides' 
 
 fides-zip: $(INSTALLED) ## efface-fides.zip, to upload into Fides
 	$(BIN)/python -m integrations.fides efface-fides.zip
+
+chaos: $(INSTALLED) ## 200 jobs while everything is killed, stopped and emptied, three times; half an hour at most
+	$(BIN)/python -m tests.chaos.storm --seed 1 --seed 2 --seed 3
 
 lint: $(INSTALLED) ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .

@@ -136,6 +136,7 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
 
 def _purge(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
     done = sweeper.sweep_jobs(database, storage) + sweeper.sweep_datasets(database, storage, settings)
+    done += sweeper.sweep_stragglers(database, storage, settings)
     if not done:
         stop.wait(min(settings.reconcile_seconds, 5.0))
 

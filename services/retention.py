@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -43,10 +44,19 @@ def users_of(session: Session, dataset_id: str) -> Sequence[str]:
 
 def unpurged(session: Session, limit: int = 20) -> list[tuple[JobSpec, int | None]]:
     """Return finished jobs whose leftovers are still there, each with the attempt whose artifacts stay."""
-    winner = select(Artifact.attempt).where(Artifact.job_id == Job.id).limit(1).scalar_subquery()
-    query = select(Job.spec, winner).where(Job.finished_at.is_not(None), Job.purged_at.is_(None))
-    rows = session.execute(query.order_by(Job.finished_at).limit(limit))
-    return [(JobSpec.model_validate(spec), attempt) for spec, attempt in rows]
+    query = _with_winner().where(Job.finished_at.is_not(None), Job.purged_at.is_(None))
+    return _specs(session, query.order_by(Job.finished_at).limit(limit))
+
+
+def unsure(session: Session, seconds: float, limit: int = 20) -> list[tuple[JobSpec, int | None]]:
+    """Return jobs that ended `seconds` ago and whose leftovers were last looked for before that, as `unpurged` does.
+
+    An upload that was under way when its process was killed, or a process that was frozen meanwhile, writes after the end.
+    """
+    later = Job.finished_at + timedelta(seconds=seconds)
+    query = _with_winner().join(JobPurge, JobPurge.job_id == Job.id)
+    overdue = query.where(Job.purged_at.is_not(None), JobPurge.verified_at < later, later < func.clock_timestamp())
+    return _specs(session, overdue.order_by(Job.finished_at).limit(limit))
 
 
 def delete_leftovers(storage: Storage, spec: JobSpec, kept_attempt: int | None) -> Deleted:
@@ -97,6 +107,11 @@ def mark_purged(session: Session, spec: JobSpec, deleted: Deleted) -> None:
     audit_log.write(session, "job.purged", spec.job_id, tenant_id=spec.tenant_id, detail=detail)
 
 
+def mark_looked(session: Session, job_id: str) -> None:
+    """Note that nothing had been written since the leftovers were deleted."""
+    session.execute(update(JobPurge).where(JobPurge.job_id == job_id).values(verified_at=func.clock_timestamp()))
+
+
 def receipt(session: Session, tenant_id: str, job_id: str) -> PurgeReceipt:
     """Return what was deleted after a job, as far as it has come.
 
@@ -119,6 +134,15 @@ def receipt(session: Session, tenant_id: str, job_id: str) -> PurgeReceipt:
         listing_empty_at=own.verified_at if own else None,
         datasets=datasets,
     )
+
+
+def _with_winner() -> Select[tuple[dict[str, Any], int]]:
+    winner = select(Artifact.attempt).where(Artifact.job_id == Job.id).limit(1).scalar_subquery()
+    return select(Job.spec, winner)
+
+
+def _specs(session: Session, query: Select[tuple[dict[str, Any], int]]) -> list[tuple[JobSpec, int | None]]:
+    return [(JobSpec.model_validate(spec), attempt) for spec, attempt in session.execute(query)]
 
 
 def _datasets(session: Session, job_id: str) -> tuple[DatasetPurgeView, ...]:

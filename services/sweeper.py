@@ -43,6 +43,28 @@ def sweep_jobs(database: Database, storage: Storage) -> int:
     return _each(partial(sweep, spec, attempt) for spec, attempt in finished)
 
 
+def sweep_stragglers(database: Database, storage: Storage, settings: Settings) -> int:
+    """Look once more for leftovers, two leases after each job's end, by when nobody writes any more; return at how many jobs.
+
+    Raises:
+        EffaceError: some could not be deleted; the others were.
+    """
+    with database.transaction() as session:
+        unsure = retention.unsure(session, 2 * settings.lease_seconds)
+
+    def look(spec: JobSpec, attempt: int | None) -> bool:
+        deleted = retention.delete_leftovers(storage, spec, attempt)
+        with database.transaction() as session:
+            if deleted.objects:
+                retention.mark_purged(session, spec, deleted)
+                log.warning("job.stragglers_deleted", job_id=spec.job_id, objects=len(deleted.objects))
+            else:
+                retention.mark_looked(session, spec.job_id)
+        return True
+
+    return _each(partial(look, spec, attempt) for spec, attempt in unsure)
+
+
 def sweep_datasets(database: Database, storage: Storage, settings: Settings) -> int:
     """Purge the data sets whose time is over; return how many.
 

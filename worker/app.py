@@ -7,12 +7,12 @@ from celery import Celery, signals
 
 from shared.database import Database, make_engine
 from shared.queue import make_queue
+from shared.scratch import scratch_folder
 from shared.settings import Settings, get_settings
 from shared.states import RUN_JOB_TASK
 from shared.telemetry import configure_logging
 from worker.orphans import when_orphaned
 from worker.runner import supervise
-from worker.scratch import scratch_folder
 from worker.standby import Standby
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ def main() -> None:
     """Run a worker until it is told to stop. SIGTERM gives a running job back at once."""
     settings = get_settings()
     configure_logging(settings)
-    with scratch_folder() as scratch:
+    with scratch_folder("worker") as scratch:
         standby = Standby(settings.runtime_dir or scratch, scratch)
         try:
             app = make_worker(settings, standby)

@@ -1,6 +1,7 @@
 """Commands that run the service, or the parts of it."""
 
 import signal
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -59,23 +60,29 @@ def demo(
 
 def api() -> None:
     """Run the HTTP API (settings: EFFACE_HOST, EFFACE_PORT, ...)."""
+    import tempfile
+
     import uvicorn
 
     from api.app import create_app
+    from shared.scratch import scratch_folder
     from shared.settings import get_settings
     from shared.telemetry import configure_logging
 
     settings = get_settings()
     configure_logging(settings)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # ours
-        access_log=False,  # `Boundary` writes one
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again when it has shut down
+    with scratch_folder("api") as scratch:
+        tempfile.tempdir = str(scratch)  # uploads lie there unsealed while they are checked
+        uvicorn.run(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,  # ours
+            access_log=False,  # `Boundary` writes one
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
 
 
 def relay() -> None:

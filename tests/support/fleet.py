@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,15 +56,25 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
         time.sleep(0.05)
 
 
-class Worker:
-    """A worker process with all that it starts, known by a mark in their environment."""
+def marked(marks: Collection[str]) -> list[psutil.Process]:
+    """Return every living process with one of the marks in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            if process.environ().get("EFFACE_TEST_MARK") in marks:
+                found.append(process)
+    return found
 
-    def __init__(self, settings: Settings, log: Path, temporary: Path) -> None:
-        self.mark = f"worker-{uuid4()}"
+
+class Member:
+    """A process of the service with all that it starts, known by a mark in their environment."""
+
+    def __init__(self, arguments: Sequence[str], settings: Settings, log: Path, temporary: Path) -> None:
+        self.mark = f"member-{uuid4()}"
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker"],
+                [sys.executable, "-m", *arguments],
                 cwd=ROOT,
                 env=environment(settings)
                 | {"EFFACE_TEST_MARK": self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
@@ -74,13 +84,36 @@ class Worker:
             )
 
     def family(self) -> list[psutil.Process]:
-        """Return every living process of this worker, whoever its parent is by now."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                if process.environ().get("EFFACE_TEST_MARK") == self.mark:
-                    found.append(process)
-        return found
+        """Return every living process of this member, whoever its parent is by now."""
+        return marked({self.mark})
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to every process."""
+        for process in self.family():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def plain_log(self) -> str:
+        """Return what it has logged, without the colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
+
+    def stop(self) -> None:
+        """Ask it to stop and wait until nothing of it is left."""
+        with suppress(psutil.NoSuchProcess):
+            self.process.terminate()
+        self.wait_gone()
+
+    def wait_gone(self) -> None:
+        """Wait until nothing of it is left."""
+        self.process.wait(PATIENCE_SECONDS)
+        wait_until(lambda: not self.family(), f"processes are left: {self.family()}")
+
+
+class Worker(Member):
+    """A worker."""
+
+    def __init__(self, settings: Settings, log: Path, temporary: Path) -> None:
+        super().__init__(["worker"], settings, log, temporary)
 
     def children(self) -> list[psutil.Process]:
         """Return the children that work or stand by."""
@@ -95,27 +128,6 @@ class Worker:
         """Return the process that runs the task."""
         (found,) = (p for p in psutil.Process(self.process.pid).children() if "worker.child" not in p.cmdline())
         return found
-
-    def signal_all(self, number: signal.Signals) -> None:
-        """Send a signal to every process."""
-        for process in self.family():
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-
-    def plain_log(self) -> str:
-        """Return what the worker has logged, without the colours."""
-        return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
-
-    def stop(self) -> None:
-        """Ask the worker to stop and wait until nothing of it is left."""
-        with suppress(psutil.NoSuchProcess):
-            self.process.terminate()
-        self.wait_gone()
-
-    def wait_gone(self) -> None:
-        """Wait until nothing of the worker is left."""
-        self.process.wait(PATIENCE_SECONDS)
-        wait_until(lambda: not self.family(), f"processes are left: {self.family()}")
 
 
 class Fleet:

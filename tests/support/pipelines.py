@@ -6,22 +6,28 @@
     at         the stage at which something happens (forgetting)
     what       die | raise | fail | hang | family; or miss: the verdict is failed
     attempts   in how many attempts it happens (all)
+
+Images to be forgotten are opened as a real run would open them, and what was seen in them is kept with the job.
 """
 
+import base64
 import hashlib
-import json
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+from shared.archives import ArchiveLimits, extract_archive
 from shared.errors import JobFailure
 from shared.schemas.job import JobError
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import JobSpec
+from shared.sealing import Sealer
+from shared.settings import get_settings
 from shared.states import Stage
 from shared.storage import Storage
+from tests.support.certificates import report
 from worker.ports import Progress
 
 STAGES = (Stage.PREPARING, Stage.SYNTHESIZING, Stage.FORGETTING, Stage.AUDITING, Stage.PUBLISHING)
@@ -35,6 +41,7 @@ def run(spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, devi
     wish = spec.request.metadata
     done = {o.key.rsplit("/", 1)[1] for o in storage.list(spec.checkpoint_prefix)}
     (scratch / USED).write_text(device)
+    look_at_images(spec, storage, scratch)
     for stage in STAGES:
         if stage in done:
             continue
@@ -63,11 +70,27 @@ def misbehave(what: str) -> None:
         time.sleep(600)
 
 
+def look_at_images(spec: JobSpec, storage: Storage, scratch: Path) -> None:
+    """Open what is to be forgotten, if any was uploaded, and keep something of it, as predictions are kept."""
+    source, settings = spec.data.forget, get_settings()
+    if source is None or source.id is None or source.data_key is None:
+        return
+    archive = scratch / "archive"
+    sealed = storage.stream(source.uri.removeprefix("storage:"))
+    key = base64.b64decode(source.data_key)
+    archive.write_bytes(b"".join(Sealer.of(settings).unseal(sealed, key, source.id)))
+    extract_archive(archive, scratch / "images", ArchiveLimits.of(settings))
+    seen = [file.name for file in (scratch / "images").rglob("*.png")]
+    storage.put(f"{spec.job_cache_prefix}/seen", "\n".join(seen).encode())
+
+
 def publish(spec: JobSpec, storage: Storage, *, failed: bool) -> PipelineResult:
     folder = "quarantine" if failed else "model"
+    weights = b"weights of " + spec.job_id.encode()
+    measured = report(spec, verdict="failed" if failed else "passed", weights=weights)
     files = {
-        "report.json": json.dumps({"attempt": spec.attempt}).encode(),
-        f"{folder}/open_clip_model.safetensors": b"weights of " + spec.job_id.encode(),
+        "report.json": measured.model_dump_json().encode(),
+        f"{folder}/open_clip_model.safetensors": weights,
         f"{folder}/open_clip_config.json": b"{}",
     }
     artifacts = []

@@ -16,7 +16,7 @@ from shared.schemas.purge import PurgeReceipt
 from shared.schemas.spec import cached_evaluations
 from shared.settings import Settings
 from shared.storage import Storage
-from shared.tables import AuditEntry, Dataset, Job
+from shared.tables import AuditEntry, Dataset, Job, JobPurge
 from tests.support import requests
 from tests.support.world import World, passed
 
@@ -228,6 +228,27 @@ class Deaf(Storage):
 
     def delete(self, prefix: str) -> int:
         return 0 if self.held in prefix else super().delete(prefix)
+
+
+def test_what_is_written_after_the_end_is_found_two_leases_later(
+    keeper: Keeper, upload: Callable[..., str], settings: Settings, storage: Storage, database: Database
+) -> None:
+    world, quiet = (keeper.submit(forget=upload("horse"), retain=upload("horse")) for _ in range(2))
+    for each in (world, quiet):
+        each.cancel()
+    keeper.sweep()
+    late = f"tenants/{keeper.tenant}/jobs/{world.job}/checkpoints/forgetting"
+    storage.put(late, b"of an upload that was under way")
+    assert sweeper.sweep_stragglers(database, storage, settings) == 0  # somebody may still be writing
+    with database.transaction() as session:
+        past = timedelta(seconds=2 * settings.lease_seconds)
+        session.execute(update(Job).values(finished_at=Job.finished_at - past))
+        session.execute(update(JobPurge).values(verified_at=JobPurge.verified_at - past))
+    assert sweeper.sweep_stragglers(database, storage, settings) == 2
+    assert storage.find(late) == []
+    assert [found.key for found in keeper.receipt(world).leftovers] == [late]
+    assert keeper.receipt(quiet).leftovers == ()
+    assert sweeper.sweep_stragglers(database, storage, settings) == 0
 
 
 def test_one_that_cannot_be_deleted_holds_up_no_other(keeper: Keeper, upload: Callable[..., str]) -> None:

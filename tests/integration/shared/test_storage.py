@@ -1,83 +1,29 @@
 """The storage port keeps one contract on a folder and on a real S3 server."""
 
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import httpx
-import obstore
 import pytest
-from obstore.store import S3Store
 
 from shared.embedded import free_port
 from shared.errors import Unavailable
 from shared.storage import CHUNK_BYTES, ObjectMissing, Storage, StoredObject
-
-JUICEFS = str(Path(sys.executable).parent / "juicefs")
-BUCKET = "efface"
-CREDENTIALS = {"MINIO_ROOT_USER": "tester", "MINIO_ROOT_PASSWORD": "not-a-secret"}
+from tests.support.object_server import BUCKET, object_server, variables
 
 
 @pytest.fixture(scope="module")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server with one empty bucket `efface`: JuiceFS on SQLite and local files."""
-    folder = tmp_path_factory.mktemp("s3")
-    metadata, address = f"sqlite3://{folder}/meta.db", f"127.0.0.1:{free_port()}"
-    volume = [JUICEFS, "format", metadata, "test", "--bucket", str(folder / "data"), "--trash-days", "0"]
-    subprocess.run(volume, check=True, capture_output=True)
-    gateway = [JUICEFS, "gateway", metadata, address, "--multi-buckets", "--no-banner", "--no-usage-report"]
-    gateway += ["--hide-dir-object", "--metrics", f"127.0.0.1:{free_port()}"]
-    gateway += ["--log", str(folder / "gateway.log"), "--cache-dir", str(folder / "cache")]
-    with (folder / "output.log").open("wb") as output:
-        server = subprocess.Popen(gateway, env=os.environ | CREDENTIALS, stdout=output, stderr=output)
-    try:
-        wait_until_ready(f"http://{address}/minio/health/live", server)
-        make_bucket(f"http://{address}")
-        yield f"http://{address}"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def wait_until_ready(url: str, server: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(url).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    pytest.fail("the S3 server does not start")
-
-
-def make_bucket(endpoint: str) -> None:
-    """Creating a bucket is a PUT of the bucket itself: of the empty key."""
-    store = S3Store(
-        BUCKET,
-        endpoint=endpoint,
-        access_key_id=CREDENTIALS["MINIO_ROOT_USER"],
-        secret_access_key=CREDENTIALS["MINIO_ROOT_PASSWORD"],
-        region="us-east-1",
-        client_options={"allow_http": True},
-    )
-    httpx.put(obstore.sign(store, "PUT", "", timedelta(seconds=60))).raise_for_status()
+    """A real S3 server with one empty bucket."""
+    with object_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Storage:
     """The S3 server below a prefix of the test's own, opened as a deployment opens it: with the usual variables."""
-    for name, value in {
-        "AWS_ENDPOINT": s3_endpoint,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": CREDENTIALS["MINIO_ROOT_USER"],
-        "AWS_SECRET_ACCESS_KEY": CREDENTIALS["MINIO_ROOT_PASSWORD"],
-    }.items():
+    for name, value in variables(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     return Storage(f"s3://{BUCKET}/{request.node.originalname}")
 

@@ -1,4 +1,4 @@
-"""The worker's scratch folder goes with the worker, or with the next one where it was killed."""
+"""A scratch folder goes with its process, or with the next one in its role where it was killed."""
 
 import signal
 import subprocess
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from worker.scratch import scratch_folder
+from shared.scratch import scratch_folder
 
 HOLD = """
 import sys
-from worker.scratch import scratch_folder
-with scratch_folder() as folder:
+from shared.scratch import scratch_folder
+with scratch_folder("worker") as folder:
     (folder / "picture.png").touch()
     print(folder, flush=True)
     sys.stdin.read()
@@ -35,7 +35,7 @@ def holder(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
 
 
 def test_it_is_gone_at_the_end(temporary: Path) -> None:
-    with scratch_folder() as folder:
+    with scratch_folder("worker") as folder:
         (folder / "picture.png").touch()
         assert folder.parent == temporary
     assert not folder.exists()
@@ -43,12 +43,12 @@ def test_it_is_gone_at_the_end(temporary: Path) -> None:
 
 def test_another_workers_folder_stays_while_it_lives_and_goes_when_it_was_killed(temporary: Path) -> None:
     process, theirs = holder(temporary)
-    with scratch_folder():
+    with scratch_folder("worker"):
         assert (theirs / "picture.png").exists()
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert theirs.exists()
-    with scratch_folder() as ours:
+    with scratch_folder("worker") as ours:
         assert not theirs.exists()
         assert ours.exists()
 
@@ -56,6 +56,6 @@ def test_another_workers_folder_stays_while_it_lives_and_goes_when_it_was_killed
 def test_a_folder_that_is_not_a_workers_stays(temporary: Path) -> None:
     other = temporary / "efface-worker-notes"
     other.mkdir()
-    with scratch_folder():
+    with scratch_folder("worker"):
         pass
     assert other.exists()

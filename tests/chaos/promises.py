@@ -1,0 +1,205 @@
+"""What must hold when the storm is over, counted from the database, the storage, the disk and the process table."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from services import audit_chain, audit_heads, evidence, retention
+from services.verification import verify
+from shared.database import Database
+from shared.errors import EffaceError
+from shared.settings import Settings
+from shared.signing import KeyFolder
+from shared.states import JobState
+from shared.storage import ObjectMissing, Storage
+from shared.tables import (
+    Artifact,
+    AuditUnlinked,
+    Base,
+    Dataset,
+    Job,
+    JobEvent,
+    JobPurge,
+    Model,
+    Outbox,
+    WebhookDelivery,
+)
+from tests.chaos.customers import Asked, Customers
+
+FINAL_EVENTS = tuple(f"job.{state}" for state in JobState if state.final)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One thing that was promised, and what was found."""
+
+    name: str
+    found: int
+    wanted: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where to look."""
+
+    database: Database
+    storage: Storage
+    settings: Settings
+    tenant_id: str
+    temporary: Path
+    """Where every process keeps its temporary files."""
+
+    def idle(self) -> bool:
+        """True where no job is queued or runs."""
+        return self._none((Job, Job.finished_at.is_(None)))
+
+    def settled(self) -> bool:
+        """True where the service owes nothing more."""
+        return self._none(
+            (Job, Job.finished_at.is_(None) | Job.purged_at.is_(None)),
+            (Job, Job.verdict.is_not(None) & Job.certified_at.is_(None)),
+            (Dataset, Dataset.id.is_not(None)),
+            (Outbox, Outbox.id.is_not(None)),
+            (AuditUnlinked, AuditUnlinked.entry_id.is_not(None)),
+            (WebhookDelivery, WebhookDelivery.state == "pending"),
+            (Job, ~self._looked_at_twice()),
+        ) and not self._listed("datasets")
+
+    def _looked_at_twice(self) -> ColumnElement[bool]:
+        sure = Job.finished_at + timedelta(seconds=2 * self.settings.lease_seconds)
+        return select(JobPurge.job_id).where(JobPurge.job_id == Job.id, JobPurge.verified_at >= sure).exists()
+
+    def objects(self) -> set[str]:
+        """Return the keys of what is left of jobs in the storage."""
+        return self._listed("jobs")
+
+    def inputs(self) -> set[str]:
+        """Return the keys of what is left of uploads in the storage."""
+        return self._listed("datasets")
+
+    def _listed(self, folder: str) -> set[str]:
+        """JuiceFS lists the folders that were there, too."""
+        return {found.key for found in self.storage.list(f"tenants/{self.tenant_id}/{folder}") if found.size}
+
+    def _none(self, *of: tuple[type[Base], ColumnElement[bool]]) -> bool:
+        try:
+            with self.database.transaction() as session:
+                return not any(session.scalar(select(func.count()).select_from(t).where(c)) for t, c in of)
+        except (OSError, EffaceError):
+            return False
+
+
+def count(
+    world: World, customers: Customers, called: Collection[str] | None, *, processes_left: int
+) -> tuple[Promise, ...]:
+    """Count everything. `called` are the ids of the deliveries that the receiver got, None where there is none."""
+    with world.database.transaction() as session:
+        return (
+            *_of_jobs(session, customers),
+            *_of_results(session, world),
+            *_of_inputs(session, world),
+            *_of_evidence(session, world, called),
+            _none("processes left", processes_left),
+        )
+
+
+def _of_jobs(session: Session, customers: Customers) -> Sequence[Promise]:
+    jobs = {job.id: job for job in session.scalars(select(Job))}
+    accepted = {job for asked in customers.wanted for job in asked.accepted}
+    finished = [job for job in accepted if job in jobs and JobState(jobs[job].state).final]
+    finals = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.type.in_(FINAL_EVENTS))))
+    attempts = sum(job.attempt for job in jobs.values())
+    return (
+        Promise("jobs accepted", len(accepted), "all", not customers.refused),
+        Promise("jobs finished", len(finished), "as many", len(finished) == len(accepted)),
+        Promise("attempts", attempts, "any", kept=True),
+        _none("jobs that nobody was told of", len(set(jobs) - accepted)),
+        _none("requests with two jobs", sum(len(asked.accepted) != 1 for asked in customers.wanted)),
+        _none("jobs that ended otherwise than asked", sum(_otherwise(asked, jobs) for asked in customers.wanted)),
+        _none("jobs with other than one end", sum(finals[job] != 1 for job in jobs)),
+        _none("messages owed", session.scalar(select(func.count()).select_from(Outbox)) or 0),
+    )
+
+
+def _otherwise(asked: Asked, jobs: dict[str, Job]) -> bool:
+    return not {JobState(jobs[job].state) for job in asked.accepted} <= asked.ends
+
+
+def _of_results(session: Session, world: World) -> Sequence[Promise]:
+    results = select(Job.id, Job.result_model_id).where(Job.state == JobState.SUCCEEDED)
+    succeeded = dict(session.execute(results).all())
+    published = list(session.execute(select(Model.job_id, Model.id).where(Model.job_id.is_not(None))))
+    per_job = Counter(job for job, _ in published)
+    artifacts = list(session.scalars(select(Artifact)))
+    rows, stored = {artifact.key for artifact in artifacts}, world.objects()
+    current = dict(session.execute(select(Job.id, Job.attempt)).all())
+    return (
+        Promise("jobs succeeded", len(succeeded), "any", kept=True),
+        Promise("publications", len(published), "as many", len(published) == len(succeeded)),
+        _none("successes with other than one publication", sum(per_job[job] != 1 for job in succeeded)),
+        _none("publications of no success", sum(succeeded.get(job or "") != model for job, model in published)),
+        _none("artifacts of a lost attempt", sum(a.attempt != current[a.job_id] for a in artifacts)),
+        _none("objects without an artifact", len(stored - rows)),
+        _none("artifacts without an object", len(rows - stored)),
+    )
+
+
+def _of_inputs(session: Session, world: World) -> Sequence[Promise]:
+    incomplete = 0
+    for job_id in session.scalars(select(Job.id)):
+        incomplete += not retention.receipt(session, world.tenant_id, job_id).complete
+    files = [file for file in world.temporary.rglob("*") if file.is_file()]
+    return (
+        _none("uploads left in the storage", len(world.inputs())),
+        _none("uploads left in the database", session.scalar(select(func.count()).select_from(Dataset)) or 0),
+        _none("temporary files left", len(files)),
+        _none("purges without a complete receipt", incomplete),
+    )
+
+
+def _of_evidence(session: Session, world: World, called: Collection[str] | None) -> Sequence[Promise]:
+    judged = list(session.scalars(select(Job.id).where(Job.verdict.is_not(None))))
+    public = KeyFolder(world.settings.signing_dir).public_keys()
+    certified = [verify(_certified(session, world, job_id), public) for job_id in judged]
+    statements = [found.statement for found in certified if found.holds]
+    chain = audit_chain.verify(session)
+    key = audit_heads.private_key(world.settings.audit_key_file).public_key() if world.settings.audit_key_file else None
+    wrong = [*chain.findings, *(audit_heads.check(session, [key]) if key else [])]
+    owed = session.execute(select(WebhookDelivery.id, WebhookDelivery.state)).all()
+    ended = session.scalar(select(func.count()).select_from(Job).where(Job.finished_at.is_not(None))) or 0
+    found = [
+        Promise("verdicts", len(judged), "any", kept=True),
+        _none("verdicts without a valid certificate", len(judged) - len(statements)),
+        _none(
+            "certificates that do not confirm the purge", sum(s is None or not s.predicate.purge for s in statements)
+        ),
+        Promise("entries in the audit log", chain.last.seq, "any", kept=chain.last.seq > 0),
+        _none("entries not yet in the chain", chain.waiting),
+        _none("findings of efface audit verify", len(wrong)),
+    ]
+    if called is not None:
+        missing = {delivery for delivery, _ in owed} - set(called)
+        found += [
+            Promise("deliveries to the webhook", len(owed), "one an end", len(owed) == ended),
+            _none("deliveries not settled", sum(state != "delivered" for _, state in owed)),
+            _none("deliveries that never arrived", len(missing)),
+        ]
+    return found
+
+
+def _certified(session: Session, world: World, job_id: str) -> bytes:
+    """Return the last certificate of a job; nothing where there is none."""
+    try:
+        return world.storage.get(evidence.find(session, world.tenant_id, job_id).key)
+    except (EffaceError, ObjectMissing):
+        return b""
+
+
+def _none(name: str, found: int) -> Promise:
+    return Promise(name, found, "0", found == 0)
