@@ -309,20 +309,21 @@ def storm(plan: Plan, folder: Path) -> Outcome:
         world = World(database, Storage(settings.storage_url), settings, tenant_id, temporary)
         with customers.coming(plan.customers):
             storm_seconds = blows.rage(lambda: customers.served() and world.idle(), plan.storm_seconds)
-        found = _counted(plan, world, crew, customers, receiver)
+            _settle(crew, lambda: customers.served() and world.settled(), plan.settle_seconds)
+        found = _counted(world, crew, customers, receiver)
     return Outcome(plan, blows.blows, customers.asked, found, storm_seconds, time.monotonic() - begin)
 
 
-def _counted(
-    plan: Plan, world: World, crew: Crew, customers: Customers, receiver: Receiver | None
-) -> tuple[Promise, ...]:
-    """Wait until the service owes nothing, or for long enough; stop it; count."""
-    end = time.monotonic() + plan.settle_seconds
-    while time.monotonic() < end:
+def _settle(crew: Crew, until: Callable[[], bool], seconds: float) -> None:
+    """Let the service work in peace until it owes nothing, or for long enough."""
+    end = time.monotonic() + seconds
+    while not until() and time.monotonic() < end:
         crew.tend()
-        if world.settled():
-            break
         time.sleep(0.2)
+
+
+def _counted(world: World, crew: Crew, customers: Customers, receiver: Receiver | None) -> tuple[Promise, ...]:
+    """Stop the service, and count."""
     crew.stop()
     with suppress(AssertionError):
         wait_until(lambda: not crew.left(), "processes are left", 20.0)
