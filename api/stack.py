@@ -25,7 +25,7 @@ from shared.embedded import embedded_postgres, embedded_redis, free_port
 from shared.errors import Conflict, Unavailable
 from shared.processor_key import make_self_signed
 from shared.settings import Settings
-from shared.signing import KeyFolder
+from shared.signing import KeyFolder, new_secret
 from shared.states import Scope
 
 HOST = "127.0.0.1"
@@ -164,8 +164,7 @@ def _kept_secret(path: Path, make: Callable[[], str]) -> str:
     if path.exists():
         return path.read_text().strip()
     secret = make().strip()
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret + "\n")
+    new_secret(path, f"{secret}\n".encode())
     return secret
 
 

@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, cells, write_archive
-from api.demo.scenario import FORGOTTEN_CELL, FORGOTTEN_CLASS, MODEL
+from api.demo.drawings import OBJECTS, SYNONYMS
+from api.demo.scenario import FORGOTTEN_CELL, FORGOTTEN_CLASS, MODEL, draw_sets
 from shared.schemas.request import ErasureRequest
 from shared.settings import Settings
 from shared.storage import Storage
@@ -38,18 +38,7 @@ from worker.resolve import resolve_paths
 
 def demo_requests(folder: Path) -> dict[str, dict[str, Any]]:
     """Draw what the demo draws, and return its two requests by name."""
-    others = [cell for cell in cells() if cell != FORGOTTEN_CELL]
-    wanted = {
-        "objects": (cells(), 20),
-        "shapes": (cells(SHAPES), 20),
-        "forget": ([FORGOTTEN_CELL], 100),
-        "forget_test": ([FORGOTTEN_CELL], 100),
-        "retain": (others, 20),
-        "retain_test": (others, 20),
-    }
-    for number, (name, (drawn, count)) in enumerate(wanted.items()):
-        write_archive(folder / f"{name}.zip", drawn, count, 11 + number)
-    paths = {name: str(folder / f"{name}.zip") for name in wanted}
+    paths = {name: str(path) for name, path, _ in draw_sets(folder)}
     common = {"model": {"source": f"local-dir:{MODEL}"}}
     objects, shapes = ({"name": name, "dataset": paths[name]} for name in ("objects", "shapes"))
     umbrella = {

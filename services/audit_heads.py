@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services import audit_chain
+from shared import public_keys
 from shared.database import Database
 from shared.errors import InvalidRequest, Unavailable
 from shared.schemas.audit_head import HeadStatement, SignedHead
@@ -78,7 +79,7 @@ def public_key(path: Path) -> Ed25519PublicKey:
 
 def public_pem(key: Ed25519PrivateKey) -> str:
     """Return the public half of a key, as PEM: what `verify` needs."""
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return public_keys.public_pem(key.public_key()).decode()
 
 
 def sign(session: Session, key: Ed25519PrivateKey) -> SignedHead | None:

@@ -7,7 +7,7 @@ each other. The database refuses to change or delete either. No entry holds pers
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from shared.tables import AuditEntry, AuditUnlinked, Job
@@ -25,6 +25,15 @@ RENAMED = {"job.queued": "job.submitted"}
 KEPT_DETAIL = frozenset({"attempt", "code", "ground", "result_model", "superseded_by", "until"})
 """What of an event's data goes into the log. Messages and references of clients may name people, so they do not."""
 
+_ENTRY = (
+    insert(AuditEntry)
+    .values({name: bindparam(name) for name in ("tenant_id", "actor", "action", "subject", "detail")})
+    .returning(AuditEntry.id)
+    .cte("entry")
+)
+_WRITE = insert(AuditUnlinked).from_select(["entry_id"], select(_ENTRY.c.id))
+"""The entry and its place in the queue in one round trip: every event of every job passes here."""
+
 
 def write(
     session: Session, action: str, subject: str, *, tenant_id: str | None, detail: Mapping[str, Any] | None = None
@@ -38,16 +47,15 @@ def write(
         tenant_id: whose it is; None for what belongs to the deployment.
         detail: strings and whole numbers; no personal data.
     """
-    entry = AuditEntry(
-        tenant_id=tenant_id,
-        actor=session.info.get(ACTOR, SERVICE),
-        action=action,
-        subject=subject,
-        detail=dict(detail or {}),
-    )
-    session.add(entry)
     session.flush()
-    session.execute(insert(AuditUnlinked).values(entry_id=entry.id))
+    values = {
+        "tenant_id": tenant_id,
+        "actor": session.info.get(ACTOR, SERVICE),
+        "action": action,
+        "subject": subject,
+        "detail": dict(detail or {}),
+    }
+    session.connection().execute(_WRITE, values)
 
 
 def write_event(session: Session, job: Job, kind: str, data: Mapping[str, object]) -> None:

@@ -5,7 +5,6 @@ makes and `-verify` checks. The specification names the standard and the digest,
 """
 
 import base64
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -21,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from shared.errors import Unavailable
 from shared.settings import Settings
-from shared.signing import NoSigningKey, read_secret
+from shared.signing import NoSigningKey, new_secret, read_secret
 
 LEAST_BITS = 2048
 MADE_BITS = 3072
@@ -84,8 +83,7 @@ def make_self_signed(folder: Path, domain: str) -> tuple[Path, Path]:
         key = generate_private_key(public_exponent=65537, key_size=MADE_BITS)
         certificate_file.write_bytes(_self_signed(key, domain).public_bytes(Encoding.PEM))
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
+        new_secret(key_file, pem)
     return key_file, certificate_file
 
 

@@ -171,6 +171,16 @@ def _private(path: Path) -> object:
         raise NoSigningKey(f"{path} is not a private key in PEM; restore it, or make a new one.") from error
 
 
+def new_secret(path: Path, content: bytes) -> None:
+    """Write a new file that its owner alone may read.
+
+    Raises:
+        FileExistsError: there is one already.
+    """
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE), "wb") as file:
+        file.write(content)
+
+
 def read_secret(path: Path) -> bytes:
     """Read a file that its owner alone may read.
 

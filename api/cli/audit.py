@@ -73,17 +73,14 @@ def new_key(
     path: Annotated[Path, typer.Argument(help="Where the private key goes; the public one is printed.")],
 ) -> None:
     """Make a key that signs heads."""
-    import os
-
     from services import audit_heads
     from shared.errors import Conflict
+    from shared.signing import new_secret
 
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        new_secret(path, audit_heads.new_key().encode())
     except FileExistsError as error:
         raise Conflict(f"{path} exists already; a key that was used is not replaced.") from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(audit_heads.new_key())
     typer.echo(audit_heads.public_pem(audit_heads.private_key(path)), nl=False)
 
 

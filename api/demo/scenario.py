@@ -102,8 +102,8 @@ def _acts(client: Client) -> Iterator[Act]:
     )
 
 
-def _upload(client: Client, folder: Path) -> dict[str, str]:
-    """Draw, upload, and return the ids by name."""
+def draw_sets(folder: Path) -> Iterator[tuple[str, Path, int]]:
+    """Draw the demo's data sets, one archive at a time; yield name, path and number of pictures of each."""
     others = [cell for cell in cells() if cell != FORGOTTEN_CELL]
     wanted = {
         "objects": (cells(), 20),
@@ -113,10 +113,16 @@ def _upload(client: Client, folder: Path) -> dict[str, str]:
         "retain": (others, 20),
         "retain_test": (others, 20),
     }
-    ids = {"model": upload_model(client, MODEL, name="demo").id}
     for number, (name, (drawn, count)) in enumerate(wanted.items()):
         path = folder / f"{name}.zip"
         pictures = write_archive(path, drawn, count, FIRST_SEED + number)  # so that no two sets share a picture
+        yield name, path, pictures
+
+
+def _upload(client: Client, folder: Path) -> dict[str, str]:
+    """Draw, upload, and return the ids by name."""
+    ids = {"model": upload_model(client, MODEL, name="demo").id}
+    for name, path, pictures in draw_sets(folder):
         with show.upload(path) as advance:
             ids[name] = client.add_dataset(path, advance=advance).id
         show.out.print(f"Drew and uploaded {pictures} pictures: {name}")
