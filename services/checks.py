@@ -12,8 +12,9 @@ from services.references import allowed_path, model_reference
 from shared.archives import ArchiveLimits
 from shared.classes import class_errors, classes_at
 from shared.errors import FieldError, InvalidRequest
-from shared.needs import data_errors
-from shared.schemas.request import ErasureRequest, ModelReference, Thresholds
+from shared.needs import data_errors, reference_errors
+from shared.schemas.model_reference import ModelReference
+from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import DataSource, DataSources, ModelSource
 from shared.schemas.thresholds import resolve_thresholds
 from shared.settings import Settings
@@ -30,6 +31,8 @@ class Resolved:
     model: ModelSource
     data: DataSources
     thresholds: Thresholds
+    reference: ModelSource | None
+    """What `audit.reference` names."""
 
 
 def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> Resolved:
@@ -39,7 +42,8 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
         InvalidRequest: with every error that was found, not just the first.
     """
     finder = _Finder(session, tenant_id, settings)
-    model = finder.model(request.model)
+    model = finder.model("/model", request.model)
+    reference = finder.model("/audit/reference", request.audit.reference) if request.audit.reference else None
     roles = {role: finder.data(f"/data/{role}", role, getattr(request.data, role)) for role in ROLES}
     pointers = [f"/data/evaluation/{number}/dataset" for number in range(len(request.data.evaluation))]
     evaluation = [
@@ -47,13 +51,15 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
         for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
     ]
     errors = finder.errors + data_errors(request) + class_errors(request, finder.classes)
+    errors += reference_errors(model, reference) if model else []
     if errors or model is None:
         raise InvalidRequest(errors)
     known = {
         entry.name: finder.classes[pointer] for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
     }
     thresholds = resolve_thresholds(request, known)
-    return Resolved(model, DataSources(**roles, evaluation=tuple(s for s in evaluation if s)), thresholds)
+    sources = DataSources(**roles, evaluation=tuple(s for s in evaluation if s))
+    return Resolved(model, sources, thresholds, reference)
 
 
 class _Finder:
@@ -65,15 +71,16 @@ class _Finder:
         self.classes: dict[str, set[str]] = {}
         """Pointer -> the classes of the data set there."""
 
-    def model(self, reference: ModelReference) -> ModelSource | None:
+    def model(self, pointer: str, reference: ModelReference) -> ModelSource | None:
         """Return a model's source, None where there is an error."""
         with self._collected():
             if reference.id is None:
-                return ModelSource(reference=model_reference(reference, self._settings, "/model"))
+                return ModelSource(reference=model_reference(reference, self._settings, pointer))
             row = models.find(self._session, self._tenant_id, reference.id)
             if row is not None:
                 return ModelSource(reference=row.reference, id=row.id, digest=row.digest)
-            raise InvalidRequest.at("/model/id", f"there is no model {reference.id!r}; GET /models lists what there is")
+            detail = f"there is no model {reference.id!r}; GET /models lists what there is"
+            raise InvalidRequest.at(f"{pointer}/id", detail)
         return None
 
     def data(self, pointer: str, name: str, reference: str | None) -> DataSource | None:

@@ -77,6 +77,7 @@ def submit(
         request=request,
         thresholds=resolved.thresholds,
         model=resolved.model,
+        reference=resolved.reference,
         data=resolved.data,
     )
     job = Job(

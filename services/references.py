@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from shared.errors import InvalidRequest
-from shared.schemas.request import ModelReference
+from shared.schemas.model_reference import ModelReference
 from shared.settings import Settings
 from shared.storage import local_folder
 

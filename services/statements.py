@@ -28,7 +28,7 @@ from shared.schemas.certificate import (
     Statement,
     StatementSubject,
 )
-from shared.schemas.report import Report
+from shared.schemas.report import ModelIdentity, Report
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import DataSource, JobSpec
 from shared.signing import Signer, SubjectKey
@@ -97,11 +97,8 @@ def make_statement(facts: Facts, subject_key: SubjectKey, *, with_names: bool) -
             seed=report.seed,
         ),
         subject_reference=subject_key.reference(external_id) if external_id else None,
-        base_model=CertifiedModel(
-            id=report.model_before.id,
-            architecture=report.model_before.architecture,
-            digest=DigestSet(sha256=report.model_before.digest),
-        ),
+        base_model=_model(report.model_before),
+        reference_model=_model(report.model_reference) if report.model_reference else None,
         method=CertifiedMethod(
             name=report.method.get("name", request.method.name), parameters=report.method.get("parameters", {})
         ),
@@ -128,6 +125,10 @@ def _target(request: ErasureRequest, key: SubjectKey, *, with_names: bool) -> Ce
         references=tuple(key.reference(name) for name in (*names, *([subgroup] if subgroup else []))),
         labels=len(target.labels),
     )
+
+
+def _model(model: ModelIdentity) -> CertifiedModel:
+    return CertifiedModel(id=model.id, architecture=model.architecture, digest=DigestSet(sha256=model.digest))
 
 
 def _data(spec: JobSpec, key: SubjectKey) -> Iterator[CertifiedData]:

@@ -54,7 +54,7 @@ LACKS: dict[Need, str] = {
     Need.TRANSFER: "needs an evaluation set besides the target's own",
     Need.GIVEN: "needs images of what is forgotten in data.forget, and others of it that the method does not see",
     Need.CAPTIONS: "needs captions; the data formats give class names alone",
-    Need.REFERENCE: "needs a reference model that never saw what is forgotten; a request cannot give one",
+    Need.REFERENCE: "needs a model that never saw what is forgotten: name one in audit.reference",
 }
 """Why a measure cannot be taken, and what to do."""
 

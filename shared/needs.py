@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from shared.errors import FieldError
 from shared.schemas.methods import METHOD_IMAGES, AutoParameters
 from shared.schemas.request import ErasureRequest
+from shared.schemas.spec import ModelSource
 
 SHOWS = {"forget": "what is to be forgotten", "retain": "what is close and must stay"}
+SAME_MODEL = "is the model that is to be edited; name one that was trained without what is forgotten, or leave it out"
 
 
 def data_errors(request: ErasureRequest) -> list[FieldError]:
@@ -23,6 +25,19 @@ def data_errors(request: ErasureRequest) -> list[FieldError]:
             for error in _missing(request, chosen)
         ]
     return errors
+
+
+def reference_errors(model: ModelSource, reference: ModelSource | None) -> list[FieldError]:
+    """Return what is wrong with `audit.reference`: that it is the very model which is to be edited.
+
+    Two names of the same weights are told by their digests, where these are known; the worker looks again.
+    """
+    if reference is None:
+        return []
+    same_weights = model.digest is not None and model.digest == reference.digest
+    return (
+        [FieldError("/audit/reference", SAME_MODEL)] if same_weights or model.reference == reference.reference else []
+    )
 
 
 def fits(request: ErasureRequest, method: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from shared.archives import file_sha256
 from shared.errors import JobFailure
+from shared.needs import SAME_MODEL
 from shared.schemas.job import JobError
 from shared.schemas.report import Change, Report, Role, TargetResult
 from shared.schemas.request import ErasureRequest
@@ -21,6 +22,7 @@ from worker.audit.case import Examiner
 from worker.audit.evaluation import change, evaluation_result
 from worker.audit.features import Features
 from worker.audit.plan import Opened, Plan, make_plan
+from worker.audit.subject import Subject
 from worker.audit.suite import AuditResult, run_audit
 from worker.audit.views import Case, View
 from worker.candidates import Chooser, Examine
@@ -81,11 +83,14 @@ class _Run:
             original = load_clip(
                 self._spec.model.reference, scratch=self._scratch, storage=self._storage, device=self._device
             )
+            reference = self._load_reference(original)
             plan = make_plan(self._spec.request, self._open())
+            step = partial(self._progress.step, Stage.PREPARING)
             examiner = Examiner(self._cache, plan)
-            before = examiner.features(original, partial(self._progress.step, Stage.PREPARING))
+            before = examiner.features(original, step)
+            aim = Subject(reference, examiner.features(reference, step)) if reference else None
         folder = self._scratch / "result"
-        examine = partial(self._examined, plan=plan, examiner=examiner, before=before, folder=folder)
+        examine = partial(self._examined, plan=plan, examiner=examiner, before=before, aim=aim, folder=folder)
         if self._spec.request.method.name == "auto":
             report = self._choose(original, plan, examine)
         else:
@@ -95,17 +100,41 @@ class _Run:
             return self._publish(report, folder)
 
     def _examined(
-        self, erasure: Erasure, *, plan: Plan, examiner: Examiner, before: dict[str, Features], folder: Path
+        self,
+        erasure: Erasure,
+        *,
+        plan: Plan,
+        examiner: Examiner,
+        before: dict[str, Features],
+        aim: Subject | None,
+        folder: Path,
     ) -> Report:
-        """Measure and judge an erasure, and leave its weights in `folder`."""
+        """Measure and judge an erasure, beside the model of `audit.reference` if there is one; leave its weights in `folder`."""
         step = partial(self._progress.step, Stage.AUDITING)
         with self._meter.stage(Stage.AUDITING):
             shutil.rmtree(folder, ignore_errors=True)
             digest = save_clip(erasure.clip, folder)
             after = examiner.features(replace(erasure.clip, digest=digest), step)
-            case = examiner.case(erasure, before, after)
+            case = examiner.case(erasure, before, after, aim)
             audit = run_audit(case, step)
         return self._report(erasure, plan, case, audit, digest)
+
+    def _load_reference(self, original: Clip) -> Clip | None:
+        """Return the model of `audit.reference`.
+
+        Raises:
+            JobFailure: `invalid_checkpoint`: it cannot be loaded, or is the original under another name.
+        """
+        if self._spec.reference is None:
+            return None
+        scratch = self._scratch / "reference"  # both models have a layout of their own
+        scratch.mkdir()
+        reference = load_clip(
+            self._spec.reference.reference, scratch=scratch, storage=self._storage, device=self._device
+        )
+        if reference.digest == original.digest:
+            raise JobFailure("invalid_checkpoint", f"audit.reference {SAME_MODEL}.")
+        return reference
 
     def _open(self) -> Opened:
         """Open every data set, each one once, however often the request names it."""
@@ -187,6 +216,7 @@ class _Run:
             target=target,
             evaluations=evaluations,
             audit=audit,
+            reference=case.reference.clip if case.reference else None,
             change=case.change,
             thresholds=judge(self._spec.thresholds, target, evaluations, audit.measures),
             digest_after=digest,

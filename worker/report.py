@@ -20,6 +20,7 @@ from shared.schemas.report import (
 )
 from shared.schemas.spec import JobSpec
 from worker.audit.suite import AuditResult
+from worker.clip import Clip
 from worker.methods.frame import Erasure
 
 PACKAGES = ("efface", "torch", "open_clip_torch", "safetensors", "pillow")
@@ -32,6 +33,7 @@ def make_report(
     target: TargetResult,
     evaluations: tuple[EvaluationResult, ...],
     audit: AuditResult,
+    reference: Clip | None,
     change: ModelChange,
     thresholds: tuple[ThresholdResult, ...],
     digest_after: str,
@@ -55,6 +57,7 @@ def make_report(
         evidence=audit.evidence,
         model_before=ModelIdentity(id=spec.model.id, architecture=original.architecture, digest=original.digest),
         model_after=ModelIdentity(id=None, architecture=original.architecture, digest=digest_after),
+        model_reference=_reference(spec, reference),
         model_change=change,
         method={"name": spec.request.method.name, "parameters": erasure.parameters.model_dump(mode="json")}
         | erasure.notes,
@@ -63,8 +66,14 @@ def make_report(
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         build=this_build(),
         hardware=hardware(erasure.clip.device),
-        limits=limits(target, evaluations, audit),
+        limits=limits(target, evaluations, audit, with_reference=reference is not None),
     )
+
+
+def _reference(spec: JobSpec, clip: Clip | None) -> ModelIdentity | None:
+    if clip is None or spec.reference is None:
+        return None
+    return ModelIdentity(id=spec.reference.id, architecture=clip.architecture, digest=clip.digest)
 
 
 def hardware(device: torch.device) -> dict[str, str]:
@@ -75,11 +84,15 @@ def hardware(device: torch.device) -> dict[str, str]:
     return facts
 
 
-def limits(target: TargetResult, evaluations: tuple[EvaluationResult, ...], audit: AuditResult) -> tuple[str, ...]:
+def limits(
+    target: TargetResult, evaluations: tuple[EvaluationResult, ...], audit: AuditResult, *, with_reference: bool = False
+) -> tuple[str, ...]:
     """Return in words what the report does not show."""
     words = [
         "Accuracy is measured zero-shot with the prompts shown and the wordings of the audit; others may behave differently.",
-        "The report does not show how close the model is to one that was trained without the data.",
+        "That the reference model never saw the data, and was trained as the original was, is the request's word."
+        if with_reference
+        else "The report does not show how close the model is to one that was trained without the data.",
     ]
     taken = {measure.name: measure for measure in audit.measures}
     if "benign_recall" not in taken:

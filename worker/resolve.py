@@ -4,8 +4,9 @@ from pathlib import Path
 
 from shared.archives import ArchiveLimits, inspect_archive
 from shared.errors import FieldError, InvalidRequest
-from shared.needs import data_errors
-from shared.schemas.request import ErasureRequest, ModelReference
+from shared.needs import data_errors, reference_errors
+from shared.schemas.model_reference import ModelReference
+from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import DataSource, DataSources, JobSpec, ModelSource
 from shared.schemas.thresholds import resolve_thresholds
 from shared.settings import Settings
@@ -20,7 +21,9 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         InvalidRequest: with everything that is wrong.
     """
     errors = data_errors(request)
-    model = _model(request.model, errors)
+    model = _model("/model", request.model, errors)
+    reference = _model("/audit/reference", request.audit.reference, errors) if request.audit.reference else None
+    errors += reference_errors(model, reference)
     roles = {role: _data(f"/data/{role}", role, getattr(request.data, role), errors) for role in ROLES}
     evaluation = [
         _data(f"/data/evaluation/{number}/dataset", entry.name, entry.dataset, errors)
@@ -40,21 +43,23 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         request=request,
         thresholds=resolve_thresholds(request, classes),
         model=model,
+        reference=reference,
         data=DataSources(**roles, evaluation=tuple(sets)),
     )
 
 
-def _model(reference: ModelReference, errors: list[FieldError]) -> ModelSource:
+def _model(pointer: str, reference: ModelReference, errors: list[FieldError]) -> ModelSource:
     text = reference.source or f"open_clip:{reference.architecture}/{reference.pretrained}"
     if reference.id is not None:
-        errors.append(FieldError("/model/id", "is known to a service only; give a source such as local-dir:FOLDER"))
+        detail = "is known to a service only; give a source such as local-dir:FOLDER"
+        errors.append(FieldError(f"{pointer}/id", detail))
     elif text.startswith("local-dir:"):
         folder = Path(text.removeprefix("local-dir:")).expanduser().resolve()
         text = f"local-dir:{folder}"
         if not folder.is_dir():
-            errors.append(FieldError("/model/source", f"there is no folder {folder}"))
+            errors.append(FieldError(f"{pointer}/source", f"there is no folder {folder}"))
     elif not text.startswith(("hf-hub:", "open_clip:")):
-        errors.append(FieldError("/model/source", "must begin with local-dir: or hf-hub:"))
+        errors.append(FieldError(f"{pointer}/source", "must begin with local-dir: or hf-hub:"))
     return ModelSource(reference=text)
 
 

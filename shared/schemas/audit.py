@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from shared.measures import CATALOGUE, Level
 from shared.schemas.base import Label, Schema
+from shared.schemas.model_reference import ModelReference
 
 
 class Audit(Schema):
@@ -23,6 +24,9 @@ class Audit(Schema):
         default_factory=dict,
         max_length=1000,
         description="what a label is one of, where the audit's own words do not say: cat -> animal",
+    )
+    reference: ModelReference | None = Field(
+        None, description="a model that never saw what is forgotten, to compare with; named as the request's model is"
     )
 
     def names_of(self, name: str) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class CertifiedRequest(Schema):
 
 
 class CertifiedModel(Schema):
-    """The model that was edited."""
+    """A model by its weights."""
 
     id: str | None
     architecture: str
@@ -167,6 +167,9 @@ class Predicate(Schema):
     request: CertifiedRequest
     subject_reference: Hmac | None = Field(description="HMAC of the request's external id; null where it has none")
     base_model: CertifiedModel
+    reference_model: CertifiedModel | None = Field(
+        None, description="what it was compared with: a model that never saw the data, by the word of whoever asked"
+    )
     method: CertifiedMethod
     software: CertifiedSoftware
     times: CertifiedTimes

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.schemas.base import Schema
-from shared.schemas.request import Data, Method, ModelReference, Names, Thresholds
+from shared.schemas.model_reference import ModelReference
+from shared.schemas.request import Data, Method, Names, Thresholds
 from shared.states import JobState
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from shared.schemas.base import Label, Schema
-from shared.schemas.request import ModelReference
+from shared.schemas.model_reference import ModelReference
 
 
 class ModelView(Schema):

@@ -47,6 +47,7 @@ def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collectio
         Need.TRANSLATIONS: any(look_up(name).translations for name in names),
         Need.TRANSFER: transfer,
         Need.GIVEN: request.data.forget is not None and bool(places),
+        Need.REFERENCE: request.audit.reference is not None,
     }
     return Offer(frozenset(need for need, is_met in met.items() if is_met), places, transfer)
 

@@ -147,6 +147,9 @@ class Report(Schema):
     )
     model_before: ModelIdentity
     model_after: ModelIdentity
+    model_reference: ModelIdentity | None = Field(
+        None, description="of `audit.reference`: said, not shown, never to have seen what is forgotten"
+    )
     model_change: ModelChange
     method: dict[str, Any] = Field(description="what the method has to say: its mode, what it chose, how far it got")
     stages: tuple[StageResult, ...]

@@ -70,6 +70,8 @@ class JobSpec(Schema):
     thresholds: Thresholds
     """The request's thresholds with the defaults filled in."""
     model: ModelSource
+    reference: ModelSource | None = None
+    """`audit.reference`: a model that never saw what is forgotten."""
     data: DataSources
 
     @property

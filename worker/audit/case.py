@@ -38,8 +38,18 @@ class Examiner:
             done += len(images)
         return found
 
-    def case(self, erasure: Erasure, before: dict[str, Features], after: dict[str, Features]) -> Case:
-        """Return the case of an erasure; features of its held-out samples are added to those of the images."""
+    def case(
+        self,
+        erasure: Erasure,
+        before: dict[str, Features],
+        after: dict[str, Features],
+        reference: Subject | None = None,
+    ) -> Case:
+        """Return the case of an erasure; features of its held-out samples are added to those of the images.
+
+        Not to the reference's: samples are made with the weights of the original, and say nothing of a model that was trained
+        apart from it.
+        """
         views = [measurement.view for measurement in self._plan.measurements]
         samples = _samples(erasure)
         if samples is not None:
@@ -55,6 +65,7 @@ class Examiner:
             original=Subject(erasure.original, before),
             unlearned=Subject(erasure.clip, after),
             change=model_change(erasure.original, erasure.clip),
+            reference=reference,
             given=self.given,
             own_images=own,
         )

@@ -40,9 +40,9 @@ def found(
 def of_each(
     case: Case, name: str, where: str, measure: Callable[[Subject], Value], detail: str | None = None
 ) -> Measure:
-    """Take a measure of every model of the case."""
-    reference = measure(case.reference) if case.reference else None
-    return found(name, where, measure(case.unlearned), measure(case.original), reference, detail)
+    """Take a measure of every model of the case that was shown a place."""
+    original, unlearned, *reference = map(measure, case.subjects(where))
+    return found(name, where, unlearned, original, reference[0] if reference else None, detail)
 
 
 def missing(need: Need, *names: str) -> list[NotMeasured]:

@@ -84,9 +84,10 @@ class Case:
         """Return the indices among a view's labels of what is forgotten."""
         return [view.labels.index(name) for name in self.request.target.names() if name in view.labels]
 
-    def subjects(self) -> tuple[Subject, ...]:
-        """Return the models that there are."""
-        return (self.original, self.unlearned, *([self.reference] if self.reference else []))
+    def subjects(self, place: str) -> tuple[Subject, ...]:
+        """Return the models that there are: the original, the unlearned one, and the reference where it was shown a place."""
+        shown = self.reference is not None and place in self.reference.features
+        return (self.original, self.unlearned, *([self.reference] if self.reference and shown else []))
 
 
 def odds(logits: Tensor, gone: list[int]) -> Tensor:

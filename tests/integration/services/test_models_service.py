@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from services import models
 from shared.errors import InvalidRequest, NotFound
 from shared.schemas.model import ModelRegistration
-from shared.schemas.request import ModelReference
+from shared.schemas.model_reference import ModelReference
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.support import requests

@@ -12,7 +12,8 @@ from services import jobs, models
 from shared.database import Database
 from shared.errors import InvalidRequest
 from shared.schemas.model import ModelRegistration
-from shared.schemas.request import ErasureRequest, ModelReference
+from shared.schemas.model_reference import ModelReference
+from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.states import JobState
@@ -89,6 +90,27 @@ def test_what_is_anothers_does_not_exist(
     data = {"evaluation": [{"name": "own", "dataset": upload("horse", "dog")}]}
     with pytest.raises(InvalidRequest, match="there is no data set"):
         jobs.submit(session, stranger, requests.names_only(clip, data=data), settings)
+
+
+def test_a_reference_is_a_model_like_any_other(
+    session: Session, tenant: str, stranger: str, settings: Settings, clip: Path, tmp_path: Path
+) -> None:
+    source = f"local-dir:{clip}"
+    (clip / "gold").mkdir()
+    registration = ModelRegistration(name="gold", model=ModelReference(source=f"{source}/gold"))
+    asked = {"audit": {"reference": {"id": models.register(session, tenant, registration, settings).id}}}
+    view = jobs.submit(session, tenant, requests.names_only(clip, **asked), settings)
+    reference = JobSpec.model_validate(session.get_one(Job, view.id).spec).reference
+    assert reference is not None
+    assert (reference.reference, reference.id) == (f"{source}/gold", asked["audit"]["reference"]["id"])
+    with pytest.raises(InvalidRequest, match="there is no model") as caught:
+        jobs.submit(session, stranger, requests.names_only(clip, **asked), settings)
+    assert [error.pointer for error in caught.value.errors] == ["/audit/reference/id"]
+
+
+def test_a_model_is_no_reference_for_itself(errors: Callable[..., Any], clip: Path) -> None:
+    found = errors(requests.names_only(clip, audit={"reference": {"source": f"local-dir:{clip}"}}))
+    assert "model that is to be edited" in found["/audit/reference"]
 
 
 @pytest.mark.parametrize("path", ["/etc", "inside/../../outside", "link"])

@@ -136,6 +136,9 @@ REQUESTS: dict[str, Hostile] = {
     "model from the hub": wrong("/model/source", "no model from a hub", model={"source": "hf-hub:a/b"}),
     "model by path as a tag": wrong("/model", "no model from a hub", model={"architecture": "RN50", "pretrained": "/etc/passwd"}),
     "model that is not there": wrong("/model/id", "there is no model", model={"id": "mdl_' OR 1=1 --"}),
+    "reference that is not there": wrong("/audit/reference/id", "there is no model", audit={"reference": {"id": "mdl_0"}}),
+    "reference from a path": wrong("/audit/reference/source", "allows no path", audit={"reference": {"source": "local-dir:/etc"}}),
+    "reference of two kinds": wrong("/audit/reference", "exactly one", audit={"reference": {"id": "a", "source": "b"}}),
     "data from a path": wrong("/data/forget", "allows no path", data={"forget": "/etc/passwd"}),
     "data from a long path": wrong("/data/forget", "allows no path", data={"forget": "/" + "x" * 1000}),
 }  # fmt: skip

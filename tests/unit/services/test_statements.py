@@ -3,11 +3,14 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import jsonschema
 import pytest
 
+from services.statements import make_statement
 from shared.schemas.certificate import SCHEMA_FILE, published_text
+from shared.schemas.report import ModelIdentity
 from tests.support.certificates import (
     EXTERNAL_ID,
     NOON,
@@ -136,6 +139,18 @@ def test_a_receipt_takes_the_place_of_the_reservation(keys):
 
     assert predicate["purge"]["objects"] == 3
     assert not any("not yet confirmed" in limit for limit in predicate["limits"])
+
+
+def test_a_reference_is_named_by_its_digest(keys):
+    reference = {"id": "mdl_2", "architecture": "ViT-B-32", "digest": "ab" * 32}
+    known = facts()
+    compared = known.report.model_copy(update={"model_reference": ModelIdentity.model_validate(reference)})
+
+    predicate = make_statement(replace(known, report=compared), keys.subject_key("tests"), with_names=True).predicate
+
+    assert predicate.reference_model is not None
+    assert predicate.reference_model.digest.sha256 == "ab" * 32
+    assert payload_of(certificate(keys))["predicate"]["reference_model"] is None
 
 
 def test_a_failed_verdict_is_certified_as_such(keys):

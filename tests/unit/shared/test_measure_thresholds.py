@@ -8,9 +8,11 @@ from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
 from shared.measures import CATALOGUE, LACKS, Need
+from shared.needs import reference_errors
 from shared.schemas.audit import MeasureThreshold
 from shared.schemas.offers import offer_of, other_names
 from shared.schemas.request import ErasureRequest
+from shared.schemas.spec import ModelSource
 from shared.schemas.thresholds import resolve_thresholds
 from shared.words import look_up
 
@@ -70,9 +72,29 @@ def test_names_alone_cannot_answer_everything(measure: str, words: str) -> None:
     assert words in found["/thresholds/measures/1/measure"]
 
 
-def test_a_request_cannot_give_a_reference() -> None:
-    found = refused(request({"measure": "tow", "min": 0.9}), SETS)
-    assert "reference" in found["/thresholds/measures/0/measure"]
+BESIDE_A_REFERENCE = [name for name, entry in CATALOGUE.items() if Need.REFERENCE in entry.needs]
+
+
+@pytest.mark.parametrize("measure", BESIDE_A_REFERENCE)
+def test_measures_beside_a_reference_need_one(measure: str) -> None:
+    body = {"data": {"forget": "ds_f"}, "audit": {"level": "thorough"}}
+    found = refused(request({"measure": measure, "max": 0.9}, **body), SETS)
+    assert "audit.reference" in found["/thresholds/measures/0/measure"]
+    body["audit"] |= {"reference": {"id": "gold"}}
+    assert resolve_thresholds(request({"measure": measure, "max": 0.9}, **body), SETS).measures
+
+
+@pytest.mark.parametrize(
+    ("model", "reference", "refused"),
+    [
+        (ModelSource(reference="storage:a"), None, False),
+        (ModelSource(reference="storage:a"), ModelSource(reference="storage:b"), False),
+        (ModelSource(reference="local-dir:/a"), ModelSource(reference="local-dir:/a"), True),
+        (ModelSource(reference="storage:a", digest="d"), ModelSource(reference="storage:b", digest="d"), True),
+    ],
+)
+def test_a_model_is_no_reference_for_itself(model: ModelSource, reference: ModelSource | None, refused: bool) -> None:
+    assert [error.pointer for error in reference_errors(model, reference)] == ["/audit/reference"] * refused
 
 
 def test_a_thorough_measure_needs_the_thorough_level() -> None:

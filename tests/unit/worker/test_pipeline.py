@@ -7,8 +7,9 @@ import open_clip
 import pytest
 import torch
 
+from shared.archives import file_sha256
 from shared.errors import JobFailure
-from shared.measures import CATALOGUE
+from shared.measures import CATALOGUE, SAMPLES, Need
 from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import JobSpec
@@ -17,6 +18,7 @@ from shared.states import Stage
 from shared.storage import Storage
 from tests.support.reports import checked
 from tests.support.tiny import write_model, write_pictures
+from worker.audit.measures import relearning
 from worker.pipeline import run_pipeline
 from worker.resolve import resolve_paths
 
@@ -186,3 +188,38 @@ def test_three_stages_on_a_subgroup(tmp_path: Path, kind: str) -> None:
     assert len(kept) == 4  # the held-out images and the given ones, before and after
     assert all(key.startswith(f"{spec.job_prefix}/cache/") for key in kept)
     assert len(curves_of(report)["steps.forgetting.forget_accuracy"]) in (1, 2)
+
+
+def test_a_reference_of_another_architecture_is_measured_beside_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relearning, "STEPS", 2)
+    monkeypatch.setattr(relearning, "SHOTS", (1, 16))
+    gold = write_model(tmp_path / "gold", "resnet", seed=1)  # it takes larger images than the original
+    write_pictures(tmp_path / "given", ("red",), count=32, seed=7)
+    audit = {"level": "thorough", "reference": {"source": f"local-dir:{gold}"}}
+    data = {
+        "forget": str(tmp_path / "given"),
+        "evaluation": [{"name": "own", "dataset": str(tmp_path / "pictures")}],
+    }
+    spec, storage = spec_of(tmp_path, "vit", audit=audit, data=data), Storage(f"file://{tmp_path}/objects")
+    run_pipeline(spec, storage, Recorder(), scratch(tmp_path, "s"), "cpu")
+    report = report_of(storage, spec)
+    assert report.model_reference is not None
+    assert report.model_reference.digest == file_sha256(gold / "open_clip_model.safetensors")
+    taken = {(measure.name, measure.where): measure for measure in report.measures}
+    needing = {name for name, entry in CATALOGUE.items() if Need.REFERENCE in entry.needs}
+    assert needing - {name for name, _ in taken} <= {"probe_leakage"}  # undefined where a probe finds as much in both
+    for name in ("forget_recall", "retain_accuracy", "probe_recall", "relearn_recall_16", "worst_prompt_recall"):
+        assert taken[name, "own"].reference is not None
+    assert taken["forget_recall", SAMPLES].reference is None
+    assert taken["original_text_recall", "own"].reference is None
+    assert any("request's word" in limit for limit in report.limits)
+    assert report.model_reference.digest in storage.get(f"{spec.attempt_prefix}/report.html").decode()
+
+
+def test_the_original_under_another_name_is_no_reference(tmp_path: Path) -> None:
+    twin = write_model(tmp_path / "twin", "vit")
+    spec = spec_of(tmp_path, "vit", audit={"reference": {"source": f"local-dir:{twin}"}})
+    with pytest.raises(JobFailure, match="is the model that is to be edited"):
+        run_pipeline(spec, Storage(f"file://{tmp_path}/objects"), Recorder(), scratch(tmp_path, "s"), "cpu")

@@ -1,6 +1,6 @@
 """How close is it to a model that never saw the data? The target is that model, not zero and not chance.
 
-The functions stand by themselves, for benchmarks that train such a model. In a job there is none, and the report says so.
+That model is the one which the request names in `audit.reference`. Nobody here can tell whether it never saw the data.
 """
 
 import torch
@@ -81,8 +81,11 @@ def relative_test(
 def measure(case: Case) -> Findings:
     """Yield closeness to the reference on the target's own set, where there is one."""
     view, reference = case.own, case.reference
-    if reference is None or view is None or not bool(view.forget.any()) or bool(view.forget.all()):
+    if reference is None:
         yield from missing(Need.REFERENCE, *NAMES)
+        return
+    if view is None or not bool(view.forget.any()) or bool(view.forget.all()):
+        yield from missing(Need.REAL if view is None else Need.REST, *NAMES)
         return
     unlearned, aim, original = (_probabilities(view, model) for model in (case.unlearned, reference, case.original))
     detail = "forget, retain and transfer" if _transfer(case) else "forget and retain; there is no other set"

@@ -64,7 +64,7 @@ def measure(case: Case) -> Findings:
             yield from missing(need, name)
     for view in places:
         trials = _known(case.original, view, _trials(view, tried))
-        worst = [_worst_of_kinds(subject, view, trials) for subject in case.subjects()]
+        worst = [_worst_of_kinds(subject, view, trials) for subject in case.subjects(view.name)]
         for name, kind in NAMES.items():
             if kind in worst[0]:
                 old, new, *aim = (of_kinds[kind] for of_kinds in worst)

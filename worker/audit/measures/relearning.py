@@ -1,10 +1,10 @@
 """How soon does it come back? Fine-tuning on k images of what is forgotten, and on images that stay alone.
 
-Both towers are trained with AdamW at one learning rate for every model, by cross-entropy over the forgotten class and its
-nearest labels, in batches of up to 16 images of what is forgotten and 32 that stay. Recall of images that are not trained
-on is taken every four steps. A model that never saw the class learns it slowly (relearn time: Golatkar et al. 2020; AIN:
-Chundawat et al. 2023); one that only hides it has it back in a few steps. Benign fine-tuning, on images that stay alone,
-needs no image of it at all (Hu et al. 2024).
+Each model sees the images as its own transform brings them. Both towers are trained with AdamW at one learning rate for
+every model, by cross-entropy over the forgotten class and its nearest labels, in batches of up to 16 images of what is
+forgotten and 32 that stay. Recall of images that are not trained on is taken every four steps. A model that never saw the
+class learns it slowly (relearn time: Golatkar et al. 2020; AIN: Chundawat et al. 2023); one that only hides it has it back
+in a few steps. Benign fine-tuning, on images that stay alone, needs no image of it at all (Hu et al. 2024).
 """
 
 import copy
@@ -48,13 +48,41 @@ class Pictures(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What every model is trained on, and measured on."""
+    """What a model is trained on, and measured on: the same images for every model, as its own transform brings them."""
 
     labels: list[str]
     template: str
     tuning: Pictures
     held_out: Pictures
     retained: Pictures
+
+
+class Chosen(NamedTuple):
+    """The images of a lesson."""
+
+    labels: list[str]
+    template: str
+    tuning: ImageSet
+    held_out: ImageSet
+    retained: ImageSet
+
+    def seen_by(self, clip: Clip) -> Lesson:
+        """Return the lesson for a model."""
+        tuning, held_out, retained = (
+            Pictures(images.pixels(clip.transform), torch.tensor([self._label(name) for name in images.names()]))
+            for images in (self.tuning, self.held_out, self.retained)
+        )
+        return Lesson(self.labels, self.template, tuning, held_out, retained)
+
+    def _label(self, name: str) -> int:
+        return self.labels.index(name) if name in self.labels else 0
+
+
+class Lessons(NamedTuple):
+    """One lesson, for each of the models. The unlearned one has the original's transform."""
+
+    original: Lesson
+    reference: Lesson | None
 
 
 class Trace(NamedTuple):
@@ -87,22 +115,24 @@ def measure(case: Case) -> Findings:
         names = (*(f"relearn_recall_{k}" for k in SHOTS), "relearn_steps", "benign_recall", "relearn_ratio")
         yield from missing(Need.REAL if view is None else Need.REST, *names)
         return
-    lesson = _lesson(case, view, case.own_images)
+    chosen = _chosen(case, view, case.own_images)
+    lessons = Lessons(
+        chosen.seen_by(case.original.clip), chosen.seen_by(case.reference.clip) if case.reference else None
+    )
     for k in SHOTS:
-        if k <= len(lesson.tuning.truth):
-            yield from _taught(case, view, lesson, k, f"relearn_recall_{k}")
+        if k <= len(chosen.tuning):
+            yield from _taught(case, view, lessons, k, f"relearn_recall_{k}")
         else:
             names = (f"relearn_recall_{k}", *(("relearn_steps", "relearn_ratio") if k == STEPS_OF else ()))
-            reason = (
-                f"needs {k} images to learn from besides those it is measured on; there are {len(lesson.tuning.truth)}"
-            )
+            reason = f"needs {k} images to learn from besides those it is measured on; there are {len(chosen.tuning)}"
             yield from (NotMeasured(name=name, reason=reason) for name in names)
-    yield from _taught(case, view, lesson, 0, "benign_recall")
+    yield from _taught(case, view, lessons, 0, "benign_recall")
 
 
-def _taught(case: Case, view: View, lesson: Lesson, k: int, name: str) -> Findings:
-    old, new = (relearn(subject, lesson, k, case.request.seed) for subject in (case.original, case.unlearned))
-    aim = relearn(case.reference, lesson, k, case.request.seed) if case.reference else None
+def _taught(case: Case, view: View, lessons: Lessons, k: int, name: str) -> Findings:
+    seed = case.request.seed
+    old, new = (relearn(subject, lessons.original, k, seed) for subject in (case.original, case.unlearned))
+    aim = relearn(case.reference, lessons.reference, k, seed) if case.reference and lessons.reference else None
     yield found(name, view.name, new.highest(), old.highest(), aim.highest() if aim else None)
     yield Curve(
         name=name,
@@ -159,7 +189,7 @@ def _drawn(pictures: Pictures, count: int, generator: torch.Generator) -> Pictur
     return Pictures(pictures.pixels[chosen], pictures.truth[chosen])
 
 
-def _lesson(case: Case, view: View, images: ImageSet) -> Lesson:
+def _chosen(case: Case, view: View, images: ImageSet) -> Chosen:
     """Divide the images: those given to be forgotten are learnt from where there are any, else every other one of the own
     set's."""
     gone = [view.labels[index] for index in case.gone(view)]
@@ -170,10 +200,4 @@ def _lesson(case: Case, view: View, images: ImageSet) -> Lesson:
     near = [i for i, (n, r) in enumerate(zip(view.names, view.roles, strict=True)) if r == "retain" and n in labels]
     retained = images.subset(near[:: max(1, len(near) // RETAINED)][:RETAINED])
     first_tuned = tuned.subset(range(min(len(tuned), max(SHOTS))))
-    transform = case.original.clip.transform
-
-    def pictures(chosen: ImageSet) -> Pictures:
-        truth = [labels.index(name) if name in labels else 0 for name in chosen.names()]
-        return Pictures(chosen.pixels(transform), torch.tensor(truth))
-
-    return Lesson(labels, view.templates[0], pictures(first_tuned), pictures(held_out), pictures(retained))
+    return Chosen(labels, view.templates[0], first_tuned, held_out, retained)

@@ -61,7 +61,7 @@ def measure(case: Case) -> Findings:
     found_by_probe = of_each(case, "probe_recall", view.name, probe)
     yield found_by_probe
     yield from _leakage(found_by_probe)
-    if all(subject.features[view.name].penultimate is not None for subject in case.subjects()):
+    if all(subject.features[view.name].penultimate is not None for subject in case.subjects(view.name)):
         yield of_each(case, "penultimate_probe_recall", view.name, inner_probe)
     else:
         reason = "this image tower does not show what enters its last linear map"

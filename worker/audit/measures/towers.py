@@ -1,14 +1,13 @@
 """Which tower forgot? Recall with one tower of the original put back: anyone who has the public weights can do that.
 
 `original_text_recall`: image tower unlearned, text tower original; an edit of the text tower alone does not survive it.
-`original_image_recall`: image tower original, text tower unlearned.
+`original_image_recall`: image tower original, text tower unlearned. A reference has neither: it was trained apart from the
+original, so their towers do not fit whatever it knows.
 """
 
 from shared.measures import Need
-from shared.schemas.measures import Value
-from worker.audit.findings import Findings, missing, of_each
+from worker.audit.findings import Findings, found, missing
 from worker.audit.intervals import share
-from worker.audit.subject import Subject
 from worker.audit.views import Case, View
 
 
@@ -22,11 +21,9 @@ def measure(case: Case) -> Findings:
 
 
 def _of_place(case: Case, view: View) -> Findings:
-    def original_text(subject: Subject) -> Value:
-        return share(view.hits(subject, case.original)[view.forget])
-
-    def original_image(subject: Subject) -> Value:
-        return share(view.hits(case.original, subject)[view.forget])
-
-    yield of_each(case, "original_text_recall", view.name, original_text)
-    yield of_each(case, "original_image_recall", view.name, original_image)
+    old, new = case.original, case.unlearned
+    whole, text, image = (
+        share(view.hits(images, texts)[view.forget]) for images, texts in ((old, old), (new, old), (old, new))
+    )
+    yield found("original_text_recall", view.name, text, whole)
+    yield found("original_image_recall", view.name, image, whole)

@@ -146,7 +146,7 @@ def test_from_samples_alone_only_what_they_can_say(bench: Bench) -> None:
 
 def test_relearning_is_measured_on_images_that_were_not_learnt_from(bench: Bench) -> None:
     case = bench.case(bench.original)
-    lesson = relearning._lesson(case, case.views[0], bench.objects)
+    lesson = relearning._chosen(case, case.views[0], bench.objects).seen_by(bench.original)
     assert lesson.labels[0] == FORGOTTEN
     assert len(lesson.tuning.truth) == len(lesson.held_out.truth) == 4
     assert not any(torch.equal(a, b) for a in lesson.tuning.pixels for b in lesson.held_out.pixels)
@@ -162,7 +162,7 @@ def test_relearning_teaches(bench: Bench) -> None:
         clip.model.visual.proj.sub_(clip.model.visual.proj @ torch.outer(own, own))
 
     case = bench.case(bench.edited(remove_direction))
-    lesson = relearning._lesson(case, case.views[0], bench.objects)
+    lesson = relearning._chosen(case, case.views[0], bench.objects).seen_by(bench.original)
     before = {name: tensor.clone() for name, tensor in case.unlearned.clip.model.state_dict().items()}
     trace = relearning.relearn(case.unlearned, lesson, 4)
     assert trace.steps == [0, 4, 8, 12, 16, 20]
