@@ -38,6 +38,34 @@ METHODS = {
         " forgotten. Then it repaired what is to stay. At last it mixed the edited weights with the original ones as"
         " far as the first goal allows."
     ),
+    "null_space": (
+        "The method worked from the name of the class alone. It removed from the last step of an encoder the direction"
+        " that the name stands for, in one calculation. The weights before that step are as they were."
+    ),
+    "delete": (
+        "The method worked from images of what is to be forgotten. It trained the last part of the image encoder until"
+        " these images get the answers that the original would give if their name were not there to choose."
+    ),
+    "pbu": (
+        "The method worked from images of what is to be forgotten. It trained the last part of the image encoder to give"
+        " them other names, and held back every weight that counts for telling the other names apart."
+    ),
+    "slug": (
+        "The method worked from images that the request gave. It changed the weights of one layer, in one step: it tried"
+        " several layers and lengths, and took what forgot enough at the least cost on images set aside for this."
+    ),
+    "clip_erase": (
+        "The method worked from images that the request gave. It trained both encoders: images of what is to be forgotten"
+        " and their texts were drawn apart, while other images and texts were held together."
+    ),
+    "gradient_ascent": (
+        "The method worked from images of what is to be forgotten. It trained the last part of the image encoder to get"
+        " them wrong, and protected nothing else. It is here as the control that other methods must beat."
+    ),
+    "auto": (
+        "Several methods were tried one after the other, until one met the thresholds. All that were tried are listed for"
+        " engineers at the end."
+    ),
 }
 
 THRESHOLDS = {
@@ -52,6 +80,8 @@ CURVES = {
     "image_tower_alone": "The same, with the original text encoder",
     "text_tower_alone": "The same, with the original image encoder",
     "forget_accuracy": "Images to be forgotten, still recognised",
+    "recall": "Images to be forgotten, set aside to steer by: still recognised",
+    "kept": "Other images set aside, still recognised (1 is as before)",
     "recognised": "Samples still recognised",
     "accuracy": "Samples still recognised",
 }
@@ -171,6 +201,12 @@ def threshold_title(threshold: ThresholdResult, report: Report) -> str:
 def threshold_unit(threshold: ThresholdResult, report: Report) -> str:
     """Return the unit in which a threshold and its value are written: that of its measure, a share for the accuracies."""
     return next((measure.unit for measure in report.measures if measure.name == threshold.measure), "share")
+
+
+def what_was_done(report: Report) -> str:
+    """Return how the method worked; of `auto` also how the one worked that it chose."""
+    names = [report.request.method.name, report.method.get("chosen")]
+    return " ".join(METHODS[name] for name in names if name in METHODS)
 
 
 def curve_title(curve: Curve) -> str:

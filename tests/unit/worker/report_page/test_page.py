@@ -7,10 +7,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from shared.schemas.methods import METHOD_PARAMETERS
 from shared.schemas.report import Report
 from tests.support.reports import change, checked, evaluation, report
 from worker.report_page import render
 from worker.report_page.page import STYLE
+from worker.report_page.words import METHODS
 
 HOSTILE = "</svg><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{1357*7}}"
 VOID = {"meta", "img", "br"}
@@ -222,6 +224,26 @@ def test_a_subgroup_and_the_rest_of_its_class_are_told_apart() -> None:
     assert "Forgetting “fish” as “sketch”" in text
     assert text.index("fish (sketch)") < text.index("fish (others)")
     assert "Rest of the class “fish”" in text
+
+
+def test_the_page_says_of_every_method_how_it_worked() -> None:
+    assert set(METHODS) == set(METHOD_PARAMETERS)
+    request = {
+        "model": {"id": "m"},
+        "target": {"type": "class", "class": "cat", "labels": ["cat", "dog"]},
+        "method": {"name": "auto"},
+    }
+    text = Outline(render(report(request=request, method={"name": "auto", "chosen": "slug"}))).text
+    assert METHODS["auto"] in text
+    assert METHODS["slug"] in text
+
+
+def test_a_reference_is_named_by_its_digest() -> None:
+    reference = {"id": "mdl_9", "architecture": "ViT-B-16", "digest": "9" * 64}
+    text = Outline(render(report(model_reference=reference))).text
+    assert "9" * 64 in text
+    assert "by the request’s word never saw" in text
+    assert "never saw what is to be forgotten (digest" not in Outline(render(report())).text
 
 
 @pytest.mark.parametrize("count", [2, 30, 41, 1000])
