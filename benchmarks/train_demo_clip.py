@@ -16,25 +16,24 @@ pillow 13.0. Needs torch 2.9 or later, for Muon.
 """
 
 import argparse
-import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from api.demo.drawings import OBJECTS, SHAPES, STYLES, SYNONYMS, TRAINING_SEED, Cell, cells, drawings
+from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, TRAINING_SEED, Cell, cells, drawings
+from benchmarks.clip_training import Caption, Pictures, Recipe, save, train
 
 MEAN, STD = 0.5, 0.25
 HELD_OUT_SEED = 1
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 64,
         "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 128, "head_width": 64, "layers": 6},
@@ -48,6 +47,8 @@ CONFIG = {
     },
 }
 CLASSES = [*OBJECTS, *SHAPES]
+CELLS = cells(CLASSES)
+RECIPE = Recipe()
 KINDS = {
     "vehicle": ["car", "boat", "airplane"],
     "plant": ["tree", "flower"],
@@ -92,15 +93,12 @@ STYLE_TEMPLATES = {
 }
 
 
-class Caption(NamedTuple):
-    """A sentence and the cells of which it is true."""
+def captions(rng: np.random.Generator, known: Collection[Cell] = CELLS) -> list[Caption]:
+    """Return one caption, in random words, of every class, every cell and every kind.
 
-    text: str
-    cells: list[Cell]
-
-
-def captions(rng: np.random.Generator) -> list[Caption]:
-    """Return one caption, in random words, of every class, every cell and every kind."""
+    Of these the ones that are true of a known cell: a model that is to know nothing of some cells is told nothing of them, and
+    the words of the others stay the same.
+    """
 
     def word(name: str) -> str:
         return str(rng.choice(SYNONYMS[name])) if name in SYNONYMS and rng.random() < 0.2 else name
@@ -108,92 +106,21 @@ def captions(rng: np.random.Generator) -> list[Caption]:
     plain = [Caption(rng.choice(TEMPLATES).format(word(name)), cells([name])) for name in CLASSES]
     kinds = [Caption(rng.choice(TEMPLATES).format(kind), cells(names)) for kind, names in KINDS.items()]
     styled = [
-        Caption(rng.choice(STYLE_TEMPLATES[cell.style]).format(word(cell.name), cell.style), [cell])
-        for cell in cells(CLASSES)
+        Caption(rng.choice(STYLE_TEMPLATES[cell.style]).format(word(cell.name), cell.style), [cell]) for cell in CELLS
     ]
-    return plain + kinds + styled
+    return [caption for caption in plain + kinds + styled if any(cell in known for cell in caption.groups)]
 
 
-def render(wanted: list[Cell], count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return drawings as uint8 (n, 3, 64, 64) and the index in `wanted` of each."""
+def render(wanted: Sequence[Cell], count: int, seed: int) -> Pictures:
+    """Return `count` drawings of each cell."""
     pixels = np.stack([np.asarray(picture) for cell in wanted for picture in drawings(cell, count, seed)])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.arange(len(wanted)).repeat_interleave(count)
+    shown = torch.arange(len(wanted)).repeat_interleave(count)
+    return Pictures(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), wanted, shown)
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """Map uint8 pixels to what the image tower takes."""
     return (pixels / 255 - MEAN) / STD
-
-
-def one_way(logits: Tensor, match: Tensor) -> Tensor:
-    """Cross-entropy of each row against its matches, all equally right; rows without a match do not count."""
-    loss = -(logits.log_softmax(1) * match).sum(1) / match.sum(1).clamp(min=1)
-    return loss.sum() / match.any(1).sum()
-
-
-def batches(cell_of: Tensor, size: int, epochs: int) -> Iterator[Tensor]:
-    """Yield indices of drawings, in a new order each epoch."""
-    for _ in range(epochs):
-        yield from torch.randperm(len(cell_of)).split(size)
-
-
-def make_optimisers(model: open_clip.CLIP, rate: float) -> list[torch.optim.Optimizer]:
-    """Return Muon for the matrices inside the transformers and AdamW for everything else.
-
-    Muon is what makes minutes on one thread enough: with AdamW alone the image tower is still guessing by then.
-    """
-    matrices = {name for name, p in model.named_parameters() if p.ndim == 2 and "resblocks" in name}
-    inner = [p for name, p in model.named_parameters() if name in matrices]
-    rest = [p for name, p in model.named_parameters() if name not in matrices]
-    # No decay outside: it would shrink the rows of words that no caption holds.
-    return [
-        torch.optim.Muon(inner, lr=20 * rate, momentum=0.9, weight_decay=0.05),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0),
-    ]
-
-
-def train(model: open_clip.CLIP, pixels: Tensor, cell_of: Tensor, args: argparse.Namespace) -> None:
-    """Teach the model which captions are true of which drawing."""
-    rng, wanted = np.random.default_rng(args.seed), cells(CLASSES)
-    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-    optimisers = make_optimisers(model, args.rate)
-    order = list(batches(cell_of, args.batch, args.epochs))
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, step / 100) * (1 - step / len(order)))
-        for optimiser in optimisers
-    ]
-    start = time.perf_counter()
-    for step, chosen in enumerate(order):
-        said = captions(rng)
-        true = torch.tensor([[cell in caption.cells for caption in said] for cell in wanted])
-        images = model.encode_image(normalise(pixels[chosen]), normalize=True)
-        texts = model.encode_text(tokenizer([caption.text for caption in said]), normalize=True)
-        logits, match = model.logit_scale.exp() * images @ texts.T, true[cell_of[chosen]]
-        loss = (one_way(logits, match) + one_way(logits.T, match.T)) / 2
-        model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in (*optimisers, *schedules):
-            stepper.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, np.log(100))
-        if step % 50 == 0:
-            right = (images @ texts[: len(CLASSES)].T).argmax(1) == cell_of[chosen] // len(STYLES)
-            print(
-                f"{step}/{len(order)} loss {loss:.3f} accuracy {right.float().mean():.3f} "
-                f"{time.perf_counter() - start:.0f} s",
-                flush=True,
-            )
-
-
-def save(model: open_clip.CLIP, folder: Path) -> int:
-    """Write the model in open_clip's local-dir layout, weights in half precision, and return its bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-    (folder / "open_clip_model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
-    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 @torch.no_grad()
@@ -225,21 +152,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("api/demo/model"))
     parser.add_argument("--seed", type=int, default=0, help="of the first weights, the order and the captions")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--drawings", type=int, default=200, help="in each of the 80 cells")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=RECIPE.batch)
+    parser.add_argument("--rate", type=float, default=RECIPE.rate)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     start = time.perf_counter()
-    pixels, cell_of = render(cells(CLASSES), args.drawings, TRAINING_SEED)
-    print(f"{len(pixels)} drawings in {time.perf_counter() - start:.0f} s", flush=True)
+    pictures = render(CELLS, args.drawings, TRAINING_SEED)
+    print(f"{len(pictures.pixels)} drawings in {time.perf_counter() - start:.0f} s", flush=True)
     model = open_clip.CLIP(**CONFIG["model_cfg"])
-    train(model, pixels, cell_of, args)
+    train(model, pictures, captions, normalise, Recipe(args.seed, args.epochs, args.batch, args.rate))
     seconds = time.perf_counter() - start
-    size = save(model, args.out)
+    size = save(model, CONFIG, args.out)
     print(
         f"\n{size} bytes, {seconds:.0f} s on {args.threads} thread of {platform.machine()} with torch {torch.__version__}"
     )
