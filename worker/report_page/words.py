@@ -1,6 +1,7 @@
 """What the page says in words. Short sentences for people who do not train models."""
 
 from shared.schemas.measures import Curve
+from shared.schemas.methods import METHOD_IMAGES
 from shared.schemas.report import Report, TargetResult, ThresholdResult
 from worker.report_page.figures import hits
 
@@ -201,6 +202,15 @@ def threshold_title(threshold: ThresholdResult, report: Report) -> str:
 def threshold_unit(threshold: ThresholdResult, report: Report) -> str:
     """Return the unit in which a threshold and its value are written: that of its measure, a share for the accuracies."""
     return next((measure.unit for measure in report.measures if measure.name == threshold.measure), "share")
+
+
+def given_to_the_method(report: Report) -> str:
+    """Return what the method learnt from: of the images in the request those that it reads, for `auto` those that it may."""
+    name, data = report.method.get("chosen", report.request.method.name), report.request.data
+    given = {"forget": data.forget, "retain": data.retain}
+    read = [role for role, images in given.items() if images and (name == "auto" or role in METHOD_IMAGES[name])]
+    shown = {"forget": "of what is to be forgotten", "retain": "of what is to stay"}
+    return f"images {', and '.join(shown[role] for role in read)}" if read else "names, and no image"
 
 
 def what_was_done(report: Report) -> str:

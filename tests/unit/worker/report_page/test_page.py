@@ -238,6 +238,30 @@ def test_the_page_says_of_every_method_how_it_worked() -> None:
     assert METHODS["slug"] in text
 
 
+@pytest.mark.parametrize(
+    ("method", "chosen", "said"),
+    [
+        ("synthetic", None, "names, and no image"),
+        ("delete", None, "images of what is to be forgotten"),
+        ("slug", None, "images of what is to be forgotten, and of what is to stay"),
+        ("auto", None, "images of what is to be forgotten, and of what is to stay"),
+        ("auto", "null_space", "names, and no image"),
+    ],
+)
+def test_images_that_a_method_does_not_read_were_not_given_to_it(method: str, chosen: str | None, said: str) -> None:
+    request = {
+        "model": {"id": "m"},
+        "target": {"type": "class", "class": "cat", "labels": ["cat", "dog"]},
+        "method": {"name": method},
+        "data": {"forget": "ds_1", "retain": "ds_2"},
+    }
+    notes = {"name": method} | ({"chosen": chosen} if chosen else {})
+    text = Outline(render(report(request=request, method=notes))).text
+    part = text.split("Given to the method", 1)[1][:200]
+    assert part.strip().startswith(said)
+    assert ("of what is to stay" in part) == ("of what is to stay" in said)
+
+
 def test_a_reference_is_named_by_its_digest() -> None:
     reference = {"id": "mdl_9", "architecture": "ViT-B-16", "digest": "9" * 64}
     text = Outline(render(report(model_reference=reference))).text
