@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, or_, select, true, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from services import opendsr_status, webhooks
@@ -74,6 +74,20 @@ class Event(NamedTuple):
     created_at: datetime
 
 
+_WANTING = (
+    select(Webhook.id, Webhook.kind, Webhook.url)
+    .where(
+        Webhook.tenant_id == bindparam("tenant_id"),
+        or_(Webhook.job_id.is_(None), Webhook.job_id == bindparam("job_id")),
+        Webhook.disabled_at.is_(None),
+        Webhook.events.contains(bindparam("types")),
+    )
+    .with_for_update(read=True, key_share=True)
+)
+"""Who wants an event, built once. Locked against deletion alone: a row that goes away meanwhile must not fail the job's
+transaction."""
+
+
 def owe(session: Session, job: Job, event: Event, *, only: str | None = None) -> None:
     """Owe an event to every endpoint of the tenant that wants its type, in the event's transaction.
 
@@ -83,16 +97,9 @@ def owe(session: Session, job: Job, event: Event, *, only: str | None = None) ->
     """
     if event.type not in EVENT_TYPES:
         return
-    wants = (
-        Webhook.tenant_id == job.tenant_id,
-        or_(Webhook.job_id.is_(None), Webhook.job_id == job.id),
-        true() if only is None else Webhook.id == only,
-        Webhook.disabled_at.is_(None),
-        Webhook.events.contains([event.type]),
-    )
-    # locked against deletion alone: a row that goes away meanwhile must not fail the job's transaction
-    query = select(Webhook.id, Webhook.kind, Webhook.url).where(*wants).with_for_update(read=True, key_share=True)
-    for webhook_id, kind, url in session.execute(query):
+    query = _WANTING if only is None else _WANTING.where(Webhook.id == only)
+    values = {"tenant_id": job.tenant_id, "job_id": job.id, "types": [event.type]}
+    for webhook_id, kind, url in session.connection().execute(query, values):
         body = _body(session, job, event, CallKind(kind), url)
         if body is None:
             continue
