@@ -18,6 +18,7 @@ from tests.support.fleet import Fleet, make_fleet
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Postgres for the whole session, with every migration."""
     with embedded_postgres(tmp_path_factory.mktemp("postgres")) as url:
+        parts.without_fsync(url)
         migrations.upgrade(url.replace("postgresql://", "postgresql+psycopg://"))
         yield url
 
