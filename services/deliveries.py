@@ -5,14 +5,14 @@
 
 import json
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import bindparam, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from services import opendsr_status, webhooks
@@ -117,8 +117,10 @@ def owe(session: Session, job: Job, event: Event, *, only: str | None = None) ->
         )
 
 
-def take_due(session: Session, *, limit: int, lease_seconds: float, busy: Collection[str] = ()) -> list[Due]:
-    """Take the calls that are due, oldest first, a few for each endpoint; none for the endpoints in `busy`.
+def take_due(
+    session: Session, *, limit: int, lease_seconds: float, under_way: Mapping[str, int] | None = None
+) -> list[Due]:
+    """Take the calls that are due, oldest first, so many for each endpoint that with those `under_way` they are a few.
 
     Each counts as tried now. Whoever takes one and is not heard of again loses it when the lease ends.
     """
@@ -128,13 +130,13 @@ def take_due(session: Session, *, limit: int, lease_seconds: float, busy: Collec
         WebhookDelivery.next_attempt_at <= now,
         Webhook.disabled_at.is_(None),
         or_(Webhook.paused_until.is_(None), Webhook.paused_until <= now),
-        WebhookDelivery.webhook_id.not_in(busy),
     )
     place = func.row_number().over(
         partition_by=WebhookDelivery.webhook_id, order_by=(WebhookDelivery.next_attempt_at, WebhookDelivery.id)
     )
-    ranked = select(WebhookDelivery.id, place.label("place")).join(Webhook).where(*ready).subquery()
-    first = select(ranked.c.id).where(ranked.c.place <= PER_ENDPOINT)
+    free = PER_ENDPOINT - case(under_way, value=WebhookDelivery.webhook_id, else_=0) if under_way else PER_ENDPOINT
+    ranked = select(WebhookDelivery.id, (place <= free).label("taken")).join(Webhook).where(*ready).subquery()
+    first = select(ranked.c.id).where(ranked.c.taken)
     query = (
         select(WebhookDelivery, Webhook.kind, Webhook.url).join(Webhook).where(WebhookDelivery.id.in_(first), *ready)
     )

@@ -132,7 +132,7 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
     if taken_back or rung:
         log.warning("relay.reconciled", taken_back=taken_back, rung_again=rung)
     with database.transaction() as session:
-        expiry.sweep(session)
+        expiry.sweep(session, settings)
     with database.transaction() as session:
         at_risk = risk.flag(session, longest_seconds=settings.job_seconds)
     if at_risk:

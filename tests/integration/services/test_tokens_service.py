@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from services import expiry, keys, tokens
 from services.keys import Principal
 from shared.errors import Unauthenticated
+from shared.settings import Settings
 from shared.states import Scope
 from shared.tables import AccessToken, ApiKey
 
@@ -77,9 +78,9 @@ def test_a_token_outlives_the_rotation_of_its_key(session: Session, owner: Princ
     assert tokens.identify(session.connection(), token).key_id == owner.key_id
 
 
-def test_the_sweep_deletes_expired_tokens_alone(session: Session, owner: Principal) -> None:
+def test_the_sweep_deletes_expired_tokens_alone(session: Session, owner: Principal, settings: Settings) -> None:
     tokens.issue(session, owner, [], -1)
     living = tokens.issue(session, owner, [], 60)
-    expiry.sweep(session)
+    expiry.sweep(session, settings)
     assert session.scalar(select(func.count()).select_from(AccessToken)) == 1
     assert tokens.identify(session.connection(), living)
