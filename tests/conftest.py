@@ -1,5 +1,7 @@
 """The real parts that tests run on: Postgres built by the migrations, Redis, object storage. Started on first use."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,14 @@ from shared.settings import Settings
 from shared.storage import Storage
 from tests.support import parts
 from tests.support.fleet import Fleet, make_fleet
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have modules compiled once, where the environment forbids to keep them compiled: dozens of processes import them."""
+    if sys.dont_write_bytecode:
+        compiled = str(config.rootpath / ".pytest_cache" / "bytecode")
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled}
+        sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
 
 
 @pytest.fixture(scope="session")
