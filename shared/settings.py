@@ -149,6 +149,13 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return value or None  # compose passes on a variable that nobody set as an empty one
 
+    @field_validator("redis_url")
+    @classmethod
+    def _both_clients_know_the_url(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://: one server, over TCP or TLS")
+        return value
+
     @model_validator(mode="after")
     def _lease_outlives_a_missed_heartbeat(self) -> Self:
         if self.heartbeat_seconds > self.lease_seconds / 3:
