@@ -42,6 +42,8 @@ _APPEND = (
     )
     .returning(JobEvent.seq, JobEvent.created_at)
 )
+_APPENDED = _APPEND.cte("appended")
+_APPEND_AND_AUDIT = select(_APPENDED.c.seq, _APPENDED.c.created_at).add_cte(audit_log.WRITTEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +125,10 @@ def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> No
     """
     session.flush()  # the event refers to the job
     values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": kind, "data": data}
-    seq, created_at = session.connection().execute(_APPEND, values).one()
+    entry = audit_log.entry(session, job, kind, data)
+    append = _APPEND if entry is None else _APPEND_AND_AUDIT
+    seq, created_at = session.connection().execute(append, values | (entry or {})).one()
     deliveries.owe(session, job, deliveries.Event(kind, seq, created_at))
-    audit_log.write_event(session, job, kind, data)
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
