@@ -138,6 +138,6 @@ def _token(request: Request) -> str:
 
 def _admit(parts: Parts, token: str) -> tuple[Principal, Usage | None]:
     """Look the key up on its own, so that a long upload holds no connection, and count the request."""
-    with parts.database.look() as session:
-        principal = tokens.identify(session, token)
+    with parts.database.look() as connection:
+        principal = tokens.identify(connection, token)
     return principal, parts.limiter.hit(principal.tenant_id)

@@ -63,7 +63,8 @@ class Sender:
         return idempotency.call(caller.tenant_id, self.key, method=method, path=path, payload=payload())
 
 
-def _sender(request: Request, idempotency_key: IdempotencyKey = None) -> Sender:
+async def _sender(request: Request, idempotency_key: IdempotencyKey = None) -> Sender:
+    """Asynchronous like the others that do not wait: not worth a thread."""
     return Sender(request, idempotency_key)
 
 

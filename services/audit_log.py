@@ -32,7 +32,9 @@ _ENTRY = (
     .cte("entry")
 )
 _WRITE = insert(AuditUnlinked).from_select(["entry_id"], select(_ENTRY.c.id))
-"""The entry and its place in the queue in one round trip: every event of every job passes here."""
+"""The entry and its place in the queue in one round trip."""
+WRITTEN = _WRITE.cte("written")
+"""The same, to go along with another statement that gets the values of `entry`."""
 
 
 def write(
@@ -48,19 +50,25 @@ def write(
         detail: strings and whole numbers; no personal data.
     """
     session.flush()
-    values = {
+    values = _values(session, action, subject, tenant_id, detail or {})
+    session.connection().execute(_WRITE, values)
+
+
+def entry(session: Session, job: Job, kind: str, data: Mapping[str, object]) -> dict[str, object] | None:
+    """Return the values of `WRITTEN` for an event of a job, None for one that only says how far the job is."""
+    if kind in NOT_AUDITED:
+        return None
+    detail = {name: str(data[name]) for name in sorted(KEPT_DETAIL & data.keys())}
+    return _values(session, RENAMED.get(kind, kind), job.id, job.tenant_id, detail)
+
+
+def _values(
+    session: Session, action: str, subject: str, tenant_id: str | None, detail: Mapping[str, Any]
+) -> dict[str, object]:
+    return {
         "tenant_id": tenant_id,
         "actor": session.info.get(ACTOR, SERVICE),
         "action": action,
         "subject": subject,
-        "detail": dict(detail or {}),
+        "detail": dict(detail),
     }
-    session.connection().execute(_WRITE, values)
-
-
-def write_event(session: Session, job: Job, kind: str, data: Mapping[str, object]) -> None:
-    """Append an entry for an event of a job, unless it only says how far the job is."""
-    if kind in NOT_AUDITED:
-        return
-    detail = {name: str(data[name]) for name in sorted(KEPT_DETAIL & data.keys())}
-    write(session, RENAMED.get(kind, kind), job.id, tenant_id=job.tenant_id, detail=detail)

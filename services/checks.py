@@ -76,9 +76,9 @@ class _Finder:
         with self._collected():
             if reference.id is None:
                 return ModelSource(reference=model_reference(reference, self._settings, pointer))
-            row = models.find(self._session, self._tenant_id, reference.id)
-            if row is not None:
-                return ModelSource(reference=row.reference, id=row.id, digest=row.digest)
+            source = models.source(self._session, self._tenant_id, reference.id)
+            if source is not None:
+                return source
             detail = f"there is no model {reference.id!r}; GET /models lists what there is"
             raise InvalidRequest.at(f"{pointer}/id", detail)
         return None

@@ -71,10 +71,9 @@ class Courier:
         if free <= 0:
             return []
         counted = Counter(due.webhook_id for due in under_way)
-        busy = [webhook_id for webhook_id, calls in counted.items() if calls >= deliveries.PER_ENDPOINT]
         lease_seconds = self._settings.webhook_timeout_seconds + SETTLE_SECONDS
         with self._database.transaction() as session:
-            return deliveries.take_due(session, limit=free, lease_seconds=lease_seconds, busy=busy)
+            return deliveries.take_due(session, limit=free, lease_seconds=lease_seconds, under_way=counted)
 
     async def _send(self, due: Due) -> tuple[Due, Outcome]:
         """Make one call. Whatever goes wrong becomes its outcome."""

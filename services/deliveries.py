@@ -5,14 +5,14 @@
 
 import json
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, or_, select, true, update
+from sqlalchemy import bindparam, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from services import opendsr_status, webhooks
@@ -74,6 +74,20 @@ class Event(NamedTuple):
     created_at: datetime
 
 
+_WANTING = (
+    select(Webhook.id, Webhook.kind, Webhook.url)
+    .where(
+        Webhook.tenant_id == bindparam("tenant_id"),
+        or_(Webhook.job_id.is_(None), Webhook.job_id == bindparam("job_id")),
+        Webhook.disabled_at.is_(None),
+        Webhook.events.contains(bindparam("types")),
+    )
+    .with_for_update(read=True, key_share=True)
+)
+"""Who wants an event, built once. Locked against deletion alone: a row that goes away meanwhile must not fail the job's
+transaction."""
+
+
 def owe(session: Session, job: Job, event: Event, *, only: str | None = None) -> None:
     """Owe an event to every endpoint of the tenant that wants its type, in the event's transaction.
 
@@ -83,16 +97,9 @@ def owe(session: Session, job: Job, event: Event, *, only: str | None = None) ->
     """
     if event.type not in EVENT_TYPES:
         return
-    wants = (
-        Webhook.tenant_id == job.tenant_id,
-        or_(Webhook.job_id.is_(None), Webhook.job_id == job.id),
-        true() if only is None else Webhook.id == only,
-        Webhook.disabled_at.is_(None),
-        Webhook.events.contains([event.type]),
-    )
-    # locked against deletion alone: a row that goes away meanwhile must not fail the job's transaction
-    query = select(Webhook.id, Webhook.kind, Webhook.url).where(*wants).with_for_update(read=True, key_share=True)
-    for webhook_id, kind, url in session.execute(query):
+    query = _WANTING if only is None else _WANTING.where(Webhook.id == only)
+    values = {"tenant_id": job.tenant_id, "job_id": job.id, "types": [event.type]}
+    for webhook_id, kind, url in session.connection().execute(query, values):
         body = _body(session, job, event, CallKind(kind), url)
         if body is None:
             continue
@@ -110,8 +117,10 @@ def owe(session: Session, job: Job, event: Event, *, only: str | None = None) ->
         )
 
 
-def take_due(session: Session, *, limit: int, lease_seconds: float, busy: Collection[str] = ()) -> list[Due]:
-    """Take the calls that are due, oldest first, a few for each endpoint; none for the endpoints in `busy`.
+def take_due(
+    session: Session, *, limit: int, lease_seconds: float, under_way: Mapping[str, int] | None = None
+) -> list[Due]:
+    """Take the calls that are due, oldest first, so many for each endpoint that with those `under_way` they are a few.
 
     Each counts as tried now. Whoever takes one and is not heard of again loses it when the lease ends.
     """
@@ -121,13 +130,13 @@ def take_due(session: Session, *, limit: int, lease_seconds: float, busy: Collec
         WebhookDelivery.next_attempt_at <= now,
         Webhook.disabled_at.is_(None),
         or_(Webhook.paused_until.is_(None), Webhook.paused_until <= now),
-        WebhookDelivery.webhook_id.not_in(busy),
     )
     place = func.row_number().over(
         partition_by=WebhookDelivery.webhook_id, order_by=(WebhookDelivery.next_attempt_at, WebhookDelivery.id)
     )
-    ranked = select(WebhookDelivery.id, place.label("place")).join(Webhook).where(*ready).subquery()
-    first = select(ranked.c.id).where(ranked.c.place <= PER_ENDPOINT)
+    free = PER_ENDPOINT - case(under_way, value=WebhookDelivery.webhook_id, else_=0) if under_way else PER_ENDPOINT
+    ranked = select(WebhookDelivery.id, (place <= free).label("taken")).join(Webhook).where(*ready).subquery()
+    first = select(ranked.c.id).where(ranked.c.taken)
     query = (
         select(WebhookDelivery, Webhook.kind, Webhook.url).join(Webhook).where(WebhookDelivery.id.in_(first), *ready)
     )

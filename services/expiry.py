@@ -1,12 +1,20 @@
-"""Rows that live for a time alone: answers under idempotency keys, and access tokens. The relay deletes what is over."""
+"""Rows that live for a time alone: answers under idempotency keys, access tokens, the log of webhook calls. The relay deletes
+what is over."""
+
+from datetime import timedelta
 
 from sqlalchemy import delete, func
 from sqlalchemy.orm import Session
 
-from shared.tables import AccessToken, IdempotencyKey
+from shared.settings import Settings
+from shared.states import DeliveryState
+from shared.tables import AccessToken, IdempotencyKey, WebhookDelivery
 
 
-def sweep(session: Session) -> None:
+def sweep(session: Session, settings: Settings) -> None:
     """Delete every row whose time is over. Nothing waits for it: what has expired is not looked at anyway."""
     for table in (IdempotencyKey, AccessToken):
         session.execute(delete(table).where(table.expires_at <= func.clock_timestamp()))
+    settled = WebhookDelivery.state != DeliveryState.PENDING
+    old = WebhookDelivery.created_at <= func.clock_timestamp() - timedelta(days=settings.delivery_log_days)
+    session.execute(delete(WebhookDelivery).where(settled, old))

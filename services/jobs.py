@@ -27,6 +27,9 @@ REPORTS = {"report.json": "report", "report.html": "report page"}
 # Each is one round trip and built once: every request and every step of every job passes here.
 _OWED = insert(Outbox).values(kind=DOORBELL, job_id=bindparam("job_id")).cte("owed")
 _OWE = select(func.pg_notify(OUTBOX_CHANNEL, "")).add_cte(_OWED)
+_INSERT = insert(Job)
+_ROW = select(Job).where(Job.id == bindparam("job_id"), Job.tenant_id == bindparam("tenant_id"))
+_ROW_LOCKED = _ROW.with_for_update()
 _LAST = select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == bindparam("job_id"))
 _APPEND = (
     insert(JobEvent)
@@ -39,6 +42,8 @@ _APPEND = (
     )
     .returning(JobEvent.seq, JobEvent.created_at)
 )
+_APPENDED = _APPEND.cte("appended")
+_APPEND_AND_AUDIT = select(_APPENDED.c.seq, _APPENDED.c.created_at).add_cte(audit_log.WRITTEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,28 +85,28 @@ def submit(
         reference=resolved.reference,
         data=resolved.data,
     )
-    job = Job(
-        id=job_id,
-        tenant_id=tenant_id,
-        state=JobState.QUEUED,
-        progress=0.0,
-        version=1,
-        attempt=0,
-        request=request.model_dump(mode="json", exclude_unset=True),
-        spec=spec.model_dump(mode="json"),
-        method=request.method.name,
-        model_id=resolved.model.id,
-        external_id=request.external_id,
-        business_key=business_key,
-        received_at=request.received_at or now,
-        due_at=_due(request.received_at or now, settings),
-        max_attempts=settings.max_attempts,
-        created_at=now,
-    )
+    values = {
+        "id": job_id,
+        "tenant_id": tenant_id,
+        "state": JobState.QUEUED,
+        "progress": 0.0,
+        "version": 1,
+        "attempt": 0,
+        "request": request.model_dump(mode="json", exclude_unset=True),
+        "spec": spec.model_dump(mode="json"),
+        "method": request.method.name,
+        "model_id": resolved.model.id,
+        "external_id": request.external_id,
+        "business_key": business_key,
+        "received_at": request.received_at or now,
+        "due_at": _due(request.received_at or now, settings),
+        "max_attempts": settings.max_attempts,
+        "created_at": now,
+    }
+    job = Job(**values)
     if not validate_only:
         quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
-        session.add(job)
-        session.flush()  # event, outbox and links refer to it
+        session.connection().execute(_INSERT, values)
         retention.link(session, job_id, resolved.data)
         record(session, job, "job.queued", {})
         ring_later(session, job.id)
@@ -121,9 +126,10 @@ def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> No
     """
     session.flush()  # the event refers to the job
     values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": kind, "data": data}
-    seq, created_at = session.connection().execute(_APPEND, values).one()
+    entry = audit_log.entry(session, job, kind, data)
+    append = _APPEND if entry is None else _APPEND_AND_AUDIT
+    seq, created_at = session.connection().execute(append, values | (entry or {})).one()
     deliveries.owe(session, job, deliveries.Event(kind, seq, created_at))
-    audit_log.write_event(session, job, kind, data)
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
@@ -281,8 +287,7 @@ def _due(received_at: datetime, settings: Settings) -> datetime:
 
 
 def _row(session: Session, tenant_id: str, job_id: str, *, lock: bool = False) -> Job:
-    query = select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id)
-    job = session.scalar(query.with_for_update() if lock else query)
+    job = session.scalar(_ROW_LOCKED if lock else _ROW, {"job_id": job_id, "tenant_id": tenant_id})
     if job is None:
         raise NotFound("job", job_id)
     return job

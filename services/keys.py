@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from services import audit_log
@@ -129,13 +129,13 @@ _KNOWN = select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes).where(
 """Asked with every request: built once, and without making an object of the row."""
 
 
-def authenticate(session: Session, secret: str) -> Principal:
+def authenticate(connection: Connection, secret: str) -> Principal:
     """Return whose key this is.
 
     Raises:
         Unauthenticated: it is unknown, revoked, rotated away or expired; they all look alike.
     """
-    key = session.execute(_KNOWN, {"hash": digest(secret)}).one_or_none()
+    key = connection.execute(_KNOWN, {"hash": digest(secret)}).one_or_none()
     if key is None:
         raise Unauthenticated(
             "The API key is unknown, has expired or was revoked; 'efface keys create' or 'efface keys rotate' makes one."

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from services.pages import Page, page_of
@@ -25,6 +25,7 @@ from shared.layouts import invalid
 from shared.members import MemberLimits, is_archive, members
 from shared.schemas.clip_config import ArchitectureName
 from shared.schemas.model import ModelRegistration, ModelView
+from shared.schemas.spec import ModelSource
 from shared.settings import MIB, Settings
 from shared.storage import Storage
 from shared.tables import Model
@@ -103,9 +104,15 @@ def register(session: Session, tenant_id: str, registration: ModelRegistration, 
     return add(session, tenant_id=tenant_id, name=registration.name, values=values)
 
 
-def find(session: Session, tenant_id: str, model_id: str) -> Model | None:
-    """Return a tenant's model, or None."""
-    return session.scalar(select(Model).where(Model.id == model_id, Model.tenant_id == tenant_id))
+_SOURCE = select(Model.reference, Model.id, Model.digest).where(
+    Model.id == bindparam("model_id"), Model.tenant_id == bindparam("tenant_id")
+)
+
+
+def source(session: Session, tenant_id: str, model_id: str) -> ModelSource | None:
+    """Return where a tenant's model comes from, or None. Every request asks: built once, without making an object of the row."""
+    row = session.connection().execute(_SOURCE, {"model_id": model_id, "tenant_id": tenant_id}).one_or_none()
+    return ModelSource(reference=row.reference, id=row.id, digest=row.digest) if row else None
 
 
 def get(session: Session, tenant_id: str, model_id: str) -> ModelView:
@@ -114,7 +121,7 @@ def get(session: Session, tenant_id: str, model_id: str) -> ModelView:
     Raises:
         NotFound: the tenant has none of this id.
     """
-    row = find(session, tenant_id, model_id)
+    row = session.scalar(select(Model).where(Model.id == model_id, Model.tenant_id == tenant_id))
     if row is None:
         raise NotFound("model", model_id)
     return view(row)

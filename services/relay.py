@@ -24,6 +24,10 @@ from shared.storage import Storage
 from shared.tables import Job, Outbox
 
 LONGEST_PAUSE_SECONDS = 10.0
+BATCH = 100
+"""Messages in one transaction."""
+GATHER_SECONDS = 0.02
+"""The relay waits this long after it was woken: what is committed meanwhile goes along, at the price of one transaction."""
 
 log = structlog.get_logger()
 
@@ -38,7 +42,7 @@ class Bell(Protocol):
         """Return how many messages wait."""
 
 
-def publish(session: Session, bell: Bell, limit: int = 100) -> int:
+def publish(session: Session, bell: Bell, limit: int = BATCH) -> int:
     """Send what the outbox holds and delete it, in one transaction; return how many messages were sent.
 
     A crash between sending and commit sends a message twice, which costs a worker one failed claim. The jobs' rows are
@@ -101,10 +105,12 @@ def _publish_all(database: Database, bell: Bell, settings: Settings, stop: threa
     with psycopg.connect(url, autocommit=True, connect_timeout=5) as listener:
         listener.execute(f"LISTEN {OUTBOX_CHANNEL}")
         while not stop.is_set():
-            while _transaction(database, bell):
+            while _transaction(database, bell) == BATCH:
                 pass
             for _ in listener.notifies(timeout=settings.relay_seconds, stop_after=1):
-                pass
+                stop.wait(GATHER_SECONDS)
+            for _ in listener.notifies(timeout=0):
+                pass  # these calls are answered, too: what they tell of was committed before the next transaction
 
 
 def _transaction(database: Database, bell: Bell) -> int:
@@ -126,7 +132,7 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
     if taken_back or rung:
         log.warning("relay.reconciled", taken_back=taken_back, rung_again=rung)
     with database.transaction() as session:
-        expiry.sweep(session)
+        expiry.sweep(session, settings)
     with database.transaction() as session:
         at_risk = risk.flag(session, longest_seconds=settings.job_seconds)
     if at_risk:
@@ -152,4 +158,5 @@ def _audit(database: Database, storage: Storage, settings: Settings, stop: threa
         linked = audit_chain.extend(session)
     if not linked:
         audit_heads.publish(database, storage, settings)
+    if linked < audit_chain.BATCH:
         stop.wait(settings.relay_seconds)

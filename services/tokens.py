@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from services import keys
@@ -15,17 +15,22 @@ from shared.tables import AccessToken, ApiKey
 PREFIX = "eft_"
 
 
-def identify(session: Session, bearer: str) -> Principal:
+_KNOWN = (
+    select(AccessToken.tenant_id, AccessToken.key_id, AccessToken.scopes)
+    .join(ApiKey, ApiKey.id == AccessToken.key_id)
+    .where(AccessToken.hash == bindparam("hash"), AccessToken.expires_at > func.now(), keys.valid())
+)
+
+
+def identify(connection: Connection, bearer: str) -> Principal:
     """Return whose bearer this is: an API key, or an access token.
 
     Raises:
         Unauthenticated: it is unknown, revoked or expired.
     """
     if not bearer.startswith(PREFIX):
-        return keys.authenticate(session, bearer)
-    query = select(AccessToken).join(ApiKey, ApiKey.id == AccessToken.key_id)
-    known = (AccessToken.hash == keys.digest(bearer), AccessToken.expires_at > func.now(), keys.valid())
-    token = session.scalar(query.where(*known))
+        return keys.authenticate(connection, bearer)
+    token = connection.execute(_KNOWN, {"hash": keys.digest(bearer)}).one_or_none()
     if token is None:
         raise Unauthenticated("The access token is unknown or has expired; POST /oauth/token gives a new one.")
     return Principal(token.tenant_id, token.key_id, frozenset(Scope(scope) for scope in token.scopes))
@@ -34,7 +39,7 @@ def identify(session: Session, bearer: str) -> Principal:
 def client(session: Session, client_id: str, client_secret: str) -> Principal | None:
     """Return the key that these client credentials name (its id and its secret), None where they name none."""
     try:
-        principal = keys.authenticate(session, client_secret)
+        principal = keys.authenticate(session.connection(), client_secret)
     except Unauthenticated:
         return None
     return principal if principal.key_id == client_id else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.settings import Settings
@@ -29,7 +29,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
-        self._looks = sessionmaker(engine.execution_options(isolation_level="AUTOCOMMIT"))
+        self._looks = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -38,7 +38,7 @@ class Database:
             yield session
 
     @contextmanager
-    def look(self) -> Iterator[Session]:
-        """Give a session for a single SELECT, which needs neither BEGIN nor COMMIT; nothing may be written with it."""
-        with self._looks() as session:
-            yield session
+    def look(self) -> Iterator[Connection]:
+        """Give a connection for a single SELECT, which needs neither BEGIN nor COMMIT; nothing may be written with it."""
+        with self._looks.connect() as connection:
+            yield connection

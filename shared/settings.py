@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     dataset_retention_days: float = Field(
         7.0, gt=0, description="a data set that no job forgets is purged this long after its last use"
     )
+    delivery_log_days: float = Field(
+        7.0, ge=4, description="how a webhook call went is kept this long; the tries alone take three days"
+    )
 
     # Evidence.
     audit_key_file: Path | None = Field(
@@ -133,10 +136,25 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
 
-    @field_validator("image_digest")
+    @field_validator(
+        "image_digest",
+        "public_url",
+        "audit_key_file",
+        "opendsr_key_file",
+        "opendsr_certificate_file",
+        "fides_url",
+        mode="before",
+    )
     @classmethod
-    def _empty_is_none(cls, value: str | None) -> str | None:
+    def _empty_is_none(cls, value: object) -> object:
         return value or None  # compose passes on a variable that nobody set as an empty one
+
+    @field_validator("redis_url")
+    @classmethod
+    def _both_clients_know_the_url(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://: one server, over TCP or TLS")
+        return value
 
     @model_validator(mode="after")
     def _lease_outlives_a_missed_heartbeat(self) -> Self:

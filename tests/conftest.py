@@ -1,5 +1,7 @@
 """The real parts that tests run on: Postgres built by the migrations, Redis, object storage. Started on first use."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +16,19 @@ from tests.support import parts
 from tests.support.fleet import Fleet, make_fleet
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have modules compiled once, where the environment forbids to keep them compiled: dozens of processes import them."""
+    if sys.dont_write_bytecode:
+        compiled = str(config.rootpath / ".pytest_cache" / "bytecode")
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled}
+        sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
+
+
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Postgres for the whole session, with every migration."""
     with embedded_postgres(tmp_path_factory.mktemp("postgres")) as url:
+        parts.without_fsync(url)
         migrations.upgrade(url.replace("postgresql://", "postgresql+psycopg://"))
         yield url
 

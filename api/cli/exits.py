@@ -1,9 +1,14 @@
 """Exit codes, and the one line that goes with each."""
 
 import os
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from shared.errors import EffaceError, InvalidRequest, JobFailure
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class ExitCode(IntEnum):
@@ -26,6 +31,8 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
 
     With EFFACE_LOG_LEVEL=DEBUG an error that nobody foresaw keeps its traceback.
     """
+    from pydantic import ValidationError
+
     from api.client import ApiProblem, Unreachable
 
     match error:
@@ -41,7 +48,15 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
             return error.detail, code
         case EffaceError():
             return error.detail, ExitCode.FAILURE
+        case ValidationError(title="Settings"):
+            return f"The settings are not valid. {_settings(error.errors())}", ExitCode.BAD_INPUT
     if os.environ.get("EFFACE_LOG_LEVEL") == "DEBUG":
         raise error
     words = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {words[0]} (EFFACE_LOG_LEVEL=DEBUG shows where)", ExitCode.FAILURE
+
+
+def _settings(errors: "Sequence[ErrorDetails]") -> str:
+    """Name each variable that is wrong, and what is wrong with it."""
+    found = (("_".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in errors)
+    return "; ".join(f"EFFACE_{name.upper()}: {words}" if name else words for name, words in found)

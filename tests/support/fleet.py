@@ -30,8 +30,6 @@ from tests.support import requests
 from tests.support.pipelines import USED
 
 ROOT = Path(__file__).parents[2]
-BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
-"""Dozens of processes import the same modules: they are compiled once, also where the environment forbids it."""
 PATIENCE_SECONDS = 60.0
 """How long a test waits for what must come; nothing is asserted about how soon it comes."""
 
@@ -44,7 +42,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "master_key": settings.master_key.get_secret_value() if settings.master_key else "",
     }
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    return os.environ | BYTECODE | {f"EFFACE_{name.upper()}": text for name, text in texts.items()}
+    return os.environ | {f"EFFACE_{name.upper()}": text for name, text in texts.items()}
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:

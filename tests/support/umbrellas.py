@@ -33,8 +33,7 @@ def request(folder: Path, verdict: Literal["passed", "failed"], **changes: Any) 
         "model": {"source": f"local-dir:{folder / 'demo'}"},
         "target": {"type": "class", "class": "umbrella", "labels": LABELS},
         "method": {
-            "name": "synthetic",
-            "parameters": {"samples_per_class": 8, "bank_samples": 16, "iterations": 2},
+            "name": "null_space",
         },
         "data": {"evaluation": evaluation},
         "thresholds": {"max_forget_accuracy": 1, "max_retain_drop": 1, "max_transfer_drop": LIMITS[verdict]},

@@ -88,14 +88,16 @@ def test_what_was_refused_leaves_the_key_free(database: Database, call: Call) ->
         assert not idempotency.once(session, call, made, 60).replayed
 
 
-def test_an_expired_answer_is_forgotten_before_and_after_it_is_swept(session: Session, call: Call) -> None:
+def test_an_expired_answer_is_forgotten_before_and_after_it_is_swept(
+    session: Session, call: Call, settings: Settings
+) -> None:
     idempotency.once(session, call, made, -1)
     assert not idempotency.once(session, call, made, -1).replayed
     assert session.scalar(select(func.count()).select_from(IdempotencyKey)) == 1
-    expiry.sweep(session)
+    expiry.sweep(session, settings)
     assert session.scalar(select(func.count()).select_from(IdempotencyKey)) == 0
     idempotency.once(session, call, made, 60)
-    expiry.sweep(session)
+    expiry.sweep(session, settings)
     assert idempotency.kept(session, call) is not None
 
 

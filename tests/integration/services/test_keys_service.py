@@ -14,7 +14,7 @@ from shared.tables import ApiKey, Tenant
 
 def test_a_key_says_whose_it_is_and_what_it_may_do(session: Session) -> None:
     row, plaintext = keys.create(session, tenant="acme", name="ci", scopes=[Scope.JOBS_READ, Scope.JOBS_READ])
-    principal = keys.authenticate(session, plaintext)
+    principal = keys.authenticate(session.connection(), plaintext)
     assert session.get_one(Tenant, principal.tenant_id).name == "acme"
     assert (principal.key_id, principal.scopes) == (row.id, {Scope.JOBS_READ})
 
@@ -42,7 +42,7 @@ def test_unknown_and_revoked_keys_look_alike(session: Session) -> None:
     messages = set()
     for token in (plaintext, "efk_unknown", "", "\udcff"):
         with pytest.raises(Unauthenticated) as caught:
-            keys.authenticate(session, token)
+            keys.authenticate(session.connection(), token)
         messages.add(caught.value.detail)
     assert len(messages) == 1
 
@@ -55,19 +55,19 @@ def test_revoking_what_is_not_there(session: Session) -> None:
 def test_a_rotated_keys_old_secret_works_until_the_grace_ends(session: Session) -> None:
     row, old = keys.create(session, tenant="acme", name="ci", scopes=[])
     _, new = keys.rotate(session, row.id, grace_seconds=60)
-    assert keys.authenticate(session, old) == keys.authenticate(session, new)
+    assert keys.authenticate(session.connection(), old) == keys.authenticate(session.connection(), new)
     row.previous_expires_at = datetime.now(UTC) - timedelta(seconds=1)
     session.flush()
-    assert keys.authenticate(session, new).key_id == row.id
+    assert keys.authenticate(session.connection(), new).key_id == row.id
     with pytest.raises(Unauthenticated):
-        keys.authenticate(session, old)
+        keys.authenticate(session.connection(), old)
 
 
 def test_without_grace_the_old_secret_ends_at_once(session: Session) -> None:
     row, old = keys.create(session, tenant="acme", name="ci", scopes=[])
     keys.rotate(session, row.id, grace_seconds=-1)  # what 0 is a moment later
     with pytest.raises(Unauthenticated):
-        keys.authenticate(session, old)
+        keys.authenticate(session.connection(), old)
 
 
 def test_only_the_last_two_secrets_work(session: Session) -> None:
@@ -75,18 +75,18 @@ def test_only_the_last_two_secrets_work(session: Session) -> None:
     _, second = keys.rotate(session, row.id, grace_seconds=60)
     _, third = keys.rotate(session, row.id, grace_seconds=60)
     with pytest.raises(Unauthenticated):
-        keys.authenticate(session, first)
-    assert {keys.authenticate(session, secret).key_id for secret in (second, third)} == {row.id}
+        keys.authenticate(session.connection(), first)
+    assert {keys.authenticate(session.connection(), secret).key_id for secret in (second, third)} == {row.id}
 
 
 def test_an_expired_key_is_a_strangers_and_cannot_be_rotated(session: Session) -> None:
     soon = datetime.now(UTC) + timedelta(days=1)
     row, secret = keys.create(session, tenant="acme", name="ci", scopes=[], expires_at=soon)
-    assert keys.authenticate(session, secret).key_id == row.id
+    assert keys.authenticate(session.connection(), secret).key_id == row.id
     row.expires_at = datetime.now(UTC) - timedelta(seconds=1)
     session.flush()
     with pytest.raises(Unauthenticated):
-        keys.authenticate(session, secret)
+        keys.authenticate(session.connection(), secret)
     with pytest.raises(Conflict):
         keys.rotate(session, row.id, grace_seconds=60)
 
@@ -119,7 +119,7 @@ def test_a_revoked_key_cannot_be_rotated_and_neither_of_its_secrets_works(sessio
         keys.rotate(session, row.id, grace_seconds=60)
     for secret in (old, new):
         with pytest.raises(Unauthenticated):
-            keys.authenticate(session, secret)
+            keys.authenticate(session.connection(), secret)
 
 
 def test_another_tenants_key_is_not_found(session: Session, stranger: str) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from services import expiry, keys, tokens
 from services.keys import Principal
 from shared.errors import Unauthenticated
+from shared.settings import Settings
 from shared.states import Scope
 from shared.tables import AccessToken, ApiKey
 
@@ -22,23 +23,25 @@ def key(session: Session) -> tuple[ApiKey, str]:
 @pytest.fixture
 def owner(session: Session, key: tuple[ApiKey, str]) -> Principal:
     """The key's principal."""
-    return keys.authenticate(session, key[1])
+    return keys.authenticate(session.connection(), key[1])
 
 
 def test_a_token_is_its_keys_with_the_scopes_that_it_got(session: Session, owner: Principal) -> None:
     token = tokens.issue(session, owner, ["jobs:read"], 60)
-    assert tokens.identify(session, token) == Principal(owner.tenant_id, owner.key_id, frozenset({Scope.JOBS_READ}))
+    assert tokens.identify(session.connection(), token) == Principal(
+        owner.tenant_id, owner.key_id, frozenset({Scope.JOBS_READ})
+    )
     assert token not in {str(value) for value in session.execute(select(AccessToken.__table__)).one()}
 
 
 def test_a_bearer_is_a_key_or_a_token(session: Session, owner: Principal, key: tuple[ApiKey, str]) -> None:
-    assert tokens.identify(session, key[1]) == owner
+    assert tokens.identify(session.connection(), key[1]) == owner
 
 
 def test_client_credentials_are_an_id_and_its_own_secret(session: Session, key: tuple[ApiKey, str]) -> None:
     row, secret = key
     other, _ = keys.create(session, tenant="acme", name="other", scopes=[])
-    assert tokens.client(session, row.id, secret) == keys.authenticate(session, secret)
+    assert tokens.client(session, row.id, secret) == keys.authenticate(session.connection(), secret)
     for client_id, wrong in [(other.id, secret), (row.id, "efk_x"), ("", secret), (row.id, ""), ("\0", "\0")]:
         assert tokens.client(session, client_id, wrong) is None
 
@@ -66,18 +69,18 @@ def test_a_token_ends(session: Session, owner: Principal, ending: object) -> Non
     session.execute(ending)  # type: ignore[call-overload]
     for dead in (token, tokens.PREFIX + "unknown"):
         with pytest.raises(Unauthenticated):
-            tokens.identify(session, dead)
+            tokens.identify(session.connection(), dead)
 
 
 def test_a_token_outlives_the_rotation_of_its_key(session: Session, owner: Principal) -> None:
     token = tokens.issue(session, owner, ["jobs:read"], 60)
     keys.rotate(session, owner.key_id, grace_seconds=0)
-    assert tokens.identify(session, token).key_id == owner.key_id
+    assert tokens.identify(session.connection(), token).key_id == owner.key_id
 
 
-def test_the_sweep_deletes_expired_tokens_alone(session: Session, owner: Principal) -> None:
+def test_the_sweep_deletes_expired_tokens_alone(session: Session, owner: Principal, settings: Settings) -> None:
     tokens.issue(session, owner, [], -1)
     living = tokens.issue(session, owner, [], 60)
-    expiry.sweep(session)
+    expiry.sweep(session, settings)
     assert session.scalar(select(func.count()).select_from(AccessToken)) == 1
-    assert tokens.identify(session, living)
+    assert tokens.identify(session.connection(), living)

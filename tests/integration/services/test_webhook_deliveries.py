@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text, update
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from services import deliveries, jobs, lifecycle, webhooks
+from services import deliveries, expiry, jobs, lifecycle, webhooks
 from services.courier import Courier
 from shared.database import Database
 from shared.errors import Conflict, NotFound
@@ -290,8 +290,10 @@ def test_without_its_master_key_nothing_is_sent_and_no_try_is_lost(
         assert session.scalars(select(WebhookDelivery.attempts)).one() == 0
 
 
-@pytest.mark.usefixtures("courier")
-def test_a_slow_endpoint_does_not_hold_up_another_one(post: Post, cancelled: Callable[[], str]) -> None:
+def test_a_slow_endpoint_does_not_hold_up_another_one(
+    post: Post, start: Callable[..., None], cancelled: Callable[[], str]
+) -> None:
+    start(post.settings.model_copy(update={"webhook_timeout_seconds": 60}))  # a call that times out makes room
     with receiving() as slow:
         slow.open.clear()
         post.register(url=slow.url)
@@ -303,6 +305,19 @@ def test_a_slow_endpoint_does_not_hold_up_another_one(post: Post, cancelled: Cal
         assert len(slow.calls) == deliveries.PER_ENDPOINT
         slow.open.set()
         wait_until(lambda: len(slow.calls) == ended, "it did not go on")
+
+
+def test_calls_under_way_count(post: Post, cancelled: Callable[[], str]) -> None:
+    for _ in range(deliveries.PER_ENDPOINT + 2):
+        cancelled()
+    for under_way, taken in (
+        (deliveries.PER_ENDPOINT, 0),
+        (deliveries.PER_ENDPOINT - 1, 1),
+        (0, deliveries.PER_ENDPOINT),
+    ):
+        with post.database.transaction() as session:
+            due = deliveries.take_due(session, limit=32, lease_seconds=60, under_way={post.webhook.id: under_way})
+            assert len(due) == taken
 
 
 def test_two_couriers_make_each_call_once(post: Post, start: Callable[..., None], cancelled: Callable[[], str]) -> None:
@@ -367,6 +382,25 @@ def test_a_deleted_endpoint_takes_all_of_it_along(post: Post, cancelled: Callabl
         with pytest.raises(NotFound):
             webhooks.get(session, post.tenant, post.webhook.id)
     cancelled()
+
+
+def test_the_log_of_calls_is_kept_for_a_while_and_what_is_owed_until_it_is_paid(
+    post: Post, cancelled: Callable[[], str]
+) -> None:
+    cancelled(), cancelled()
+    ago = datetime.now(UTC) - timedelta(days=post.settings.delivery_log_days)
+    with post.database.transaction() as session:
+        settled, owed = session.scalars(select(WebhookDelivery).order_by(WebhookDelivery.id))
+        settled.state, settled.next_attempt_at = DeliveryState.DELIVERED, None
+        settled.created_at = owed.created_at = ago + timedelta(minutes=1)
+        kept = owed.id
+        session.flush()
+        expiry.sweep(session, post.settings)
+        assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 2
+        settled.created_at = owed.created_at = ago
+        session.flush()
+        expiry.sweep(session, post.settings)
+        assert session.scalars(select(WebhookDelivery.id)).all() == [kept]
 
 
 def test_an_endpoint_that_is_deleted_meanwhile_fails_no_job(post: Post, cancelled: Callable[[], str]) -> None:

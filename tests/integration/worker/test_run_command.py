@@ -12,7 +12,7 @@ import pytest
 from shared.signing import KeyFolder
 from tests.support import umbrellas
 from tests.support.certificates import key_folder
-from tests.support.fleet import BYTECODE, ROOT
+from tests.support.fleet import ROOT
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(300)
 def efface(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder, with the settings' defaults."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("EFFACE_")}
-    environment = others | BYTECODE | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = others | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "api.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=240)
 

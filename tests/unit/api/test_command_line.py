@@ -82,6 +82,14 @@ def test_no_server_exits_1():
     assert "cannot be reached" in done.stderr
 
 
+def test_a_wrong_setting_exits_2_and_is_named():
+    done = efface("relay", EFFACE_REDIS_URL="sentinel://10.0.0.1", EFFACE_LEASE_SECONDS="long")
+
+    assert_one_line(done, ExitCode.BAD_INPUT)
+    assert "EFFACE_REDIS_URL: must begin with redis://" in done.stderr
+    assert "EFFACE_LEASE_SECONDS: Input should be a valid number" in done.stderr
+
+
 def test_no_database_exits_1():
     done = efface("migrate", EFFACE_DATABASE_URL="postgresql://127.0.0.1:1/efface")
 
