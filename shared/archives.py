@@ -98,7 +98,9 @@ def inspect_archive(path: Path, limits: ArchiveLimits) -> ArchiveSummary:
             texts[name] = content
             text_bytes += len(content)
             if text_bytes > MAX_LABEL_BYTES:
-                raise invalid(f"holds more than {MAX_LABEL_BYTES} bytes of labels; keep captions out of it")
+                raise invalid(
+                    f"holds more than {MAX_LABEL_BYTES} bytes of labels and captions; split it, or shorten them"
+                )
     form = _format(path, images, texts)
     classes = Counter(shard_classes(images, texts) if form == "webdataset" else folder_classes(images))
     if len(classes) > MAX_CLASSES:

@@ -3,7 +3,8 @@
 - **Class folders**: `<class>/<image>`. Images may lie deeper: the first folder names the class. One folder around
   everything is looked through. Images without any folder are an unlabelled set, of the one class `unlabelled`.
 - **WebDataset shards**: beside every image `<key>.jpg` lies its label: `<key>.cls` (a name, or a number that counts the
-  lines of `classnames.txt` from 0), `<key>.json` (`{"label": ...}`) or `<key>.txt` (a name).
+  lines of `classnames.txt` from 0), `<key>.json` (`{"label": ...}`) or `<key>.txt` (a name). Where the label is in one of
+  the first two, `<key>.txt`, or the field `caption` of `<key>.json`, is a caption.
 """
 
 import json
@@ -21,6 +22,8 @@ LABEL_SUFFIXES = (".cls", ".json", ".txt")
 UNLABELLED = "unlabelled"
 CLASS_NAMES = "classnames.txt"
 MAX_CLASS_DIGITS = 9
+MAX_CAPTION_CHARACTERS = 1000
+"""More than any CLIP reads."""
 
 _LABEL = TypeAdapter[str](Label)
 
@@ -115,6 +118,16 @@ def sample_class(label: Mapping[str, bytes], names: Sequence[str], member: str) 
             raise invalid(f"member {member!r} has class {value[:20]}, but {CLASS_NAMES} has {len(names)} lines")
         value = names[int(value)]
     return class_name(value, member)
+
+
+def sample_caption(texts: Mapping[str, bytes]) -> str | None:
+    """Return the caption of one WebDataset sample whose label was read, None without one; `texts` as for `sample_class`."""
+    if ".txt" in texts and len(texts) > 1:
+        caption: object = texts[".txt"].decode("utf-8", "replace")
+    else:
+        caption = json.loads(texts[".json"]).get("caption") if ".json" in texts else None
+    words = " ".join(caption.split()) if isinstance(caption, str) else ""
+    return words[:MAX_CAPTION_CHARACTERS] or None
 
 
 def class_name(text: str, member: str) -> str:

@@ -53,7 +53,7 @@ LACKS: dict[Need, str] = {
     Need.TRANSLATIONS: "needs a class whose translations the audit knows (80 common nouns); give others in audit.names",
     Need.TRANSFER: "needs an evaluation set besides the target's own",
     Need.GIVEN: "needs images of what is forgotten in data.forget, and others of it that the method does not see",
-    Need.CAPTIONS: "needs captions; the data formats give class names alone",
+    Need.CAPTIONS: "needs captions: WebDataset shards with a label in .cls or .json, and captions in .txt",
     Need.REFERENCE: "needs a model that never saw what is forgotten: name one in audit.reference",
 }
 """Why a measure cannot be taken, and what to do."""

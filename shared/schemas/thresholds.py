@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from shared.errors import FieldError, InvalidRequest
-from shared.measures import CATALOGUE, LACKS
+from shared.measures import CATALOGUE, LACKS, Need
 from shared.schemas.audit import MeasureThreshold
 from shared.schemas.offers import Offer, makes_samples, offer_of, places_of
 from shared.schemas.request import ErasureRequest, Thresholds
@@ -61,6 +61,8 @@ def _measure_errors(
 ) -> list[FieldError]:
     """Return why a measure cannot be taken at the request's level, on its data, or where the threshold wants it."""
     entry = CATALOGUE[threshold.measure]
+    if Need.CAPTIONS in entry.needs:
+        return [FieldError(f"{pointer}/measure", f"{threshold.measure} {_UNREAD}")]
     lacking = [LACKS[need] for need in entry.needs if need not in offer.needs]
     if lacking:
         return [FieldError(f"{pointer}/measure", f"{threshold.measure} {lacking[0]}")]
@@ -78,6 +80,7 @@ _NOTHING = (
     "gives nothing to tell by whether the target is forgotten; add a set that holds the class, or data.forget_test and "
     "data.retain_test ({} makes no synthetic samples, which would do for names alone)"
 )
+_UNREAD = "is reported where a set has captions, but is no threshold: whether it has any is first seen by the worker"
 _WHY = {
     "max_forget_accuracy": "needs real images of what is forgotten: add an evaluation set that holds the class",
     "max_retain_drop": "needs real images of the rest of the target's set: add an evaluation set that holds the class",

@@ -35,6 +35,7 @@ class Measurement:
             roles=self.roles,
             labels=self.labels,
             templates=self.templates,
+            captions=self.images.captions,
         )
 
 

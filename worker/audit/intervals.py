@@ -43,6 +43,15 @@ def share(hits: Tensor) -> Value:
     return Value(**wilson(float(hits.sum()), len(hits)).model_dump())
 
 
+def mean(values: Tensor) -> Value:
+    """Return the mean of values [N] with the interval of the normal distribution; none for a single one."""
+    n, centre = len(values), float(values.mean())
+    if n < 2:
+        return Value(value=centre, n=n)
+    half = Z * float(values.std()) / math.sqrt(n)
+    return Value(value=centre, low=centre - half, high=centre + half, n=n)
+
+
 def paired_drop(before: Tensor, after: Tensor) -> Value:
     """Return by how much the share of hits fell on the same N images, in [-1, 1].
 

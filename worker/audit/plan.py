@@ -1,6 +1,6 @@
 """Which images a request gives to learn from and which to measure on. No image is in both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.errors import JobFailure
 from shared.schemas.report import Role
@@ -140,14 +140,21 @@ def _screening(request: ErasureRequest, data: MethodData, labels: tuple[str, ...
 
 
 def _renamed(images: ImageSet, name: str) -> ImageSet:
-    return ImageSet(images.name, images.digest, images.paths, (0,) * len(images), (name,))
+    return replace(images, labels=(0,) * len(images), classes=(name,))
 
 
 def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:
     classes = tuple(dict.fromkeys((*first.classes, *second.classes)))
     names = first.names() + second.names()
-    digest = f"{first.digest}+{second.digest}"
-    return ImageSet(name, digest, first.paths + second.paths, tuple(classes.index(n) for n in names), classes)
+    captions = [images.captions or (None,) * len(images) for images in (first, second)]
+    return ImageSet(
+        name=name,
+        digest=f"{first.digest}+{second.digest}",
+        paths=first.paths + second.paths,
+        labels=tuple(classes.index(n) for n in names),
+        classes=classes,
+        captions=captions[0] + captions[1],
+    )
 
 
 def _method_data(opened: Opened, forget: ImageSet | None, retain: ImageSet | None) -> MethodData:

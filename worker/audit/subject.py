@@ -32,10 +32,14 @@ class Subject:
     def texts(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Return unit text embeddings [N, K, d] of N names in K templates, on the CPU."""
         wanted = [text for name in names for text in prompts(name, templates)]
+        return self.sentences(wanted).reshape(len(names), len(templates), -1)
+
+    def sentences(self, wanted: Sequence[str]) -> Tensor:
+        """Return unit text embeddings [N, d] of N texts as they are, on the CPU."""
         new = [text for text in dict.fromkeys(wanted) if text not in self._texts]
         if new:
             self._texts |= dict(zip(new, embed_texts(self.clip, new).float().cpu(), strict=True))
-        return torch.stack([self._texts[text] for text in wanted]).reshape(len(names), len(templates), -1)
+        return torch.stack([self._texts[text] for text in wanted])
 
     def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Return unit class weights [C, d] as `worker.clip.zero_shot_classifier` does."""

@@ -29,6 +29,8 @@ class View:
     """Of each image."""
     labels: tuple[str, ...]
     templates: tuple[str, ...]
+    captions: tuple[str | None, ...] = ()
+    """Of each image; empty where the place has none at all."""
 
     @cached_property
     def truth(self) -> Tensor:

@@ -26,6 +26,8 @@ class ImageSet:
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    captions: tuple[str | None, ...] = ()
+    """Of each image; empty where the set has none at all."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -38,6 +40,7 @@ class ImageSet:
             digest=hashlib.sha256(f"{self.digest}:{chosen}".encode()).hexdigest(),
             paths=tuple(self.paths[i] for i in indices),
             labels=tuple(self.labels[i] for i in indices),
+            captions=tuple(self.captions[i] for i in indices) if self.captions else (),
         )
 
     def names(self) -> list[str]:

@@ -7,13 +7,21 @@ from typing import Any
 
 import webdataset
 
-from shared.layouts import CLASS_NAMES, IMAGE_SUFFIXES, LABEL_SUFFIXES, class_names, invalid, sample_class
+from shared.layouts import (
+    CLASS_NAMES,
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    class_names,
+    invalid,
+    sample_caption,
+    sample_class,
+)
 from shared.members import words
 from worker.data.images import ImageSet
 
 
 def unpack_shards(name: str, shards: Sequence[Path], digest: str, folder: Path) -> ImageSet:
-    """Write the images of all shards, in their order, into `folder` and return them with their classes.
+    """Write the images of all shards, in their order, into `folder` and return them with their classes and captions.
 
     Numbers as labels count the lines of `classnames.txt`, a member of the first shard or a file beside it.
 
@@ -40,7 +48,8 @@ def unpack_shards(name: str, shards: Sequence[Path], digest: str, folder: Path) 
     of_each = [sample_class(labels, names, member) for labels, member in found]
     classes = tuple(sorted(set(of_each)))
     index = {label: number for number, label in enumerate(classes)}
-    return ImageSet(name, digest, tuple(paths), tuple(index[label] for label in of_each), classes)
+    captions = tuple(sample_caption(labels) for labels, _ in found)
+    return ImageSet(name, digest, tuple(paths), tuple(index[label] for label in of_each), classes, captions)
 
 
 def _samples(shards: Sequence[Path]) -> Iterator[Mapping[str, Any]]:

@@ -214,7 +214,7 @@ def test_a_threshold_that_nothing_can_answer(errors: Callable[..., Any], clip: P
 
 
 def test_thresholds_on_measures_that_nothing_can_answer(errors: Callable[..., Any], clip: Path) -> None:
-    wanted = [{"measure": name, "max": 0.05} for name in ("probe_recall", "worst_prompt_recall", "retrieval_recall")]
+    wanted = [{"measure": name, "max": 0.05} for name in ("probe_recall", "worst_prompt_recall", "retrieval_recall_1")]
     found = errors(requests.names_only(clip, thresholds={"measures": wanted}))
     assert set(found) == {"/thresholds/measures/0/measure", "/thresholds/measures/2/measure"}
     assert "real images" in found["/thresholds/measures/0/measure"]

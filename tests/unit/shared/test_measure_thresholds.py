@@ -62,7 +62,7 @@ def test_bounds_that_say_nothing(bounds: dict[str, float]) -> None:
         ("probe_recall", "real images"),
         ("worst_transfer_drop", "evaluation set besides"),
         ("membership_auc", "data.forget"),
-        ("retrieval_recall", "captions"),
+        ("retrieval_recall_5", "captions"),
         ("tow", "real images"),
     ],
 )
