@@ -27,8 +27,8 @@ demo: $(INSTALLED) ## the whole service on this machine, one class and one subgr
 up: $(INSTALLED) ## the whole service on this machine, until Ctrl-C
 	$(BIN)/efface up
 
-test: $(INSTALLED) ## every test that this machine can run
-	$(BIN)/pytest
+test: $(INSTALLED) ## every test that this machine can run, two files at a time
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 fuzz: $(INSTALLED) ## schemathesis over the OpenAPI document, ten minutes at most
 	EFFACE_FUZZ_EXAMPLES=100 EFFACE_FUZZ_PHASES=examples,coverage,fuzzing,stateful \
