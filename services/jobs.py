@@ -3,9 +3,11 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import Select, bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
 from services import audit_log, checks, deadlines, deliveries, duplicates, quotas, retention
@@ -22,12 +24,12 @@ from shared.states import JobState, Stage
 from shared.tables import Artifact, Job, JobEvent, JobMetric, Outbox
 
 DOORBELL = "doorbell"
+QUEUED = "job.queued"
 REPORTS = {"report.json": "report", "report.html": "report page"}
 
 # Each is one round trip and built once: every request and every step of every job passes here.
 _OWED = insert(Outbox).values(kind=DOORBELL, job_id=bindparam("job_id")).cte("owed")
 _OWE = select(func.pg_notify(OUTBOX_CHANNEL, "")).add_cte(_OWED)
-_INSERT = insert(Job)
 _ROW = select(Job).where(Job.id == bindparam("job_id"), Job.tenant_id == bindparam("tenant_id"))
 _ROW_LOCKED = _ROW.with_for_update()
 _LAST = select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == bindparam("job_id"))
@@ -85,7 +87,7 @@ def submit(
         reference=resolved.reference,
         data=resolved.data,
     )
-    values = {
+    columns = {
         "id": job_id,
         "tenant_id": tenant_id,
         "state": JobState.QUEUED,
@@ -100,17 +102,33 @@ def submit(
         "business_key": business_key,
         "received_at": request.received_at or now,
         "due_at": _due(request.received_at or now, settings),
+        "held_for": timedelta(),
         "max_attempts": settings.max_attempts,
         "created_at": now,
     }
-    job = Job(**values)
+    job = Job(**columns)
     if not validate_only:
         quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
-        session.connection().execute(_INSERT, values)
+        _write(session, job, columns)
         retention.link(session, job_id, resolved.data)
-        record(session, job, "job.queued", {})
-        ring_later(session, job.id)
     return view(job)
+
+
+@cache
+def _submit(columns: tuple[str, ...]) -> Select[tuple[int, datetime, None]]:
+    """Return the statement that makes a job from these columns, given as `job_<column>`, with all that goes along."""
+    made = insert(Job).values({name: bindparam(f"job_{name}") for name in columns}).cte("made")
+    notify = func.pg_notify(OUTBOX_CHANNEL, "")
+    return select(_APPENDED.c.seq, _APPENDED.c.created_at, notify).add_cte(made, audit_log.WRITTEN, _OWED)
+
+
+def _write(session: Session, job: Job, columns: dict[str, Any]) -> None:
+    """Do for a new job what `record` and `ring_later` do for one that is there, in the statement that makes it."""
+    entry = audit_log.entry(session, job, QUEUED, {}) or {}
+    values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": QUEUED, "data": {}} | entry
+    values |= {f"job_{name}": value for name, value in columns.items()}
+    row = session.connection().execute(_submit(tuple(columns)), values).one()
+    deliveries.owe(session, job, deliveries.Event(QUEUED, row.seq, row.created_at))
 
 
 def ring_later(session: Session, job_id: str) -> None:

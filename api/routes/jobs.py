@@ -1,12 +1,14 @@
 """Erasure jobs: submit, list, look, cancel."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
+from sqlalchemy.orm import Session
 
 from api.conditional import entity_tag, matches
-from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep
+from api.dependencies import BeginDep, JobReader, JobWriter, PartsDep, SessionDep
 from api.examples import JOB_REQUESTS
 from api.idempotency import SenderDep, respond
 from api.json_route import StrictRoute
@@ -45,7 +47,7 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given b
 )
 def submit(
     request: Annotated[ErasureRequest, Body(openapi_examples=JOB_REQUESTS)],
-    session: SessionDep,
+    begin: BeginDep,
     parts: PartsDep,
     caller: JobWriter,
     sender: SenderDep,
@@ -58,7 +60,7 @@ def submit(
     the job that is there, and `Efface-Existing-Job: true`.
     """
 
-    def submitted() -> Answer:
+    def submitted(session: Session) -> Answer:
         job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
         if hold is not None and not (validate_only or job.existing):
             job = rulings.hold(session, caller.tenant_id, job.id, hold)
@@ -68,7 +70,9 @@ def submit(
         return {"request": request.model_dump(mode="json", exclude_unset=True), "hold": hold}
 
     call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
-    return respond(once(session, call, submitted, parts.settings.idempotency_seconds))
+    with begin() as session:
+        answer = once(session, call, partial(submitted, session), parts.settings.idempotency_seconds)
+    return respond(answer)
 
 
 def _answer(job: JobView, validate_only: bool) -> Answer:
@@ -104,10 +108,11 @@ def list_jobs(
     responses=responses(NotFound, also={304: {"description": "It has not changed since the ETag"}}),
 )
 def get_job(
-    job_id: str, session: SessionDep, caller: JobReader, response: Response, if_none_match: IfNoneMatch = None
+    job_id: str, begin: BeginDep, caller: JobReader, response: Response, if_none_match: IfNoneMatch = None
 ) -> Any:  # noqa: ANN401 - a job, or 304 without one
     """Return a job. Poll with If-None-Match, as often as Retry-After says; there is none once the job has ended."""
-    job = jobs.get(session, caller.tenant_id, job_id)
+    with begin() as session:
+        job = jobs.get(session, caller.tenant_id, job_id)
     tag = entity_tag(job.version)
     headers = {"ETag": tag} if job.state.final else {"ETag": tag, "Retry-After": str(POLL_SECONDS)}
     if matches(if_none_match, tag):
