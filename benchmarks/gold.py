@@ -2,10 +2,11 @@
 
 python -m benchmarks.gold --pairs class subgroup cifar --seeds 0 1 2
 
-Trains pairs of small CLIPs, one that saw what is to be forgotten and one that never did (`benchmarks/gold_pairs.py`), and runs
-every method on the first through the pipeline, with the second as `audit.reference` and a thorough audit. All columns are
-measures of the reports. Models and reports are kept below `--out` by digests of all that they depend on, so that a second call
-goes on where the first one stopped. The figures are in docs/scoreboard.md.
+Trains pairs of small CLIPs, one that saw what is to be forgotten and one that never did (`benchmarks/gold_pairs.py`), and
+runs every method on the first through the pipeline, with the second as `audit.reference` and a thorough audit. All columns
+are measures of the reports. Models and reports are kept below `--out` by digests of all that they depend on, so that a
+second call goes on where the first one stopped; after a change of the methods or the audit, empty its folder `reports`. The
+figures are in docs/scoreboard.md.
 
 `data.forget` and `data.retain` are images that the original was trained on, as those of whoever asks would be; what is measured
 is measured on images that no model saw. All methods are given the same, whether they read them or not.
