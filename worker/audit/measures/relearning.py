@@ -148,9 +148,18 @@ def _taught(case: Case, view: View, lessons: Lessons, k: int, name: str) -> Find
         taken, goal = new.steps_to(level), aim.steps_to(level) if aim else None
         yield found("relearn_steps", view.name, taken, old.steps_to(level), goal)
         if goal:
-            yield found("relearn_ratio", view.name, Value(value=taken.value / max(1.0, goal.value)))
+            ratio = Value(value=taken.value / max(1.0, goal.value))
+            yield found("relearn_ratio", view.name, ratio, detail=_bounds(taken, goal))
         else:
             yield from missing(Need.REFERENCE, "relearn_ratio")
+
+
+def _bounds(taken: Value, goal: Value) -> str | None:
+    """Return why a ratio of steps is a bound or says little, where it does."""
+    if goal.value == 0:
+        return "the reference recognises it from the start"
+    late = [name for name, steps in (("model", taken), ("reference", goal)) if steps.value > STEPS]
+    return f"not learnt again within {STEPS} steps: {' and '.join(late)}" if late else None
 
 
 def relearn(subject: Subject, lesson: Lesson, k: int, seed: int = 0) -> Trace:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from shared.measures import CATALOGUE, SAMPLES, TEXTS, WEIGHTS
+from shared.schemas.measures import Value
 from shared.storage import Storage
 from tests.support.audits import FORGOTTEN, LABELS, TEMPLATES, Bench
 from worker.audit.cache import FeatureCache
@@ -151,6 +152,20 @@ def test_relearning_is_measured_on_images_that_were_not_learnt_from(bench: Bench
     assert len(lesson.tuning.truth) == len(lesson.held_out.truth) == 4
     assert not any(torch.equal(a, b) for a in lesson.tuning.pixels for b in lesson.held_out.pixels)
     assert FORGOTTEN not in {lesson.labels[int(label)] for label in lesson.retained.truth}
+
+
+@pytest.mark.parametrize(
+    ("taken", "goal", "said"),
+    [
+        (4, 8, None),
+        (21, 8, "within 20 steps: model"),
+        (21, 21, "within 20 steps: model and reference"),
+        (8, 0, "from the start"),
+    ],
+)
+def test_a_ratio_of_steps_says_where_it_is_a_bound(taken: float, goal: float, said: str | None) -> None:
+    found = relearning._bounds(Value(value=taken), Value(value=goal))
+    assert found is None if said is None else said in str(found)
 
 
 def test_relearning_teaches(bench: Bench) -> None:
