@@ -25,7 +25,9 @@ EVIDENCE = {
     ),
     "both": (
         "The link between name and image, and the image encoder",
-        "The model no longer connects the name with the images, and its image encoder tells them apart less well.",
+        "The model no longer connects the name with the images, and the change is in the image encoder, too: the original"
+        " text encoder does not bring recognition back, or a classifier trained on the encoder's output finds these images"
+        " less often. Further down it says how often it still finds them.",
     ),
 }
 
