@@ -69,13 +69,26 @@ def submit(
         InvalidRequest: with every field that is wrong.
         QuotaExceeded: the tenant has too many unfinished jobs.
     """
-    now = datetime.now(UTC)
     if request.received_at is not None and request.received_at.tzinfo is None:
         raise InvalidRequest.at("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
     resolved = checks.resolve(session, tenant_id, request, settings)
     business_key = duplicates.business_key(request, resolved.model, resolved.data)
     if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):
         return view(twin).model_copy(update={"existing": True})
+    columns = _columns(tenant_id, request, resolved, business_key, settings)
+    job = Job(**columns)
+    if not validate_only:
+        quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
+        _write(session, job, columns)
+        retention.link(session, job.id, resolved.data)
+    return view(job)
+
+
+def _columns(
+    tenant_id: str, request: ErasureRequest, resolved: checks.Resolved, business_key: str | None, settings: Settings
+) -> dict[str, Any]:
+    """Return the row of a new job."""
+    now = datetime.now(UTC)
     job_id = new_id("job")
     spec = JobSpec(
         job_id=job_id,
@@ -87,7 +100,7 @@ def submit(
         reference=resolved.reference,
         data=resolved.data,
     )
-    columns = {
+    return {
         "id": job_id,
         "tenant_id": tenant_id,
         "state": JobState.QUEUED,
@@ -106,12 +119,6 @@ def submit(
         "max_attempts": settings.max_attempts,
         "created_at": now,
     }
-    job = Job(**columns)
-    if not validate_only:
-        quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
-        _write(session, job, columns)
-        retention.link(session, job_id, resolved.data)
-    return view(job)
 
 
 @cache
