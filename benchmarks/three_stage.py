@@ -228,9 +228,8 @@ class Measured(NamedTuple):
     probe: float
 
 
-def measured(clip: Clip, cell: Cell, tests: list[Item], pixels: Tensor) -> Measured:
-    """Return the columns of a cell, in percent."""
-    embeddings = embed(clip, pixels)
+def measured(clip: Clip, cell: Cell, tests: list[Item], embeddings: Tensor) -> Measured:
+    """Return the columns of a cell, in percent, of unit embeddings [N, d] of the test images."""
     right = answers(clip, embeddings, tests, "a photo of a {}.")
 
     def target(item: Item) -> bool:
@@ -297,9 +296,10 @@ class Bench(NamedTuple):
             run.seconds if run else (),
         )
 
-    def measure(self, clip: Clip, cell: Cell) -> Measured:
-        """Return the columns of a cell for a model."""
-        return measured(clip, cell, self.tests, self.pixels)
+    def measure(self, clip: Clip, *cells: Cell) -> list[Measured]:
+        """Return the columns of some cells for a model."""
+        embeddings = embed(clip, self.pixels)
+        return [measured(clip, cell, self.tests, embeddings) for cell in cells]
 
     def erase(self, clip: Clip, cell: Cell, method: str, seed: int) -> Run:
         """Erase a cell from a copy of a model."""
@@ -322,14 +322,15 @@ def rows(bench: Bench) -> Iterator[Row]:
     """Run every method on every task, each from the original model."""
     args = bench.args
     for cell in (Cell(task, args.coarse) for task in args.tasks):
-        before = bench.measure(bench.clip, cell)
+        (before,) = bench.measure(bench.clip, cell)
         for method in args.methods:
             if method == "nothing":
                 yield bench.row(cell, method, 0, before, before, None)
             elif method != "null space" or cell.source == "cifar10":
                 for seed in args.seeds:
                     run = bench.erase(bench.clip, cell, method, seed)
-                    yield bench.row(cell, method, seed, before, bench.measure(run.erasure.clip, cell), run)
+                    (after,) = bench.measure(run.erasure.clip, cell)
+                    yield bench.row(cell, method, seed, before, after, run)
 
 
 def chain_rows(bench: Bench) -> Iterator[Row]:
@@ -342,9 +343,9 @@ def chain_rows(bench: Bench) -> Iterator[Row]:
                 done = args.tasks[: last + 1]
                 run = bench.erase(clip, Cell(done[-1], args.coarse, tuple(done[:-1])), method, seed)
                 clip = run.erasure.clip
-                for task in done:
-                    cell = Cell(task, args.coarse, tuple(other for other in done if other != task))
-                    before, after = bench.measure(bench.clip, cell), bench.measure(clip, cell)
+                cells = [Cell(task, gone=tuple(set(done) - {task})) for task in done]
+                each = zip(cells, bench.measure(bench.clip, *cells), bench.measure(clip, *cells), strict=True)
+                for cell, before, after in each:
                     yield bench.row(cell, f"{method}, after {last + 1}", seed, before, after, run)
 
 
