@@ -1,7 +1,7 @@
 """Claim: what each preset and part of the three-stage method forgets and what it costs, on held-out real images.
 
     python -m benchmarks.three_stage [--models vit-xs-32 rn-mini] [--tasks sketch/elephant ... cifar10/horse]
-                                     [--methods nothing ascent faithful robust ...] [--seeds 0] [--out FILE.json]
+                                     [--methods nothing DELETE robust ...] [--seeds 0] [--coarse | --chain] [--out FILE.json]
 
 A task `<domain>/<class>` forgets one PACS domain's images of a class and keeps the class in the other domains; `cifar10/<class>`
 forgets a whole class. The method gets `--forget` and `--retain` training images; a quarter of each is set aside to choose the
@@ -12,10 +12,15 @@ mixing weight. All accuracies are top-1 on test images, in percent, uncapped:
     others    the other classes of the same data set
     transfer  the other data set, without the forgotten class
     worst     the target under the worst of six prompts, none of which the method ever sees
+    probe     the target by a linear probe on the features: two halves of the test images, each read by a probe fitted on the other
 
     Score = 100 / (1 + m) * { (1 - target / target_0) + sum over the m kept columns of min(1, accuracy / accuracy_0) }
 
 after the paper's (arXiv 2506.03117), which `nothing` passes with 100 m / (1 + m).
+
+`--coarse` gives the method the names of kinds (animal, instrument, building, human) in place of those of the PACS classes: what is
+to be forgotten is then known by its images alone. It is measured under the fine names. `--chain` erases all tasks one after the
+other from one model, and after each measures each earlier one again; what was forgotten is no longer among what stays.
 """
 
 import argparse
@@ -35,8 +40,9 @@ from benchmarks.bench_images import Item, answers, embed, image_set, items, labe
 from shared.schemas.request import ErasureRequest, Thresholds
 from worker.clip import Clip
 from worker.clip.checkpoint import load_clip
+from worker.data.images import ImageSet
+from worker.methods import stages_of
 from worker.methods.frame import Erasure, MemoryStore, MethodData
-from worker.methods.three_stage import stages
 from worker.ports import Silent
 
 TASKS = ("sketch/elephant", "photo/dog", "cartoon/horse", "art_painting/giraffe", "cifar10/horse")
@@ -48,12 +54,33 @@ HELD_OUT_PROMPTS = (
     "a black and white sketch of a {}.",
     "a simple line picture showing {}",
 )
+KINDS = {
+    "dog": "animal",
+    "elephant": "animal",
+    "giraffe": "animal",
+    "guitar": "instrument",
+    "horse": "animal",
+    "house": "building",
+    "person": "human",
+}
+BASELINES = {"ascent": "gradient_ascent", "DELETE": "delete", "SLUG": "slug", "null space": "null_space"}
+"""Other methods, by their names in a request, with their defaults. The null space works from names: whole classes alone."""
 METHODS: dict[str, dict[str, Any] | None] = {
     "nothing": None,
-    "ascent": {"reminding": False, "restoring": False},
+    "forgetting alone": {"reminding": False, "restoring": False},
     "faithful": {"preset": "faithful"},
     "faithful, no alignment": {"preset": "faithful", "alignment": "off"},
     "robust": {},
+    "earlier robust": {
+        "directions": "random",
+        "prior": 0.0,
+        "depth": 0.5,
+        "layers": 10,
+        "rank": 8,
+        "margin": 4.0,
+    },
+    "no directions": {"directions": "random"},
+    "no prior": {"prior": 0.0},
     "no guard": {"guard": 0.0},
     "no distillation": {"distillation": 0.0},
     "no contrastive": {"contrastive": 0.0},
@@ -67,9 +94,11 @@ METHODS: dict[str, dict[str, Any] | None] = {
 }
 DEFAULT_METHODS = (
     "nothing",
-    "ascent",
+    *BASELINES,
     "faithful",
     "robust",
+    "no directions",
+    "no prior",
     "no guard",
     "no distillation",
     "no forgetting",
@@ -87,71 +116,151 @@ class Row(NamedTuple):
     accuracy: dict[str, float]
     score: float
     worst: float
+    probe: float
     alpha: float | None
     seconds: tuple[float, ...]
 
 
-def training_data(task: str, pool: list[Item], forget: int, retain: int, seed: int) -> MethodData:
+class Run(NamedTuple):
+    """An erasure that was run."""
+
+    erasure: Erasure
+    seconds: tuple[float, ...]
+
+
+class Cell(NamedTuple):
+    """What is erased, and in which words."""
+
+    task: str
+    coarse: bool = False
+    gone: tuple[str, ...] = ()
+    """Tasks that were erased before."""
+
+    @property
+    def source(self) -> str:
+        """A PACS domain, or `cifar10`."""
+        return self.task.split("/")[0]
+
+    @property
+    def label(self) -> str:
+        """The fine name of the class."""
+        return self.task.split("/")[1]
+
+    def word(self, label: str) -> str:
+        """Return the name of a class that the method is told."""
+        return KINDS.get(label, label) if self.coarse and self.source != "cifar10" else label
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the label set that the method is told."""
+        return tuple(dict.fromkeys(map(self.word, labels_of(self.source))))
+
+
+def belongs(item: Item, task: str) -> bool:
+    """True for images of what a task erases."""
+    return f"{item.source}/{item.label}" == task
+
+
+def own(item: Item, cell: Cell) -> bool:
+    """True for images of the data set of which a cell erases a part."""
+    return labels_of(item.source) == labels_of(cell.source)
+
+
+def named(cell: Cell, chosen: list[Item]) -> ImageSet:
+    """Return images as the engine takes them, under the names that the method is told."""
+    names = cell.labels()
+    numbers = tuple(names.index(cell.word(item.label)) for item in chosen)
+    return ImageSet("benchmark", "", tuple(item.path for item in chosen), numbers, names)
+
+
+def training_data(cell: Cell, pool: list[Item], forget: int, retain: int, seed: int) -> MethodData:
     """Draw what the method gets: a quarter of each side is for calibration. Half of what a PACS task keeps is siblings."""
-    source, label = task.split("/")
-    shuffled = random.Random(seed).sample(pool, len(pool))
-    own = [item for item in shuffled if labels_of(item.source) == labels_of(source)]
-    gone = [item for item in own if item.source == source and item.label == label][:forget]
-    siblings = [item for item in own if item.label == label and item.source != source][: retain // 2]
-    others = [item for item in own if item.label != label][: retain - len(siblings)]
+    shuffled = [item for item in random.Random(seed).sample(pool, len(pool)) if own(item, cell)]
+    gone = [item for item in shuffled if belongs(item, cell.task)][:forget]
+    rest = [item for item in shuffled if not any(belongs(item, task) for task in (cell.task, *cell.gone))]
+    siblings = [item for item in rest if item.label == cell.label][: retain // 2]
+    others = [item for item in rest if item.label != cell.label][: retain - len(siblings)]
     kept = random.Random(seed).sample(siblings + others, len(siblings) + len(others))
     return MethodData(
-        forget=image_set(gone[len(gone) // 4 :]),
-        retain=image_set(kept[len(kept) // 4 :]),
-        calibration_forget=image_set(gone[: len(gone) // 4]),
-        calibration_retain=image_set(kept[: len(kept) // 4]),
+        forget=named(cell, gone[len(gone) // 4 :]),
+        retain=named(cell, kept[len(kept) // 4 :]),
+        calibration_forget=named(cell, gone[: len(gone) // 4]),
+        calibration_retain=named(cell, kept[: len(kept) // 4]),
     )
 
 
-def erasure_of(clip: Clip, task: str, parameters: dict[str, Any], data: MethodData, seed: int) -> Erasure:
-    """Return the erasure as the pipeline would set it up."""
-    source, label = task.split("/")
-    kind = {"type": "class"} if source == "cifar10" else {"type": "subgroup", "subgroup": source}
-    request = ErasureRequest.model_validate(
-        {
-            "model": {"id": "benchmark"},
-            "target": kind | {"class": label, "labels": labels_of(source)},
-            "method": {"name": "three_stage", "parameters": parameters},
-            "data": {"forget": "forget", "retain": "retain"},
-            "seed": seed,
-        }
+def request_of(cell: Cell, method: str, seed: int) -> ErasureRequest:
+    """Return the request that a row stands for."""
+    kind = {"type": "class"} if cell.source == "cifar10" else {"type": "subgroup", "subgroup": cell.source}
+    target = kind | {"class": cell.word(cell.label), "labels": cell.labels()}
+    parameters = METHODS.get(method) or {}
+    body = {"name": BASELINES.get(method, "three_stage"), "parameters": parameters}
+    data = {"forget": "forget", "retain": "retain"}
+    return ErasureRequest.model_validate(
+        {"model": {"id": "benchmark"}, "target": target, "method": body, "data": data, "seed": seed}
     )
-    return Erasure.of(
+
+
+def erased(clip: Clip, cell: Cell, method: str, data: MethodData, seed: int) -> tuple[Erasure, tuple[float, ...]]:
+    """Erase from a copy of the model, as the pipeline would; return the erasure and the seconds of each stage."""
+    request = request_of(cell, method, seed)
+    erasure = Erasure.of(
         request,
         clip.frozen_twin(),
         thresholds=Thresholds(max_forget_accuracy=0.05),
-        labels=labels_of(source),
+        labels=cell.labels(),
         data=data,
         store=MemoryStore(),
         progress=Silent(),
     )
+    seconds = []
+    for stage in stages_of(request):
+        start = time.perf_counter()
+        stage.run(erasure)
+        seconds.append(time.perf_counter() - start)
+    return erasure, tuple(seconds)
 
 
-def measured(clip: Clip, task: str, tests: list[Item], pixels: Tensor) -> tuple[dict[str, float], float]:
-    """Return the accuracies of a task and the worst of the held-out prompts."""
-    source, label = task.split("/")
-    embeddings = embed(clip, pixels)
+class Measured(NamedTuple):
+    """What test images say of a model."""
+
+    accuracy: dict[str, float]
+    worst: float
+    probe: float
+
+
+def measured(clip: Clip, cell: Cell, tests: list[Item], embeddings: Tensor) -> Measured:
+    """Return the columns of a cell, in percent, of unit embeddings [N, d] of the test images."""
     right = answers(clip, embeddings, tests, "a photo of a {}.")
 
-    def own(item: Item) -> bool:
-        return labels_of(item.source) == labels_of(source)
+    def target(item: Item) -> bool:
+        return belongs(item, cell.task)
 
-    def gone(item: Item) -> bool:
-        return item.source == source and item.label == label
+    def stays(item: Item) -> bool:
+        return not any(belongs(item, task) for task in (cell.task, *cell.gone))
 
     accuracy = {
-        "target": share(right, tests, gone),
-        "siblings": share(right, tests, lambda item: own(item) and item.label == label and item.source != source),
-        "others": share(right, tests, lambda item: own(item) and item.label != label),
-        "transfer": share(right, tests, lambda item: not own(item) and item.label != label),
+        "target": share(right, tests, target),
+        "siblings": share(right, tests, lambda item: own(item, cell) and item.label == cell.label and stays(item)),
+        "others": share(right, tests, lambda item: own(item, cell) and item.label != cell.label and stays(item)),
+        "transfer": share(right, tests, lambda item: not own(item, cell) and item.label != cell.label and stays(item)),
     }
-    worst = max(share(answers(clip, embeddings, tests, prompt), tests, gone) for prompt in HELD_OUT_PROMPTS)
-    return {name: value for name, value in accuracy.items() if value == value}, worst
+    worst = max(share(answers(clip, embeddings, tests, prompt), tests, target) for prompt in HELD_OUT_PROMPTS)
+    present = {name: value for name, value in accuracy.items() if value == value}
+    return Measured(present, worst, share(probed(embeddings, tests, cell), tests, target))
+
+
+def probed(embeddings: Tensor, tests: list[Item], cell: Cell) -> Tensor:
+    """Return which test images [N] of the cell's data set a ridge classifier fitted on the other half gets right."""
+    labels = labels_of(cell.source)
+    where = torch.tensor([index for index, item in enumerate(tests) if own(item, cell)])
+    truth = torch.tensor([labels.index(tests[index].label) for index in where.tolist()])
+    wanted, seen = 2.0 * torch.nn.functional.one_hot(truth, len(labels)).float() - 1, embeddings[where].cpu()
+    even, right = torch.arange(len(where)) % 2 == 0, torch.zeros(len(tests), dtype=torch.bool)
+    for fitted in (even, ~even):
+        x, ridge = seen[fitted], 1e-2 * torch.eye(seen.shape[1])
+        weights = torch.linalg.solve(x.T @ x + ridge, x.T @ wanted[fitted])
+        right[where[~fitted]] = (seen[~fitted] @ weights).argmax(dim=1) == truth[~fitted]
+    return right
 
 
 def score(before: dict[str, float], after: dict[str, float]) -> float:
@@ -160,34 +269,84 @@ def score(before: dict[str, float], after: dict[str, float]) -> float:
     return 100 * (1 - after["target"] / before["target"] + sum(kept)) / (1 + len(kept))
 
 
-def rows(args: argparse.Namespace) -> Iterator[Row]:
-    """Run everything that the command line asks for."""
+class Bench(NamedTuple):
+    """A model and the images that it is tried on."""
+
+    model: str
+    clip: Clip
+    tests: list[Item]
+    pixels: Tensor
+    pool: list[Item]
+    args: argparse.Namespace
+
+    def row(self, cell: Cell, method: str, seed: int, before: Measured, after: Measured, run: Run | None) -> Row:
+        """Return one line of the table."""
+        alpha = run.erasure.notes.get("restoring", {}).get("alpha") if run else None
+        points = score(before.accuracy, after.accuracy)
+        return Row(
+            self.model,
+            cell.task,
+            method,
+            seed,
+            after.accuracy,
+            points,
+            after.worst,
+            after.probe,
+            alpha,
+            run.seconds if run else (),
+        )
+
+    def measure(self, clip: Clip, *cells: Cell) -> list[Measured]:
+        """Return the columns of some cells for a model."""
+        embeddings = embed(clip, self.pixels)
+        return [measured(clip, cell, self.tests, embeddings) for cell in cells]
+
+    def erase(self, clip: Clip, cell: Cell, method: str, seed: int) -> Run:
+        """Erase a cell from a copy of a model."""
+        data = training_data(cell, self.pool, self.args.forget, self.args.retain, seed)
+        return Run(*erased(clip, cell, method, data, seed))
+
+
+def benches(args: argparse.Namespace) -> Iterator[Bench]:
+    """Load each model, and the images once for each."""
     tests, pool = items(args.data, "test", args.cifar), items(args.data, "train", 1000)
     for model in args.models:
         with TemporaryDirectory() as scratch:
             clip = load_clip(f"local-dir:{args.data / 'models' / model}", scratch=Path(scratch), device=args.device)
         clip.model.requires_grad_(False)
         pixels = torch.cat([image_set([item]).pixels(clip.transform).bfloat16() for item in tests])
-        for task in args.tasks:
-            before, worst = measured(clip, task, tests, pixels)
-            for method in args.methods:
+        yield Bench(model, clip, tests, pixels, pool, args)
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """Run every method on every task, each from the original model."""
+    args = bench.args
+    for cell in (Cell(task, args.coarse) for task in args.tasks):
+        (before,) = bench.measure(bench.clip, cell)
+        for method in args.methods:
+            if method == "nothing":
+                yield bench.row(cell, method, 0, before, before, None)
+            elif method != "null space" or cell.source == "cifar10":
                 for seed in args.seeds:
-                    parameters = METHODS[method]
-                    if parameters is None:
-                        yield Row(model, task, method, seed, before, score(before, before), worst, None, ())
-                        break
-                    data = training_data(task, pool, args.forget, args.retain, seed)
-                    erasure = erasure_of(clip, task, parameters, data, seed)
-                    seconds = []
-                    for stage in stages(erasure.parameters):
-                        start = time.perf_counter()
-                        stage.run(erasure)
-                        seconds.append(time.perf_counter() - start)
-                    after, worst_after = measured(erasure.clip, task, tests, pixels)
-                    alpha = erasure.notes.get("restoring", {}).get("alpha")
-                    yield Row(
-                        model, task, method, seed, after, score(before, after), worst_after, alpha, tuple(seconds)
-                    )
+                    run = bench.erase(bench.clip, cell, method, seed)
+                    (after,) = bench.measure(run.erasure.clip, cell)
+                    yield bench.row(cell, method, seed, before, after, run)
+
+
+def chain_rows(bench: Bench) -> Iterator[Row]:
+    """Erase all tasks one after the other; after each, measure it and each earlier one."""
+    args = bench.args
+    for method in (name for name in args.methods if name != "nothing"):
+        for seed in args.seeds:
+            clip = bench.clip
+            for last in range(len(args.tasks)):
+                done = args.tasks[: last + 1]
+                run = bench.erase(clip, Cell(done[-1], args.coarse, tuple(done[:-1])), method, seed)
+                clip = run.erasure.clip
+                cells = [Cell(task, gone=tuple(set(done) - {task})) for task in done]
+                each = zip(cells, bench.measure(bench.clip, *cells), bench.measure(clip, *cells), strict=True)
+                for cell, before, after in each:
+                    yield bench.row(cell, f"{method}, after {last + 1}", seed, before, after, run)
 
 
 def show(row: Row) -> None:
@@ -197,7 +356,10 @@ def show(row: Row) -> None:
     )
     seconds = " + ".join(f"{s:.1f}" for s in row.seconds)
     name = f"{row.model:10} {row.task:20} {row.method:22} {row.seed:2}"
-    print(f"{name} {columns} {row.worst:6.1f} {row.score:6.1f} {row.alpha or '-':>5}  {seconds}", flush=True)
+    print(
+        f"{name} {columns} {row.worst:6.1f} {row.probe:6.1f} {row.score:6.1f} {row.alpha or '-':>5}  {seconds}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -206,7 +368,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("bench-data"))
     parser.add_argument("--models", nargs="+", default=["vit-xs-32", "rn-mini"])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), choices=[*METHODS, *BASELINES])
+    parser.add_argument("--coarse", action="store_true", help="tell the method kinds, not classes")
+    parser.add_argument("--chain", action="store_true", help="erase all tasks one after the other")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--forget", type=int, default=96, help="training images of what is forgotten")
     parser.add_argument("--retain", type=int, default=192, help="training images of what stays")
@@ -220,14 +384,15 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}")
     print(
-        f"{'model':10} {'task':20} {'method':22} {'':2}   target siblings   others transfer  worst  score alpha  seconds"
+        f"{'model':10} {'task':20} {'method':22} {'':2}   target siblings   others transfer  worst  probe  score alpha  seconds"
     )
     done = []
-    for row in rows(args):
-        show(row)
-        done.append(row._asdict())
-        if args.out:
-            args.out.write_text(json.dumps(done, indent=1))
+    for bench in benches(args):
+        for row in chain_rows(bench) if args.chain else rows(bench):
+            show(row)
+            done.append(row._asdict())
+            if args.out:
+                args.out.write_text(json.dumps(done, indent=1))
 
 
 if __name__ == "__main__":

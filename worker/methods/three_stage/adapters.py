@@ -1,6 +1,7 @@
 """What of a layer may move: a low-rank correction, or all of it.
 
 LoRA (Hu et al. 2021, section 4.1):  W = W_0 + (alpha / r) B A,  A [r, in] ~ N(0, 1/in),  B [out, r] = 0.
+With A out of `directions`, A stays as it is and B alone is trained.
 
 The weights are handed to the tower by `torch.func.functional_call`, so that every kind of weight (linear, convolution, the packed
 in-projection of attention, the `proj` parameter) is treated alike: as a matrix [first dimension, all others]. A merge is a copy.
@@ -42,6 +43,24 @@ class LowRank(Adapter):
         return {name: weight + (up @ down).view_as(weight) for (name, weight), up, down in factors}
 
 
+class Directed(Adapter):
+    """W_0 + B A with an A that is given and stays."""
+
+    def __init__(self, frozen: Mapping[str, Tensor], directions: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.frozen = {name: weight.detach().clone() for name, weight in frozen.items()}
+        self.directions = dict(directions)
+        self.up = nn.ParameterList(
+            torch.zeros(len(weight), len(self.directions[name]), device=weight.device)
+            for name, weight in self.frozen.items()
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return W_0 + B A for each weight."""
+        factors = zip(self.frozen.items(), self.up, strict=True)
+        return {name: weight + (up @ self.directions[name]).view_as(weight) for (name, weight), up in factors}
+
+
 class Full(Adapter):
     """Every entry of the weights may move."""
 
@@ -55,10 +74,22 @@ class Full(Adapter):
         return dict(zip(self.names, self.values, strict=True))
 
 
-def adapt(tower: Tower, names: Sequence[str], *, rank: int | None, generator: torch.Generator) -> Adapter:
-    """Return an adapter of the named weights that starts where they are; `rank` None trains them in full."""
+def adapt(
+    tower: Tower,
+    names: Sequence[str],
+    *,
+    rank: int | None,
+    generator: torch.Generator,
+    directions: Mapping[str, Tensor] | None = None,
+) -> Adapter:
+    """Return an adapter of the named weights that starts where they are.
+
+    `rank` None trains them in full; `directions` [r, in] of each weight, where given, are the only ones that change.
+    """
     frozen = {name: tower.visual.get_parameter(name) for name in names}
-    return Full(frozen) if rank is None else LowRank(frozen, rank, generator)
+    if rank is None:
+        return Full(frozen)
+    return LowRank(frozen, rank, generator) if directions is None else Directed(frozen, directions)
 
 
 def features(tower: Tower, weights: Mapping[str, Tensor], x: Tensor, start: int) -> Tensor:

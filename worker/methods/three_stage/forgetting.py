@@ -11,7 +11,8 @@ from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import adapt, features, merge
+from worker.methods.three_stage.adapters import features, merge
+from worker.methods.three_stage.directions import adapter_for
 from worker.methods.three_stage.losses import forget_loss
 from worker.methods.three_stage.material import Material
 from worker.methods.three_stage.selection import select_layers
@@ -26,13 +27,13 @@ def forgetting(erasure: Erasure, material: Material, parameters: ThreeStageParam
     names = select_layers(erasure, material, parameters)
     material.edit(names)
     if parameters.forgetting:
-        _tune(erasure, material, parameters, names)
+        _tune(erasure, material, parameters)
 
 
-def _tune(erasure: Erasure, material: Material, parameters: ThreeStageParameters, names: list[str]) -> None:
+def _tune(erasure: Erasure, material: Material, parameters: ThreeStageParameters) -> None:
     images, texts = material.forget, material.classifier[erasure.forget_labels]
     generator = erasure.generator(salt=11)
-    adapter = adapt(material.tower, names, rank=parameters.lora_rank, generator=generator)
+    adapter = adapter_for(erasure, material, parameters, generator)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
     history: list[float] = []
     for step in range(parameters.forget_steps):

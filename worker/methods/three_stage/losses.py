@@ -17,13 +17,16 @@ def forget_loss(features: Tensor, texts: Tensor) -> Tensor:
     return (features @ texts.T).mean()
 
 
-def contrastive_loss(features: Tensor, classifier: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
-    """Cross-entropy of s v W^T [N, C] against `labels` [N].
+def contrastive_loss(
+    features: Tensor, classifier: Tensor, labels: Tensor, scale: Tensor, prior: Tensor | float = 0.0
+) -> Tensor:
+    """Cross-entropy of s v W^T + `prior` [N, C] against `labels` [N].
 
     CLIP's contrastive loss with every caption once: images of a batch that share a class share a caption, and a caption must not
-    be its own negative.
+    be its own negative. `prior` [C] is the logarithm of how often each class is drawn, times a strength: a class drawn more
+    often than others is then not preferred for it (logit adjustment, Menon et al. 2021, arXiv 2007.07314).
     """
-    return F.cross_entropy(scale * features @ classifier.T, labels)
+    return F.cross_entropy(scale * features @ classifier.T + prior, labels)
 
 
 def guard_loss(features: Tensor, targets: Tensor, rivals: Tensor, scale: Tensor, margin: float) -> Tensor:

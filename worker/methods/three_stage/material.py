@@ -11,10 +11,11 @@ from worker.data.images import ImageSet
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.prompts import prompt_bank
 from worker.methods.three_stage.tower import Tower
-from worker.methods.three_stage.views import cutmix, views
+from worker.methods.three_stage.views import cutmix, degraded, views
 
 UNKNOWN = -1
-PROXY_IMAGES = 64
+PROXY_IMAGES = 96
+"""Drawn of the retain images: half as many mixtures are made of them, and one degraded image of each."""
 VIEWS = {"forget": 3, "retain": 2}
 """Views of each image, where `max_images` allows: held-out images of the target gave way to seen ones otherwise."""
 ENCODE_BATCH = 64
@@ -103,7 +104,7 @@ class Material:
 
     @property
     def proxy(self) -> Images:
-        """Unlabelled images of anything: the request's, else mixtures of two retain images (CutMix)."""
+        """Unlabelled images of anything: the request's, else what can be made of retain images."""
         if "proxy" not in self._images:
             pixels = self.proxy_pixels()
             self._images["proxy"] = self.encode(pixels, torch.full((len(pixels),), UNKNOWN))
@@ -115,11 +116,10 @@ class Material:
         if self.erasure.data.proxy is not None:
             return self._chosen(self.erasure.data.proxy).pixels(self.erasure.clip.transform)
         retain = cast(ImageSet, self.erasure.data.retain)
-        first, second = (
-            retain.subset(row.tolist()).pixels(self.erasure.clip.transform)
-            for row in torch.randint(len(retain), (2, PROXY_IMAGES), generator=generator)
-        )
-        return cutmix(first, second, generator)
+        drawn = torch.randint(len(retain), (PROXY_IMAGES,), generator=generator).tolist()
+        pixels = retain.subset(drawn).pixels(self.erasure.clip.transform)
+        first, second = pixels.split(PROXY_IMAGES // 2)
+        return torch.cat([cutmix(first, second, generator), degraded(pixels, generator)])
 
     def pixels(self, role: str) -> tuple[Tensor, Tensor]:
         """Return pixels [N, 3, H, W] and labels [N] of one of the request's sets, every image in as many views as it gets."""

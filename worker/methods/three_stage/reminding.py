@@ -1,12 +1,14 @@
 """Stage 2, reminding: bring back what stage 1 took along, without bringing back the target (arXiv 2506.03117, stage 2).
 
-    minimise over LoRA   c CE(s v(x_r) W^T, y_r)                                     retain images, contrastive loss
+    minimise over LoRA   c CE(s v(x_r) W^T + p log pi, y_r)                          retain images, contrastive loss
                        + d mean(1 - v(x) . v_0(x))                                   retain and proxy images, distillation
                        + g mean relu(max_T s v(x_f) . t_k - max_R s v(x_f) . t_k + m)      forget images, guard
 
-The first term is the paper's. Alone it teaches the target again, since retain images share its text and its features. The guard
-holds it down, under an ensemble of prompts rather than one; the distillation keeps all other images where they were. Where
-images set aside are still recognised after a round of steps, another follows with twice the guard g, as long as that helps.
+The first term is the paper's. pi is the share of each class in a batch (`class_prior`): a batch that is half siblings would
+otherwise teach to see their class everywhere. Alone the term teaches the target again, since retain images share its text and
+its features. The guard holds it down, under an ensemble of prompts rather than one; the distillation keeps all other images
+where they were. Where images set aside are still recognised after a round of steps, another follows with twice the guard g, as
+long as that helps.
 Retain images may first be aligned with the statistics of the original model (`alignment`).
 """
 
@@ -15,8 +17,9 @@ from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import adapt, features, merge
+from worker.methods.three_stage.adapters import features, merge
 from worker.methods.three_stage.alignment import aligned_retain
+from worker.methods.three_stage.directions import adapter_for
 from worker.methods.three_stage.ema import Average
 from worker.methods.three_stage.losses import contrastive_loss, distillation_loss, guard_loss
 from worker.methods.three_stage.material import Images, Material, balanced_indices
@@ -58,7 +61,7 @@ def _round(
     done: int,
 ) -> dict[str, float]:
     """Train for `remind_steps`, after `done` steps of earlier rounds; return the last losses."""
-    adapter = adapt(material.tower, material.edited, rank=parameters.lora_rank, generator=generator)
+    adapter = adapter_for(erasure, material, parameters, generator)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, parameters.remind_steps)
     average = Average(adapter.weights(), parameters.ema_decay)
@@ -102,7 +105,8 @@ def _losses(
     if parameters.contrastive:
         known = kept.labels >= 0
         labels = kept.labels[known].to(seen.device)
-        loss = contrastive_loss(on_retain[known], material.classifier, labels, material.scale)
+        prior = parameters.prior * class_prior(erasure, retain, FORGET_BATCH if parameters.guard else 0).log()
+        loss = contrastive_loss(on_retain[known], material.classifier, labels, material.scale, prior.to(seen.device))
         losses["contrastive_loss"] = parameters.contrastive * loss
     if parameters.distillation:
         loss = distillation_loss(torch.cat([on_retain, on_proxy]), torch.cat([kept.original, other.original]))
@@ -118,10 +122,29 @@ def _retain_indices(erasure: Erasure, retain: Images, generator: torch.Generator
 
     The guard pulls at the siblings first, since they share the text of what is forgotten.
     """
-    siblings = torch.isin(retain.labels, torch.tensor(erasure.forget_labels))
     parts = []
-    for mask, size in ((siblings, RETAIN_BATCH // 2), (~siblings, RETAIN_BATCH - RETAIN_BATCH // 2)):
-        if mask.any():
-            positions = mask.nonzero().flatten()
-            parts.append(positions[balanced_indices(retain.labels[mask], size, generator)])
+    for mask, size in _halves(erasure, retain):
+        positions = mask.nonzero().flatten()
+        parts.append(positions[balanced_indices(retain.labels[mask], size, generator)])
     return torch.cat(parts)
+
+
+def class_prior(erasure: Erasure, retain: Images, forget_batch: int) -> Tensor:
+    """Return the share [C] of each label in a batch; a forget image counts as one of any label that stays.
+
+    Never 0: a label that is never drawn counts as a ten-thousandth of a batch.
+    """
+    share = torch.zeros(len(erasure.labels))
+    for mask, size in _halves(erasure, retain):
+        classes = retain.labels[mask].unique()
+        share[classes[classes >= 0]] += size / len(classes)
+    kept = [index for index in range(len(share)) if index not in erasure.forget_labels]
+    share[kept] += forget_batch / len(kept)
+    return share / share.sum().clamp(min=1) + 1e-4
+
+
+def _halves(erasure: Erasure, retain: Images) -> list[tuple[Tensor, int]]:
+    """Return masks of the siblings and of all others, and how many of each a batch holds; no mask is empty."""
+    siblings = torch.isin(retain.labels, torch.tensor(erasure.forget_labels))
+    masks = [mask for mask in (siblings, ~siblings) if mask.any()]
+    return [(mask, RETAIN_BATCH // len(masks)) for mask in masks]

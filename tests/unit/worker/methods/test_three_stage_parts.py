@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from worker.clip import Clip
-from worker.methods.three_stage.adapters import Full, LowRank, adapt, features, merge
+from worker.methods.three_stage.adapters import Directed, Full, LowRank, adapt, features, merge
+from worker.methods.three_stage.directions import Probe, input_fisher, leading
 from worker.methods.three_stage.ema import Average
 from worker.methods.three_stage.fisher import fisher_information, relative_fisher
 from worker.methods.three_stage.losses import (
@@ -24,7 +25,7 @@ from worker.methods.three_stage.prompts import PromptBank
 from worker.methods.three_stage.recall import recall_of
 from worker.methods.three_stage.restoring import Mixture, choose, soup
 from worker.methods.three_stage.tower import Tower, batch_norms, residual_blocks
-from worker.methods.three_stage.views import cutmix, views
+from worker.methods.three_stage.views import cutmix, degraded, views
 
 
 def test_forget_loss_by_hand() -> None:
@@ -37,6 +38,13 @@ def test_contrastive_loss_by_hand() -> None:
     # s = 2, logits (2, 0) for class 0: -ln(e^2 / (e^2 + 1)) = ln(1 + e^-2)
     loss = contrastive_loss(torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([0]), torch.tensor(2.0))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def test_a_class_drawn_more_often_is_not_preferred_for_it() -> None:
+    # Logits (0, 0), drawn 3 : 1: -ln(3 / 4) for class 0, so that only what is beyond 3 : 1 is still to be learned.
+    prior = torch.tensor([0.75, 0.25]).log()
+    loss = contrastive_loss(torch.zeros(1, 2), torch.eye(2), torch.tensor([0]), torch.tensor(2.0), prior)
+    assert loss.item() == pytest.approx(math.log(4 / 3))
 
 
 def test_guard_loss_by_hand() -> None:
@@ -141,6 +149,15 @@ def test_cutmix_takes_a_quarter_of_the_other_image() -> None:
     assert torch.equal(mixed.mean(dim=(1, 2, 3)), torch.full((5,), 0.25))
 
 
+def test_degraded_images_are_new_and_keep_their_shape() -> None:
+    pixels = torch.randn(30, 3, 20, 20, generator=torch.Generator().manual_seed(4))
+    seen = degraded(pixels, torch.Generator().manual_seed(0))
+    assert seen.shape == pixels.shape
+    assert seen.diff(dim=-1).abs().mean() < 0.5 * pixels.diff(dim=-1).abs().mean()  # coarse
+    grey = (seen - seen.mean(dim=1, keepdim=True)).abs().amax(dim=(1, 2, 3)) < 1e-5
+    assert 0 < grey.sum() < 30
+
+
 def tower_of(clip: Clip) -> Tower:
     return Tower(clip.model.visual.requires_grad_(False))
 
@@ -204,6 +221,45 @@ def test_low_rank_is_of_that_rank() -> None:
         adapter.up[0].normal_(generator=torch.Generator().manual_seed(1))
     assert torch.linalg.matrix_rank(adapter.weights()["w"].flatten(1)) == 2
     assert sum(p.numel() for p in adapter.parameters()) == 2 * 6 + 2 * 36
+
+
+def test_directed_reads_its_directions_and_nothing_else() -> None:
+    directions = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    adapter = Directed({"w": torch.zeros(3, 4)}, {"w": directions})
+    assert [tuple(parameter.shape) for parameter in adapter.parameters()] == [(3, 2)]
+    with torch.no_grad():
+        adapter.up[0].fill_(1.0)
+    assert (adapter.weights()["w"] @ torch.tensor([0.0, 5.0, 0.0, 7.0])).abs().max() == 0
+    assert (adapter.weights()["w"] @ torch.tensor([2.0, 0.0, 3.0, 0.0])).tolist() == [5.0, 5.0, 5.0]
+
+
+def test_leading_directions_are_those_that_are_wanted_and_not_spared() -> None:
+    # Ratios 9 / (1 + e), 100 / (100 + e) and 4 / (0 + e) with e = 0.03 * 101 / 3 = 1.01: 4.5, 1.0, 4.0.
+    wanted, spared = torch.diag(torch.tensor([9.0, 100.0, 4.0])), torch.diag(torch.tensor([1.0, 100.0, 0.0]))
+    rows = leading(wanted, spared, 2, torch.Generator().manual_seed(0))
+    assert torch.allclose(rows @ rows.T, torch.eye(2), atol=1e-5)
+    assert rows[:, 1].abs().max() < 0.05
+    assert torch.allclose(rows[:, [0, 2]].norm(dim=0), torch.ones(2), atol=0.01)
+
+
+def test_leading_directions_of_a_dead_layer_are_some() -> None:
+    rows = leading(torch.zeros(4, 4), torch.zeros(4, 4), 2, torch.Generator().manual_seed(0))
+    assert torch.isfinite(rows).all()
+
+
+def test_input_fisher_is_the_mean_of_each_samples_gradient_with_itself(tiny: Clip) -> None:
+    tower, pixels = tower_of(tiny), pixels_for(tiny, 5)
+    start = len(tower.segments) - 2
+    inputs, names = tower(pixels, 0, start), tower.weights(start)
+    readings = torch.randn(5, 32, generator=torch.Generator().manual_seed(3))
+    found = input_fisher(tower, names, Probe(inputs, readings), start)
+    for name in names:
+        weight = tower.visual.get_parameter(name).clone().requires_grad_()
+        expected = torch.zeros_like(found[name])
+        for x, u in zip(inputs, readings, strict=True):
+            (gradient,) = torch.autograd.grad(features(tower, {name: weight}, x[None], start)[0] @ u, weight)
+            expected += gradient.flatten(1).T @ gradient.flatten(1) / 5
+        assert torch.allclose(found[name], expected, rtol=1e-3, atol=1e-7)
 
 
 def test_full_trains_every_entry() -> None:

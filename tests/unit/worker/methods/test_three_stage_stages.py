@@ -18,7 +18,7 @@ from worker.methods.three_stage import stages
 from worker.methods.three_stage.alignment import align, recorded_statistics, running_statistics
 from worker.methods.three_stage.losses import statistics_loss
 from worker.methods.three_stage.material import Material
-from worker.methods.three_stage.reminding import ROUNDS
+from worker.methods.three_stage.reminding import ROUNDS, class_prior
 from worker.methods.three_stage.tower import Tower, batch_norms
 
 ENOUGH = 1 / 6
@@ -124,7 +124,7 @@ def test_forgetting_lowers_the_similarity_with_the_text(tiny: Clip, data: Method
         "class": taken_for,
         "labels": ["green", "red", "blue"],
     }  # so that there is much to forget
-    erasure = erasure_of(tiny, data, target=target, forget_steps=6, learning_rate=1e-2)
+    erasure = erasure_of(tiny, data, target=target, forget_steps=6, learning_rate=1e-2, directions="random")
     forgotten = before.classifier[erasure.forget_labels[0]]
     similarity = (before.forget.original @ forgotten).mean()
     run(erasure, stages(erasure.parameters)[:1])
@@ -154,6 +154,31 @@ def test_reminding_goes_on_with_a_heavier_guard_as_long_as_that_helps(tiny: Clip
     assert all(later < earlier for earlier, later in pairwise(recalls[:-1]))
     assert recalls[0] <= ENOUGH or len(rounds) > 1
     assert recalls[-1] <= ENOUGH or len(rounds) == ROUNDS or recalls[-1] >= recalls[-2]
+
+
+def test_the_edit_stays_within_the_chosen_directions(tiny: Clip, data: MethodData) -> None:
+    erasure = run(erasure_of(tiny, data))
+    for name in erasure.notes["layers"]:
+        rows = erasure.state[f"directions.{name}"]
+        tower, original = erasure.clip.model.visual, erasure.original.model.visual
+        change = (tower.get_parameter(name) - original.get_parameter(name)).flatten(1)
+        assert change.abs().max() > 0
+        assert torch.allclose(change @ rows.T @ rows, change, atol=1e-5)
+
+
+def test_the_prior_of_a_batch_by_hand(tiny: Clip, data: MethodData) -> None:
+    # 12 siblings of 24 and 12 of green and blue alike; 12 forget images count as 6 green and 6 blue. Red is one of three.
+    erasure = erasure_of(tiny, data)
+    retain = Material(erasure, erasure.parameters).retain
+    assert class_prior(erasure, retain, 12).tolist() == pytest.approx([1 / 3] * 3, abs=2e-4)
+    assert class_prior(erasure, retain, 0).tolist() == pytest.approx([1 / 4, 1 / 2, 1 / 4], abs=2e-4)
+
+
+def test_the_prior_of_what_is_never_drawn_is_not_nothing(tiny: Clip, data: MethodData) -> None:
+    erasure = erasure_of(tiny, data)
+    retain = Material(erasure, erasure.parameters).retain
+    siblings = retain.where(retain.labels == 1)
+    assert class_prior(erasure, siblings, 0).tolist() == pytest.approx([1e-4, 1 + 1e-4, 1e-4])
 
 
 def test_without_a_guard_one_round_is_all(tiny: Clip, data: MethodData) -> None:
@@ -194,6 +219,8 @@ def test_each_stage_can_be_switched_off(tiny: Clip, data: MethodData) -> None:
         {"adapter": "full", "learning_rate": 1e-4},
         {"ema_decay": 0.0},
         {"depth": 1.0},
+        {"directions": "random"},
+        {"prior": 0.0},
         {"preset": "faithful"},
     ],
 )
