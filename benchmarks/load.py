@@ -1,4 +1,4 @@
-"""Claim: `POST /jobs` accepts at least half as many requests as an endpoint that does one INSERT, and loses none.
+"""Claim: how many requests `POST /jobs` accepts beside an endpoint that does one INSERT; it loses none.
 
     python -m benchmarks.load [--requests 600] [--clients 8 64] [--rounds 3]
 

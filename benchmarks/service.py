@@ -80,6 +80,9 @@ def wait_until_ready(url: str, home: Path, process: subprocess.Popen[bytes], sec
     raise SystemExit("efface up did not become ready; see its output above")
 
 
+FAR = 1_000_000
+
+
 @contextmanager
 def gateway_with_bare_endpoint() -> Iterator[tuple[Service, str]]:
     """Run Postgres, Redis, the gateway and the relay, but no worker, and `benchmarks.bare` on the same Postgres.
@@ -102,6 +105,8 @@ def gateway_with_bare_endpoint() -> Iterator[tuple[Service, str]]:
             "EFFACE_REDIS_URL": stack.enter_context(embedded_redis(home / "redis")),
             "EFFACE_STORAGE_URL": f"file://{home / 'objects'}",
             "EFFACE_PORT": str(port),
+            "EFFACE_MAX_UNFINISHED_JOBS": str(FAR),  # still counted, and never reached
+            "EFFACE_RATE_LIMIT_REQUESTS": str(FAR),
         }
         for command in ("api.cli api", "api.cli relay", f"benchmarks.bare {bare_port}"):
             stack.enter_context(_running([sys.executable, "-m", *command.split()], environment, home / "log"))
