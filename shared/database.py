@@ -28,12 +28,12 @@ def make_engine(settings: Settings) -> Engine:
     def check(connection: Any, *_: object) -> None:  # noqa: ANN401 - psycopg's, which the engine hides
         """Ask for an answer only where the server has spoken unasked, as it does when it goes: `pool_pre_ping` always asks."""
         spoken = poll()
-        spoken.register(connection.fileno(), POLLIN)
-        if spoken.poll(0):
-            try:
+        try:
+            spoken.register(connection.fileno(), POLLIN)
+            if spoken.poll(0):
                 engine.dialect.do_ping(connection)
-            except psycopg.Error as error:
-                raise InvalidatePoolError from error
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
 
     event.listen(engine, "checkout", check)
     return engine
