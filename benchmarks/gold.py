@@ -203,14 +203,13 @@ def report_of(bench: Bench, method: Mapping[str, Any], seed: int, out: Path) -> 
 
 def _run(request: Mapping[str, Any], storage: Storage) -> str:
     spec = resolve_paths(ErasureRequest.model_validate(request), Settings(_env_file=None))
+    storage.delete(spec.job_prefix)  # a job that goes on from another's checkpoints is none of its own
     with tempfile.TemporaryDirectory() as scratch:
         try:
             run_pipeline(spec, storage, Silent(), Path(scratch), "cpu")
             return storage.get(f"{spec.attempt_prefix}/report.json").decode()
         except JobFailure as failure:
             return f"{failure.code}: {failure.detail}"
-        finally:
-            storage.delete(spec.job_prefix)  # a job that goes on from another's checkpoints is none of its own
 
 
 Row = dict[str, float | None]
