@@ -160,7 +160,8 @@ def _copied(folder: Path, images: Path, names: Iterable[str], count: int) -> str
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for path in sorted((images / name).iterdir())[:count]:
-            shutil.copyfile(path, folder / name / path.name)
+            if not (folder / name / path.name).exists():
+                shutil.copyfile(path, folder / name / path.name)
     return str(folder)
 
 

@@ -36,12 +36,7 @@ CIFAR_CONFIG: dict[str, Any] = {
         "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 128, "head_width": 64, "layers": 4},
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
     },
-    "preprocess_cfg": {
-        "mean": [0.5] * 3,
-        "std": [0.25] * 3,
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    },
+    "preprocess_cfg": demo.CONFIG["preprocess_cfg"],  # what `demo.normalise` does
 }
 CIFAR_RECIPE = Recipe(epochs=3)
 CIFAR_SYNONYMS = {

@@ -38,6 +38,7 @@ from torch import Tensor
 
 from benchmarks.bench_images import Item, answers, embed, image_set, items, labels_of, share
 from shared.schemas.request import ErasureRequest, Thresholds
+from worker.audit.measures.representation import probe_hits
 from worker.clip import Clip
 from worker.clip.checkpoint import load_clip
 from worker.data.images import ImageSet
@@ -250,16 +251,11 @@ def measured(clip: Clip, cell: Cell, tests: list[Item], embeddings: Tensor) -> M
 
 
 def probed(embeddings: Tensor, tests: list[Item], cell: Cell) -> Tensor:
-    """Return which test images [N] of the cell's data set a ridge classifier fitted on the other half gets right."""
-    labels = labels_of(cell.source)
+    """Return which test images [N] of the cell's data set the audit's linear probe gets right, fitted on the other half."""
+    labels, right = labels_of(cell.source), torch.zeros(len(tests), dtype=torch.bool)
     where = torch.tensor([index for index, item in enumerate(tests) if own(item, cell)])
     truth = torch.tensor([labels.index(tests[index].label) for index in where.tolist()])
-    wanted, seen = 2.0 * torch.nn.functional.one_hot(truth, len(labels)).float() - 1, embeddings[where].cpu()
-    even, right = torch.arange(len(where)) % 2 == 0, torch.zeros(len(tests), dtype=torch.bool)
-    for fitted in (even, ~even):
-        x, ridge = seen[fitted], 1e-2 * torch.eye(seen.shape[1])
-        weights = torch.linalg.solve(x.T @ x + ridge, x.T @ wanted[fitted])
-        right[where[~fitted]] = (seen[~fitted] @ weights).argmax(dim=1) == truth[~fitted]
+    right[where] = probe_hits(embeddings[where].float().cpu(), truth)
     return right
 
 

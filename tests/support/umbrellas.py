@@ -32,9 +32,7 @@ def request(folder: Path, verdict: Literal["passed", "failed"], **changes: Any) 
     body = {
         "model": {"source": f"local-dir:{folder / 'demo'}"},
         "target": {"type": "class", "class": "umbrella", "labels": LABELS},
-        "method": {
-            "name": "null_space",
-        },
+        "method": {"name": "null_space"},
         "data": {"evaluation": evaluation},
         "thresholds": {"max_forget_accuracy": 1, "max_retain_drop": 1, "max_transfer_drop": LIMITS[verdict]},
     }

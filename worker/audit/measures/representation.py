@@ -47,13 +47,13 @@ def measure(case: Case) -> Findings:
     truth = view.truth[chosen]
 
     def probe(subject: Subject) -> Value:
-        return share(_probe_hits(subject.embeddings(view.name)[chosen], truth)[forget])
+        return share(probe_hits(subject.embeddings(view.name)[chosen], truth)[forget])
 
     def inner_probe(subject: Subject) -> Value:
         inner = subject.features[view.name].penultimate
         if inner is None:
             raise ValueError("there are no penultimate features")
-        return share(_probe_hits(inner[chosen], truth)[forget])
+        return share(probe_hits(inner[chosen], truth)[forget])
 
     def prototypes(subject: Subject) -> Value:
         return share(_prototype_rates(subject.embeddings(view.name)[chosen], truth)[forget])
@@ -92,7 +92,7 @@ def _chosen(case: Case, view: View) -> Tensor:
     return torch.tensor(sorted(index for group in groups.values() for index in group[:most]))
 
 
-def _probe_hits(features: Tensor, truth: Tensor) -> Tensor:
+def probe_hits(features: Tensor, truth: Tensor) -> Tensor:
     """Return which images [N] a probe gets right that was fitted on the other half."""
     inputs, labels = features.numpy(), truth.numpy()
     half = _halves(truth).numpy()

@@ -6,13 +6,14 @@ show what is forgotten, the mean cosine is taken: the association itself (SALMUB
 """
 
 from functools import partial
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from shared.measures import Need
 from shared.schemas.measures import Value
-from worker.audit.findings import Findings, missing, of_each
+from worker.audit.findings import Findings, found, missing, of_each
 from worker.audit.intervals import mean, share
 from worker.audit.subject import Subject
 from worker.audit.views import Case, View
@@ -30,7 +31,7 @@ def measure(case: Case) -> Findings:
     for view, chosen in stays:
         yield from _retention(case, view, chosen[:: -(-len(chosen) // MOST)])
     for view, chosen in goes:
-        yield of_each(case, "forgotten_pair_similarity", view.name, partial(_likeness, view, chosen))
+        yield of_each(case, "forgotten_pair_similarity", view.name, partial(_likeness, _Pairs.of(view, chosen)))
     if not stays:
         yield from missing(Need.CAPTIONS, *NAMES)
     if not goes:
@@ -41,46 +42,59 @@ def _captioned(view: View, mask: Tensor) -> list[int]:
     return [index for index, caption in enumerate(view.captions) if caption is not None and bool(mask[index])]
 
 
+class _Pairs(NamedTuple):
+    """N images of a place, their M different captions, and which of these each image has [N]."""
+
+    place: str
+    images: list[int]
+    captions: list[str]
+    own: Tensor
+
+    @classmethod
+    def of(cls, view: View, chosen: list[int]) -> Self:
+        captions = [view.captions[index] or "" for index in chosen]
+        number = {caption: position for position, caption in enumerate(dict.fromkeys(captions))}
+        return cls(view.name, chosen, list(number), torch.tensor([number[caption] for caption in captions]))
+
+    def cosines(self, subject: Subject) -> Tensor:
+        """Return how near each image and each caption are to a model [N, M]."""
+        return subject.embeddings(self.place)[self.images] @ subject.sentences(self.captions).T
+
+
 def _retention(case: Case, view: View, chosen: list[int]) -> Findings:
+    pairs = _Pairs.of(view, chosen)
+    original, unlearned, *reference = [pairs.cosines(subject) for subject in case.subjects(view.name)]
     for k in RANKS:
-
-        def both(subject: Subject, k: int = k) -> Value:
-            return share(torch.stack(ranked(*_pairs(view, chosen, subject), k)).mean(dim=0))
-
-        captions, images = (float(hits.mean()) for hits in ranked(*_pairs(view, chosen, case.unlearned), k))
+        old, new, *aim = [ranked(cosines, pairs.own, k) for cosines in (original, unlearned, *reference)]
+        captions, images = (float(hits.mean()) for hits in new)
         detail = f"unlearned: captions {captions:.3f}, images {images:.3f}"
-        yield of_each(case, f"retrieval_recall_{k}", view.name, both, detail=detail)
+        yield found(f"retrieval_recall_{k}", view.name, _both(new), _both(old), _both(aim[0]) if aim else None, detail)
 
 
-def _pairs(view: View, chosen: list[int], subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
-    """Return embeddings of the images [N, d] and of the different captions [M, d], and which caption each image has [N]."""
-    captions = [view.captions[index] or "" for index in chosen]
-    different = list(dict.fromkeys(captions))
-    own = torch.tensor([different.index(caption) for caption in captions])
-    return subject.embeddings(view.name)[chosen], subject.sentences(different), own
+def _both(hits: tuple[Tensor, Tensor]) -> Value:
+    return share(torch.stack(hits).mean(dim=0))
 
 
-def ranked(images: Tensor, captions: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def ranked(cosines: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return for each of N images whether its caption is among the k nearest, and whether an image of its caption is among
     the k nearest to that caption.
 
     Args:
-        images: unit embeddings [N, d].
-        captions: unit embeddings of different captions [M, d].
+        cosines: of each image and each of M different captions [N, M].
         own: index of each image's caption [N].
         k: the rank, at least 1.
 
     Returns:
         two tensors of 0 and 1, float32 [N].
     """
-    cosines = images @ captions.T
-    near_captions = cosines.topk(min(k, len(captions)), dim=1).indices
-    near_images = cosines.topk(min(k, len(images)), dim=0).indices
+    count, different = cosines.shape
+    near_captions = cosines.topk(min(k, different), dim=1).indices
+    near_images = cosines.topk(min(k, count), dim=0).indices
     finds_caption = (near_captions == own[:, None]).any(dim=1)
-    finds_image = (own[near_images] == torch.arange(len(captions))).any(dim=0)
+    finds_image = (own[near_images] == torch.arange(different)).any(dim=0)
     return finds_caption.float(), finds_image[own].float()
 
 
-def _likeness(view: View, chosen: list[int], subject: Subject) -> Value:
-    images, captions, own = _pairs(view, chosen, subject)
-    return mean((images * captions[own]).sum(dim=1))
+def _likeness(pairs: _Pairs, subject: Subject) -> Value:
+    images, captions = subject.embeddings(pairs.place)[pairs.images], subject.sentences(pairs.captions)
+    return mean((images * captions[pairs.own]).sum(dim=1))

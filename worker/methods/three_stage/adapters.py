@@ -7,6 +7,7 @@ The weights are handed to the tower by `torch.func.functional_call`, so that eve
 in-projection of attention, the `proj` parameter) is treated alike: as a matrix [first dimension, all others]. A merge is a copy.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -22,25 +23,6 @@ class Adapter(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Return the current value of each adapted weight. Differentiable."""
         raise NotImplementedError
-
-
-class LowRank(Adapter):
-    """LoRA with alpha = r, i.e. without a scale of its own: Adam's step size plays that part."""
-
-    def __init__(self, frozen: Mapping[str, Tensor], rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.frozen = {name: weight.detach().clone() for name, weight in frozen.items()}
-        self.down, self.up = nn.ParameterList(), nn.ParameterList()
-        for weight in self.frozen.values():
-            rows, columns = weight.shape[0], weight[0].numel()
-            down = torch.randn(min(rank, rows, columns), columns, generator=generator) / columns**0.5
-            self.down.append(down.to(weight.device))
-            self.up.append(torch.zeros(rows, len(down), device=weight.device))
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return W_0 + B A for each weight."""
-        factors = zip(self.frozen.items(), self.up, self.down, strict=True)
-        return {name: weight + (up @ down).view_as(weight) for (name, weight), up, down in factors}
 
 
 class Directed(Adapter):
@@ -59,6 +41,20 @@ class Directed(Adapter):
         """Return W_0 + B A for each weight."""
         factors = zip(self.frozen.items(), self.up, strict=True)
         return {name: weight + (up @ self.directions[name]).view_as(weight) for (name, weight), up in factors}
+
+
+class LowRank(Directed):
+    """LoRA with alpha = r, i.e. without a scale of its own: Adam's step size plays that part. A is drawn, and trained too."""
+
+    def __init__(self, frozen: Mapping[str, Tensor], rank: int, generator: torch.Generator) -> None:
+        super().__init__(frozen, {name: nn.Parameter(_drawn(w, rank, generator)) for name, w in frozen.items()})
+        self.down = nn.ParameterList(self.directions.values())
+
+
+def _drawn(weight: Tensor, rank: int, generator: torch.Generator) -> Tensor:
+    rows, columns = weight.shape[0], weight[0].numel()
+    down = torch.randn(min(rank, rows, columns), columns, generator=generator)
+    return (down / math.sqrt(columns)).to(weight.device)
 
 
 class Full(Adapter):

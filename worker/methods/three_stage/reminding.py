@@ -65,9 +65,10 @@ def _round(
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, parameters.remind_steps)
     average = Average(adapter.weights(), parameters.ema_decay)
+    prior = parameters.prior * class_prior(erasure, retain, FORGET_BATCH if parameters.guard else 0).log()
     steps = done + parameters.remind_steps
     for step in range(done, steps):
-        losses = _losses(erasure, material, parameters, retain, adapter.weights(), generator)
+        losses = _losses(erasure, material, parameters, retain, prior, adapter.weights(), generator)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
@@ -90,6 +91,7 @@ def _losses(
     material: Material,
     parameters: ThreeStageParameters,
     retain: Images,
+    prior: Tensor,
     weights: dict[str, Tensor],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
@@ -105,7 +107,6 @@ def _losses(
     if parameters.contrastive:
         known = kept.labels >= 0
         labels = kept.labels[known].to(seen.device)
-        prior = parameters.prior * class_prior(erasure, retain, FORGET_BATCH if parameters.guard else 0).log()
         loss = contrastive_loss(on_retain[known], material.classifier, labels, material.scale, prior.to(seen.device))
         losses["contrastive_loss"] = parameters.contrastive * loss
     if parameters.distillation:

@@ -71,10 +71,11 @@ def test_ranks_by_hand() -> None:
     """Three images, two captions; the second and third image have the second caption."""
     images = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
     captions = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    finds_caption, finds_image = retrieval.ranked(images, captions, torch.tensor([0, 1, 1]), 1)
+    cosines = images @ captions.T
+    finds_caption, finds_image = retrieval.ranked(cosines, torch.tensor([0, 1, 1]), 1)
     assert finds_caption.tolist() == [1, 0, 1]  # the second image takes the first caption
     assert finds_image.tolist() == [1, 1, 1]  # each caption finds one of its images
-    assert all(hits.all() for hits in retrieval.ranked(images, captions, torch.tensor([0, 1, 1]), 5))
+    assert all(hits.all() for hits in retrieval.ranked(cosines, torch.tensor([0, 1, 1]), 5))
 
 
 def captioned(bench: Bench, clip: Clip) -> Case:
