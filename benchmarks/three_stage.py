@@ -20,7 +20,8 @@ after the paper's (arXiv 2506.03117), which `nothing` passes with 100 m / (1 + m
 
 `--coarse` gives the method the names of kinds (animal, instrument, building, human) in place of those of the PACS classes: what is
 to be forgotten is then known by its images alone. It is measured under the fine names. `--chain` erases all tasks one after the
-other from one model, and after each measures each earlier one again; what was forgotten is no longer among what stays.
+other from one model, and after each measures each earlier one again; what was forgotten is no longer among what stays. Each
+erasure gets the forget images of those before it, as `data.earlier` brings them; `--forgetful` keeps them from it.
 """
 
 import argparse
@@ -173,11 +174,16 @@ def named(cell: Cell, chosen: list[Item]) -> ImageSet:
     return ImageSet("benchmark", "", tuple(item.path for item in chosen), numbers, names)
 
 
-def training_data(cell: Cell, pool: list[Item], forget: int, retain: int, seed: int) -> MethodData:
+def unnamed(chosen: list[Item]) -> ImageSet:
+    """Return images whose class is not told."""
+    return ImageSet("benchmark", "", tuple(item.path for item in chosen), (0,) * len(chosen), ("",))
+
+
+def training_data(cell: Cell, pool: list[Item], args: argparse.Namespace, seed: int) -> MethodData:
     """Draw what the method gets: a quarter of each side is for calibration. Half of what a PACS task keeps is siblings."""
-    shuffled = [item for item in random.Random(seed).sample(pool, len(pool)) if own(item, cell)]
-    gone = [item for item in shuffled if belongs(item, cell.task)][:forget]
-    rest = [item for item in shuffled if not any(belongs(item, task) for task in (cell.task, *cell.gone))]
+    shuffled, retain, tasks = random.Random(seed).sample(pool, len(pool)), args.retain, (cell.task, *cell.gone)
+    gone, *before = ([item for item in shuffled if belongs(item, task)][: args.forget] for task in tasks)
+    rest = [item for item in shuffled if own(item, cell) and not any(belongs(item, task) for task in tasks)]
     siblings = [item for item in rest if item.label == cell.label][: retain // 2]
     others = [item for item in rest if item.label != cell.label][: retain - len(siblings)]
     kept = random.Random(seed).sample(siblings + others, len(siblings) + len(others))
@@ -186,6 +192,7 @@ def training_data(cell: Cell, pool: list[Item], forget: int, retain: int, seed: 
         retain=named(cell, kept[len(kept) // 4 :]),
         calibration_forget=named(cell, gone[: len(gone) // 4]),
         calibration_retain=named(cell, kept[: len(kept) // 4]),
+        earlier=unnamed([item for images in before for item in images]) if before and not args.forgetful else None,
     )
 
 
@@ -299,7 +306,7 @@ class Bench(NamedTuple):
 
     def erase(self, clip: Clip, cell: Cell, method: str, seed: int) -> Run:
         """Erase a cell from a copy of a model."""
-        data = training_data(cell, self.pool, self.args.forget, self.args.retain, seed)
+        data = training_data(cell, self.pool, self.args, seed)
         return Run(*erased(clip, cell, method, data, seed))
 
 
@@ -367,6 +374,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), choices=[*METHODS, *BASELINES])
     parser.add_argument("--coarse", action="store_true", help="tell the method kinds, not classes")
     parser.add_argument("--chain", action="store_true", help="erase all tasks one after the other")
+    parser.add_argument("--forgetful", action="store_true", help="with --chain: show no image of an earlier erasure")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--forget", type=int, default=96, help="training images of what is forgotten")
     parser.add_argument("--retain", type=int, default=192, help="training images of what stays")

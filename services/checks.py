@@ -21,7 +21,8 @@ from shared.settings import Settings
 
 ROLES = ("forget", "retain", "calibration", "proxy", "forget_test", "retain_test")
 FORGET_POINTERS = frozenset({"/data/forget", "/data/forget_test"})
-"""Where the images to be forgotten are: unless their owner has said otherwise, they go when the job ends."""
+EARLIER = "/data/earlier"
+"""Where the images to be forgotten are, and those that were: unless their owner has said otherwise, they go when the job ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
         finder.data(pointer, entry.name, entry.dataset)
         for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
     ]
+    earlier = [
+        finder.data(f"{EARLIER}/{number}/dataset", entry.name, entry.dataset)
+        for number, entry in enumerate(request.data.earlier)
+    ]
     errors = finder.errors + data_errors(request) + class_errors(request, finder.classes)
     errors += reference_errors(model, reference) if model else []
     if errors or model is None:
@@ -58,7 +63,8 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
         entry.name: finder.classes[pointer] for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
     }
     thresholds = resolve_thresholds(request, known)
-    sources = DataSources(**roles, evaluation=tuple(s for s in evaluation if s))
+    lists = {"evaluation": evaluation, "earlier": earlier}
+    sources = DataSources(**roles, **{role: tuple(s for s in found if s) for role, found in lists.items()})
     return Resolved(model, sources, thresholds, reference)
 
 
@@ -95,7 +101,8 @@ class _Finder:
             row = datasets.find_for_use(self._session, self._tenant_id, reference)
             if row is not None:
                 self.classes[pointer] = set(row.classes)
-                purged = pointer in FORGET_POINTERS if row.purge_after_job is None else row.purge_after_job
+                forgotten = pointer in FORGET_POINTERS or pointer.startswith(EARLIER)
+                purged = forgotten if row.purge_after_job is None else row.purge_after_job
                 return DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest, purged=purged)
             raise InvalidRequest.at(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
         return None

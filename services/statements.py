@@ -30,7 +30,7 @@ from shared.schemas.certificate import (
 )
 from shared.schemas.report import ModelIdentity, Report
 from shared.schemas.request import ErasureRequest
-from shared.schemas.spec import DataSource, JobSpec
+from shared.schemas.spec import LISTS, DataSource, JobSpec
 from shared.signing import Signer, SubjectKey
 
 CERTIFICATE_NAME = "certificate.json"
@@ -139,8 +139,9 @@ def _data(spec: JobSpec, key: SubjectKey) -> Iterator[CertifiedData]:
     for role, source in spec.data:
         if isinstance(source, DataSource):
             yield certified(role, source)
-    for source in spec.data.evaluation:
-        yield certified("evaluation", source)
+    for role in LISTS:
+        for source in getattr(spec.data, role):
+            yield certified(role, source)
 
 
 def _software(report: Report) -> CertifiedSoftware:

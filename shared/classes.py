@@ -40,6 +40,7 @@ def class_errors(request: ErasureRequest, classes: Mapping[str, Collection[str]]
     errors = [_forget_error(request, pointer, classes[pointer]) for pointer in FORGET if pointer in classes]
     if _measured_on_own_data(request, classes):
         errors += [_retain_error(request, pointer, classes[pointer]) for pointer in RETAIN if pointer in classes]
+    errors += [_earlier_error(request, number, classes) for number in range(len(request.data.earlier))]
     return [error for error in errors if error is not None]
 
 
@@ -55,6 +56,21 @@ def _forget_error(request: ErasureRequest, pointer: str, found: Collection[str])
     if len(set(found)) < 2 or not other:
         return None  # one folder may have any name: its images are what counts
     return FieldError(pointer, f"holds the class {min(other)!r}, which is not to be forgotten; take it out")
+
+
+def _earlier_error(request: ErasureRequest, number: int, classes: Mapping[str, Collection[str]]) -> FieldError | None:
+    """The images of an earlier erasure are named, among the labels that they are measured with."""
+    pointer = f"/data/earlier/{number}"
+    found, labels = classes.get(f"{pointer}/dataset", ()), request.data.earlier[number].labels or request.target.labels
+    if UNLABELLED in found:
+        return FieldError(
+            f"{pointer}/dataset", "has no class folders; put each image into a folder with the name of its class"
+        )
+    unknown = set(found) - set(labels) if labels else ()
+    if unknown:
+        detail = f"lacks {min(unknown)!r}, a class of the data set; give the labels that these images are measured with"
+        return FieldError(f"{pointer}/labels", detail)
+    return None
 
 
 def _retain_error(request: ErasureRequest, pointer: str, found: Collection[str]) -> FieldError | None:

@@ -22,9 +22,11 @@ def judge(
     - `max_retain_drop`: accuracy lost on the rest of the target's own set (before - after).
     - `max_transfer_drop`: accuracy lost on what stays in any other set, the worst of them.
     - `max_synthetic_accuracy`: accuracy after on held-out synthetic samples.
+    - `max_earlier_accuracy`: the worst accuracy after, of all sets that show what an earlier erasure took away.
     - `measures`: any measure of the audit, by the worse end of its 95 % interval where it has one.
     """
-    forget = [(e.forget.after.value, e.name) for e in evaluations if e.forget]
+    forget = [(e.forget.after.value, e.name) for e in evaluations if e.forget and e.role != "earlier"]
+    earlier = [(e.forget.after.value, e.name) for e in evaluations if e.forget and e.role == "earlier"]
     retain = [(_drop(e.retain), e.name) for e in evaluations if e.retain and e.role == "target"]
     transfer = [(_drop(e.retain), e.name) for e in evaluations if e.retain and e.role == "transfer"]
     synthetic = [(target.synthetic_accuracy.after.value, "synthetic samples")] if target.synthetic_accuracy else []
@@ -33,6 +35,7 @@ def judge(
         "max_retain_drop": retain,
         "max_transfer_drop": transfer,
         "max_synthetic_accuracy": synthetic,
+        "max_earlier_accuracy": earlier,
     }
     results = []
     for measure, values in measured.items():

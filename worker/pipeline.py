@@ -161,6 +161,7 @@ class _Run:
             forget_test=images(data.forget_test),
             retain_test=images(data.retain_test),
             evaluation=tuple(i for source in data.evaluation if (i := images(source)) is not None),
+            earlier=tuple(i for source in data.earlier if (i := images(source)) is not None),
         )
 
     def _choose(self, original: Clip, plan: Plan, examine: Examine) -> Report:
@@ -253,7 +254,7 @@ def _target(case: Case) -> TargetResult:
     """Return what became of the target: on real images of its own set, and on samples."""
     results: dict[str, Change | None] = {}
     for view in case.views:
-        if view.role != "transfer" and view.role not in results:
+        if view.role in ("target", "samples") and view.role not in results:
             results[view.role] = _change(case, view, "forget")
     siblings = _change(case, case.own, "sibling") if case.own else None
     return TargetResult(accuracy=results.get("target"), synthetic_accuracy=results.get("samples"), siblings=siblings)

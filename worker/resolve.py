@@ -29,6 +29,10 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         _data(f"/data/evaluation/{number}/dataset", entry.name, entry.dataset, errors)
         for number, entry in enumerate(request.data.evaluation)
     ]
+    earlier = [
+        _data(f"/data/earlier/{number}/dataset", entry.name, entry.dataset, errors)
+        for number, entry in enumerate(request.data.earlier)
+    ]
     if errors:
         raise InvalidRequest(errors)
     sets = [source for source in evaluation if source is not None]
@@ -44,7 +48,7 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         thresholds=resolve_thresholds(request, classes),
         model=model,
         reference=reference,
-        data=DataSources(**roles, evaluation=tuple(sets)),
+        data=DataSources(**roles, evaluation=tuple(sets), earlier=tuple(source for source in earlier if source)),
     )
 
 

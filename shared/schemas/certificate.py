@@ -15,7 +15,7 @@ from pydantic import Field
 
 from shared.schemas.base import Schema
 from shared.schemas.measures import NotMeasured, Value
-from shared.schemas.report import Change, TargetResult, ThresholdResult
+from shared.schemas.report import Change, SetRole, TargetResult, ThresholdResult
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -106,7 +106,7 @@ class CertifiedEvaluation(Schema):
     """One evaluation set, before and after; shares with n and 95 % Wilson interval."""
 
     name: str
-    role: Literal["target", "transfer"]
+    role: SetRole
     forget: Change | None
     retain: Change | None
 

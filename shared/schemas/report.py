@@ -46,11 +46,15 @@ class ClassResult(Schema):
     accuracy: Change
 
 
+SetRole = Literal["target", "transfer", "earlier"]
+"""What a set of images is to a request: its target's own, another one, or what an earlier erasure took away."""
+
+
 class EvaluationResult(Schema):
     """One evaluation set."""
 
     name: str
-    role: Literal["target", "transfer"]
+    role: SetRole
     dataset_digest: str
     labels: tuple[str, ...]
     templates: tuple[str, ...]

@@ -179,6 +179,17 @@ class EvaluationData(Schema):
     dataset: Reference = Field(examples=["ds_01k3z8w9d0v6m2n4p8q1r5s7t9"])
 
 
+class EarlierErasure(EvaluationData):
+    """A named data set of what an earlier erasure made the model, or one that it came from, forget: it must stay forgotten."""
+
+    labels: Names = Field((), description="the labels that it is measured with, where they are not those of the target")
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(labels)
+
+
 class Data(Schema):
     """The images that a request gives. Every value is a data set's id, or a path where the server allows paths."""
 
@@ -193,18 +204,18 @@ class Data(Schema):
     forget_test: Reference | None = Field(None, description="images of what is to be forgotten, for the audit alone")
     retain_test: Reference | None = Field(None, description="images of what must stay, for the audit alone")
     evaluation: tuple[EvaluationData, ...] = Field((), max_length=50)
+    earlier: tuple[EarlierErasure, ...] = Field(
+        (), max_length=50, description="images of earlier erasures: measured again, and held down by three_stage"
+    )
 
-    @field_validator("evaluation")
-    @classmethod
-    def _names_unique(cls, evaluation: tuple[EvaluationData, ...]) -> tuple[EvaluationData, ...]:
-        names = [entry.name for entry in evaluation]
+    @model_validator(mode="after")
+    def _names_unique(self) -> Self:
+        names = [entry.name for entry in (*self.evaluation, *self.earlier)]
         if len(set(names)) != len(names):
-            raise ValueError("gives two evaluation sets the same name")
+            raise ValueError("gives two sets of evaluation and earlier the same name")
         if taken := RESERVED & set(names):
-            raise ValueError(
-                f"calls an evaluation set {min(taken)!r}, which names a place of the report; choose another"
-            )
-        return evaluation
+            raise ValueError(f"calls a set {min(taken)!r}, which names a place of the report; choose another")
+        return self
 
 
 class Thresholds(Schema):
@@ -222,6 +233,9 @@ class Thresholds(Schema):
     )
     max_synthetic_accuracy: Fraction | None = Field(
         None, description="accuracy on held-out synthetic samples, after: needs no image"
+    )
+    max_earlier_accuracy: Fraction | None = Field(
+        None, description="accuracy on what earlier erasures took away, after, the worst of them"
     )
     measures: tuple[MeasureThreshold, ...] = Field((), max_length=100, description="bounds on measures of the audit")
 

@@ -8,6 +8,9 @@ from pydantic import Field
 from shared.schemas.base import Schema
 from shared.schemas.request import ErasureRequest, Thresholds
 
+LISTS = ("evaluation", "earlier")
+"""The roles that any number of data sets may have."""
+
 
 class ModelSource(Schema):
     """Where the weights are."""
@@ -41,23 +44,26 @@ class DataSources(Schema):
     forget_test: DataSource | None = None
     retain_test: DataSource | None = None
     evaluation: tuple[DataSource, ...] = ()
+    earlier: tuple[DataSource, ...] = ()
 
     def all(self) -> tuple[DataSource, ...]:
         """Return every source; one that has several roles comes several times."""
-        return tuple(source for source in self._roles().values() if source is not None) + self.evaluation
+        given = (source for source in self._roles().values() if source is not None)
+        return (*given, *self.evaluation, *self.earlier)
 
     def forgotten(self) -> set[str]:
-        """Return the URIs of what no prediction may be kept of when the job has ended: what it forgets, and what is purged."""
-        given = {source.uri for source in (self.forget, self.forget_test) if source is not None}
+        """Return the URIs of what no prediction may be kept of when the job has ended: what is forgotten, and what is purged."""
+        given = {source.uri for source in (self.forget, self.forget_test, *self.earlier) if source is not None}
         return given | {source.uri for source in self.all() if source.purged}
 
     def mapped(self, change: Callable[[DataSource], DataSource]) -> Self:
         """Return the same with every source changed."""
         roles = {role: source and change(source) for role, source in self._roles().items()}
-        return self.model_copy(update=roles | {"evaluation": tuple(map(change, self.evaluation))})
+        lists = {name: tuple(map(change, getattr(self, name))) for name in LISTS}
+        return self.model_copy(update=roles | lists)
 
     def _roles(self) -> dict[str, DataSource | None]:
-        return {name: getattr(self, name) for name in type(self).model_fields if name != "evaluation"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in LISTS}
 
 
 class JobSpec(Schema):

@@ -13,6 +13,7 @@ DEFAULTS = {
     "max_retain_drop": 0.02,
     "max_transfer_drop": 0.02,
     "max_synthetic_accuracy": 0.05,
+    "max_earlier_accuracy": 0.05,
 }
 FORGETTING = {"max_forget_accuracy", "max_synthetic_accuracy"}
 """Of these, one must be measurable: a model is not published because nobody looked."""
@@ -51,6 +52,8 @@ def _measurable(request: ErasureRequest, offer: Offer) -> dict[str, str | None]:
         measurable |= {"max_forget_accuracy": "max_forget_accuracy", "max_retain_drop": "max_retain_drop"}
     if offer.transfer:
         measurable |= {"max_transfer_drop": "max_transfer_drop"}
+    if request.data.earlier:
+        measurable |= {"max_earlier_accuracy": "max_earlier_accuracy"}
     if makes_samples(request):
         measurable |= {"max_synthetic_accuracy": None if offer.real else "max_synthetic_accuracy"}
     return measurable
@@ -85,5 +88,6 @@ _WHY = {
     "max_forget_accuracy": "needs real images of what is forgotten: add an evaluation set that holds the class",
     "max_retain_drop": "needs real images of the rest of the target's set: add an evaluation set that holds the class",
     "max_transfer_drop": "needs an evaluation set besides the target's own",
+    "max_earlier_accuracy": "needs images of what earlier erasures took away, in data.earlier",
     "max_synthetic_accuracy": "needs synthetic samples, which only the method synthetic (or auto, for a class) makes",
 }

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from shared.errors import JobFailure
-from shared.schemas.report import Change, ClassResult, Estimate, EvaluationResult, Role
+from shared.schemas.report import Change, ClassResult, Estimate, EvaluationResult, Role, SetRole
 from worker.audit.intervals import wilson
 from worker.audit.views import Hits, View
 from worker.data.images import ImageSet
@@ -18,7 +17,7 @@ class Measurement:
     """One set of images, the labels that it is measured with, and what each image is to the request."""
 
     name: str
-    role: Literal["target", "transfer"]
+    role: SetRole
     images: ImageSet
     roles: tuple[Role, ...]
     """Of each image."""

@@ -1,6 +1,8 @@
 """Which images a request gives to learn from and which to measure on. No image is in both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from shared.errors import JobFailure
 from shared.schemas.report import Role
@@ -22,6 +24,7 @@ class Opened:
     forget_test: ImageSet | None
     retain_test: ImageSet | None
     evaluation: tuple[ImageSet, ...]
+    earlier: tuple[ImageSet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,10 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
             )
         check_labels("retain", retain_test, labels)
         measurements.insert(0, _own_set("target", request, forget_test, retain_test, labels))
-    data = _method_data(opened, forget, retain)
+    _check_earlier(opened)
+    earlier = [split(images, TEST_SHARE) for images in opened.earlier]
+    measurements += _earlier_sets(request, [test for _, test in earlier], labels)
+    data = replace(_method_data(opened, forget, retain), earlier=_all([known for known, _ in earlier]))
     screening = _screening(request, data, labels) if request.method.name == "auto" else None
     return Plan(data, tuple(measurements), labels, screening)
 
@@ -130,6 +136,39 @@ def _own_set(
     )
 
 
+def _check_earlier(opened: Opened) -> None:
+    for images in opened.earlier:
+        if len(images) < 2:
+            raise JobFailure(
+                "invalid_dataset",
+                f"The data set {images.name!r} in data.earlier holds a single image; give two or more.",
+            )
+        if content_hashes(images) & content_hashes(opened.retain, opened.calibration, opened.retain_test):
+            raise JobFailure(
+                "invalid_dataset",
+                f"An image of {images.name!r} in data.earlier is also one that must stay; take it out of either.",
+            )
+
+
+def _earlier_sets(request: ErasureRequest, tests: Sequence[ImageSet], labels: tuple[str, ...]) -> list[Measurement]:
+    """What earlier erasures took away is measured with the labels that they knew, where the request says so."""
+    measurements = []
+    for entry, images in zip(request.data.earlier, tests, strict=True):
+        check_labels(entry.name, images, entry.labels or labels)
+        gone: list[Role] = ["forget"] * len(images)
+        measurements.append(
+            Measurement(
+                name=entry.name,
+                role="earlier",
+                images=images,
+                roles=tuple(gone),
+                labels=entry.labels or labels,
+                templates=request.target.templates,
+            )
+        )
+    return measurements
+
+
 def _screening(request: ErasureRequest, data: MethodData, labels: tuple[str, ...]) -> Measurement | None:
     """Return how calibration images are measured: those of what is forgotten, and those that show another label."""
     if data.calibration_forget is None:
@@ -141,6 +180,10 @@ def _screening(request: ErasureRequest, data: MethodData, labels: tuple[str, ...
 
 def _renamed(images: ImageSet, name: str) -> ImageSet:
     return replace(images, labels=(0,) * len(images), classes=(name,))
+
+
+def _all(sets: Sequence[ImageSet]) -> ImageSet | None:
+    return reduce(partial(_joined, "earlier"), sets) if sets else None
 
 
 def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:

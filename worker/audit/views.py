@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shared.schemas.report import ModelChange, Role
+from shared.schemas.report import ModelChange, Role, SetRole
 from shared.schemas.request import ErasureRequest
 from worker.audit.subject import Subject
 from worker.data.images import ImageSet
@@ -22,7 +22,7 @@ class View:
     """The N images of one place, and the labels that they are measured with."""
 
     name: str
-    role: Literal["target", "transfer", "samples"]
+    role: SetRole | Literal["samples"]
     names: tuple[str, ...]
     """The class of each image."""
     roles: tuple[Role, ...]
@@ -74,8 +74,8 @@ class Case:
     """The images of the target's own set, in the order of its view."""
 
     def targets(self) -> Iterator[View]:
-        """Yield the views that show what is forgotten, the target's own set first."""
-        yield from (view for view in self.views if bool(view.forget.any()))
+        """Yield the views that show what this request forgets, the target's own set first."""
+        yield from (view for view in self.views if view.role != "earlier" and bool(view.forget.any()))
 
     @property
     def own(self) -> View | None:

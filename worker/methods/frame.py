@@ -34,6 +34,8 @@ class MethodData:
     calibration_forget: ImageSet | None = None
     calibration_retain: ImageSet | None = None
     proxy: ImageSet | None = None
+    earlier: ImageSet | None = None
+    """What earlier erasures took away from this model, or one that it came from."""
 
 
 class TensorStore(Protocol):

@@ -76,6 +76,7 @@ THRESHOLDS = {
     "max_retain_drop": "Loss on the rest of the target’s own set",
     "max_transfer_drop": "Loss on other sets, the worst of them",
     "max_synthetic_accuracy": "Synthetic samples that are still recognised",
+    "max_earlier_accuracy": "Recognised of what earlier erasures took away, the worst of them",
 }
 
 CURVES = {

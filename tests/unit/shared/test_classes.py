@@ -85,3 +85,25 @@ def test_what_is_retained_of_a_class_that_is_forgotten() -> None:
 def test_retained_images_need_no_known_class_where_an_evaluation_set_shows_the_target() -> None:
     classes = {"/data/retain": {"unlabelled"}, "/data/evaluation/0/dataset": {"horse", "dog"}}
     assert class_errors(requests.names_only(CLIP), classes) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "labels", "where", "words"),
+    [
+        ({"unlabelled"}, [], "dataset", "no class folders"),
+        ({"fish"}, [], "labels", "lacks 'fish'"),
+        ({"horse"}, ["fish", "bird"], "labels", "lacks 'horse'"),
+    ],
+)
+def test_what_an_earlier_erasure_took_away_is_named(found: set[str], labels: list[str], where: str, words: str) -> None:
+    earlier = {"name": "before", "dataset": "e", "labels": labels}
+    request = requests.names_only(CLIP, data={"earlier": [earlier]})
+    (error,) = class_errors(request, {"/data/earlier/0/dataset": found})
+    assert error.pointer == f"/data/earlier/0/{where}"
+    assert words in error.detail
+
+
+def test_labels_of_an_earlier_erasure_that_fit() -> None:
+    earlier = [{"name": "a", "dataset": "e"}, {"name": "b", "dataset": "f", "labels": ["fish", "bird"]}]
+    request = requests.names_only(CLIP, data={"earlier": earlier})
+    assert class_errors(request, {"/data/earlier/0/dataset": {"cat"}, "/data/earlier/1/dataset": {"fish"}}) == []

@@ -45,6 +45,14 @@ def test_what_can_be_measured_is_kept_beside_the_defaults() -> None:
     assert resolved.max_forget_accuracy == 0.05
 
 
+def test_what_was_forgotten_before_is_to_stay_forgotten() -> None:
+    asked = request(data={"earlier": [{"name": "before", "dataset": "ds_e"}]})
+    assert resolve_thresholds(asked, SETS).max_earlier_accuracy == 0.05
+    assert resolve_thresholds(request(), SETS).max_earlier_accuracy is None
+    hopeless = refused(request(thresholds={"max_earlier_accuracy": 0.1}), SETS)
+    assert "data.earlier" in hopeless["/thresholds/max_earlier_accuracy"]
+
+
 def test_an_unknown_measure_is_told_with_the_nearest_name() -> None:
     with pytest.raises(ValidationError, match="did you mean 'worst_prompt_recall'"):
         MeasureThreshold(measure="worst_promt_recall", max=0.05)

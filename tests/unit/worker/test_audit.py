@@ -1,10 +1,12 @@
 """The audit's arithmetic: intervals, changes, the gate, splits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from shared.errors import JobFailure
 from shared.schemas.report import TargetResult
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import cached_evaluations
@@ -77,6 +79,21 @@ def test_gate_takes_the_worst_set_and_fails_what_was_not_measured(tmp_path: Path
     assert verdicts["max_forget_accuracy"].where == "own"
     assert verdicts["max_retain_drop"].passed
     assert not verdicts["max_transfer_drop"].passed  # there is no other set: unknown is not good enough
+
+
+def test_gate_takes_what_was_forgotten_before_apart(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "before", ("red",), 4)
+    measured = Measurement(
+        name="before", role="earlier", images=images, roles=("forget",) * 4, labels=("red", "green"), templates=("{}",)
+    )
+    none, half = torch.zeros(4, dtype=torch.bool), torch.tensor([True, True, False, False])
+    limits = Thresholds(max_forget_accuracy=1.0, max_earlier_accuracy=0.25)
+    nothing = TargetResult(accuracy=None, synthetic_accuracy=None)
+    verdicts = {t.measure: t for t in judge(limits, nothing, (evaluation_result(measured, none, half),))}
+    assert (verdicts["max_earlier_accuracy"].passed, verdicts["max_earlier_accuracy"].value) == (False, 0.5)
+    assert not verdicts["max_forget_accuracy"].passed  # of this request's target nothing was measured
+    (again,) = judge(Thresholds(max_earlier_accuracy=0.25), nothing, (evaluation_result(measured, half, none),))
+    assert again.passed
 
 
 def test_split_is_disjoint_complete_and_depends_on_content_alone(tmp_path: Path) -> None:
@@ -156,6 +173,50 @@ def test_plan_drops_test_images_that_are_also_learnt_from(tmp_path: Path) -> Non
     plan = make_plan(subgroup_request(), Opened(forget, retain, None, None, both, fresh_retain(tmp_path), ()))
     own = plan.measurements[0]
     assert own.roles.count("forget") == len(fresh)
+
+
+def chained_request(**entry: object) -> ErasureRequest:
+    body = subgroup_request().model_dump(by_alias=True, exclude_unset=True)
+    body["data"]["earlier"] = [{"name": "before", "dataset": "e"} | entry]
+    return ErasureRequest.model_validate(body)
+
+
+def chained(folder: Path, earlier: ImageSet) -> Opened:
+    forget = pictures(folder / "f", ("red",), 6)
+    retain = pictures(folder / "r", ("red", "green", "blue"), 6, seed=1)
+    return Opened(forget, retain, None, None, None, None, (), (earlier,))
+
+
+def test_a_fifth_of_what_was_forgotten_before_is_measured_and_the_rest_learnt_from(tmp_path: Path) -> None:
+    earlier = pictures(tmp_path / "e", ("green",), 10, seed=4)
+    plan = make_plan(chained_request(), chained(tmp_path, earlier))
+    own, before = plan.measurements
+    assert (own.role, before.role, before.name, before.roles) == ("target", "earlier", "before", ("forget",) * 2)
+    assert plan.data.earlier is not None
+    assert len(plan.data.earlier) == 8
+    assert not content_hashes(plan.data.earlier) & content_hashes(before.images)
+
+
+def test_what_was_forgotten_before_may_have_labels_of_its_own(tmp_path: Path) -> None:
+    earlier = pictures(tmp_path / "e", ("violet",), 4, seed=4)
+    plan = make_plan(chained_request(labels=["violet", "white"]), chained(tmp_path, earlier))
+    assert plan.measurements[1].labels == ("violet", "white")
+    with pytest.raises(JobFailure, match="'violet', which is not among the labels"):
+        make_plan(chained_request(), chained(tmp_path / "again", earlier))
+
+
+def test_what_was_forgotten_before_cannot_also_stay(tmp_path: Path) -> None:
+    opened = chained(tmp_path, pictures(tmp_path / "e", ("green",), 6, seed=4))
+    assert opened.retain is not None
+    both = replace(opened.retain.subset([0, 9]), name="before")
+    with pytest.raises(JobFailure, match=r"'before' in data\.earlier is also one that must stay"):
+        make_plan(chained_request(), replace(opened, earlier=(both,)))
+
+
+def test_a_single_image_of_an_earlier_erasure_cannot_be_learnt_from_and_measured(tmp_path: Path) -> None:
+    earlier = pictures(tmp_path / "e", ("green",), 1, seed=4)
+    with pytest.raises(JobFailure, match="holds a single image"):
+        make_plan(chained_request(), chained(tmp_path, earlier))
 
 
 def fresh_retain(folder: Path) -> ImageSet:

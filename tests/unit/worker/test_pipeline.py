@@ -151,6 +151,26 @@ def test_faithful_fails_honestly_or_lowers_its_own_samples(tmp_path: Path) -> No
         assert report_of(storage, spec).method["levels"]["training_accuracy"] < 1.0
 
 
+def test_what_was_forgotten_before_is_measured_again(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "before", ("blue",), 10, seed=7)
+    own = {"name": "own", "dataset": str(tmp_path / "pictures")}
+    earlier = {"name": "last year's", "dataset": str(tmp_path / "before")}
+    spec = spec_of(
+        tmp_path, "vit", data={"evaluation": [own], "earlier": [earlier]}, method={"name": "null_space"},
+        thresholds={"max_forget_accuracy": 1.0, "max_retain_drop": 1.0, "max_earlier_accuracy": 1.0},
+    )  # fmt: skip
+    storage = Storage(f"file://{tmp_path}/objects")
+    run_pipeline(spec, storage, Recorder(), scratch(tmp_path, "s"), "cpu")
+    report = report_of(storage, spec)
+    (again,) = [e for e in report.evaluations if e.role == "earlier"]
+    assert again.forget is not None
+    assert (again.name, again.retain, again.forget.after.n) == ("last year's", None, 2)
+    assert [t.where for t in report.thresholds if t.measure == "max_earlier_accuracy"] == ["last year's"]
+    page = storage.get(f"{spec.attempt_prefix}/report.html").decode()
+    assert "What was forgotten before" in page
+    assert {m.where for m in report.measures}.isdisjoint({"last year's"})  # they ask about this request's target
+
+
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_three_stages_on_a_subgroup(tmp_path: Path, kind: str) -> None:
     write_pictures(tmp_path / "forget", ("red",), 12, seed=5)

@@ -18,12 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shared.schemas.methods import ThreeStageParameters
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.adapters import Adapter, adapt, features
-from worker.methods.three_stage.fisher import GRADIENT_ENTRIES
+from worker.methods.three_stage.fisher import GRADIENT_ENTRIES, batchable_attention
 from worker.methods.three_stage.material import Images, Material
 from worker.methods.three_stage.tower import Tower
 
@@ -75,7 +74,7 @@ def input_fisher(tower: Tower, names: Sequence[str], probe: Probe, start: int) -
 
     sums = {name: torch.zeros(2 * (weight[0].numel(),), device=weight.device) for name, weight in weights.items()}
     chunk = max(1, min(16, GRADIENT_ENTRIES // sum(weight.numel() for weight in weights.values())))
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
+    with batchable_attention():
         for inputs, readings in zip(probe.inputs.split(chunk), probe.readings.split(chunk), strict=True):
             gradients = vmap(grad(reading), in_dims=(None, 0, 0))(weights, inputs.float(), readings)
             for name, total in sums.items():
@@ -104,6 +103,7 @@ def _probes(erasure: Erasure, material: Material, generator: torch.Generator) ->
     nearest = rivals[(forget.original @ rivals.T).argmax(dim=1)]
     texts = material.classifier[forget.labels]
     retain = [_some(material.retain, RETAIN_IMAGES, generator), _some(material.proxy, PROXY_IMAGES, generator)]
+    retain += [_some(material.earlier, PROXY_IMAGES, generator)] if material.earlier else []
     inputs = torch.cat([images.inputs for images in retain])
     width = texts.shape[1]
     readings = torch.randn(len(inputs), width, generator=generator).to(inputs.device) / width**0.5

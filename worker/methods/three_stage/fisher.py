@@ -6,7 +6,8 @@ The equation writes a second derivative. The squared first derivative of each sa
 matrix) is taken for it, because only a quantity that is never negative can be ranked as a ratio.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -18,6 +19,18 @@ from worker.methods.three_stage.tower import Tower
 
 GRADIENT_ENTRIES = 2**25
 """Float32 entries of per-sample gradients in memory at a time: 128 MB. Larger chunks were slower on a CPU."""
+
+
+@contextmanager
+def batchable_attention() -> Iterator[None]:
+    """Let attention be made of operations that `vmap` can batch: the fused kernels have no rule for it, or loop."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start: int, texts: Tensor) -> Tensor:
@@ -35,7 +48,7 @@ def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start
         return torch.stack([gradients[name].square().mean() for name in names])
 
     chunk = max(1, min(16, GRADIENT_ENTRIES // sum(weight.numel() for weight in weights.values())))
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
+    with batchable_attention():
         return vmap(squares, chunk_size=chunk)(inputs.float(), texts).mean(dim=0)
 
 

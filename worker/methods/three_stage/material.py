@@ -110,6 +110,18 @@ class Material:
             self._images["proxy"] = self.encode(pixels, torch.full((len(pixels),), UNKNOWN))
         return self._images["proxy"]
 
+    @property
+    def earlier(self) -> Images | None:
+        """Images of what earlier erasures took away, where the request gives any: the original does not know them."""
+        return self._loaded("earlier") if self.erasure.data.earlier is not None else None
+
+    def unlabelled(self, count: int, generator: torch.Generator) -> Images:
+        """Draw `count` proxy images, and half as many of what earlier erasures took away, where there are any."""
+        drawn = [self.proxy.sample(count, generator)]
+        if self.earlier is not None:
+            drawn.append(self.earlier.sample(count // 2, generator))
+        return Images(*map(torch.cat, zip(*drawn, strict=True)))
+
     def proxy_pixels(self) -> Tensor:
         """Return the pixels [N, 3, H, W] of the proxy images."""
         generator = self.erasure.generator(salt=2)

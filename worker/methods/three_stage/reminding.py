@@ -1,14 +1,14 @@
 """Stage 2, reminding: bring back what stage 1 took along, without bringing back the target (arXiv 2506.03117, stage 2).
 
     minimise over LoRA   c CE(s v(x_r) W^T + p log pi, y_r)                          retain images, contrastive loss
-                       + d mean(1 - v(x) . v_0(x))                                   retain and proxy images, distillation
+                       + d mean(1 - v(x) . v_0(x))                                   retain and unlabelled images, distillation
                        + g mean relu(max_T s v(x_f) . t_k - max_R s v(x_f) . t_k + m)      forget images, guard
 
 The first term is the paper's. pi is the share of each class in a batch (`class_prior`): a batch that is half siblings would
 otherwise teach to see their class everywhere. Alone the term teaches the target again, since retain images share its text and
 its features. The guard holds it down, under an ensemble of prompts rather than one; the distillation keeps all other images
-where they were. Where images set aside are still recognised after a round of steps, another follows with twice the guard g, as
-long as that helps.
+where they were: proxy images, and those of earlier erasures, which the model that this one starts from does not know. Where
+images set aside are still recognised after a round of steps, another follows with twice the guard g, as long as that helps.
 Retain images may first be aligned with the statistics of the original model (`alignment`).
 """
 
@@ -97,7 +97,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """Return each weighted loss on one batch of its own images; one pass through the tower serves them all."""
     kept = retain.where(_retain_indices(erasure, retain, generator))
-    other = material.proxy.sample(PROXY_BATCH if parameters.distillation else 0, generator)
+    other = material.unlabelled(PROXY_BATCH if parameters.distillation else 0, generator)
     gone = material.forget.sample(FORGET_BATCH if parameters.guard else 0, generator)
     with erasure.precision():
         inputs = torch.cat([kept.inputs, other.inputs, gone.inputs])

@@ -1,8 +1,10 @@
 """The stages of the three-stage method on small random models: what they change, what they leave, and that they can go on."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,13 @@ from shared.errors import JobFailure
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.states import Stage
 from tests.support.tiny import write_pictures
-from worker.clip import Clip
+from worker.clip import Clip, encode_images
 from worker.data.images import ImageSet
 from worker.methods.frame import Erasure, MemoryStore, MethodData, MethodStage
 from worker.methods.three_stage import stages
 from worker.methods.three_stage.alignment import align, recorded_statistics, running_statistics
 from worker.methods.three_stage.losses import statistics_loss
-from worker.methods.three_stage.material import Material
+from worker.methods.three_stage.material import UNKNOWN, Material
 from worker.methods.three_stage.reminding import ROUNDS, class_prior
 from worker.methods.three_stage.tower import Tower, batch_norms
 
@@ -303,3 +305,34 @@ def test_few_images_are_seen_in_more_views(tiny: Clip, data: MethodData) -> None
     assert len(Material(wide, wide.parameters).forget.labels) == 18
     assert len(Material(narrow, narrow.parameters).forget.labels) == 6
     assert len(Material(narrow, narrow.parameters).retain.labels) == 8
+
+
+def test_what_was_forgotten_before_is_held_where_it_is(tiny: Clip, data: MethodData, tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "earlier", ("white",), count=8, seed=3)
+    earlier = images_in(folder, ("white",), "earlier")
+    wild: dict[str, Any] = {
+        "directions": "random",
+        "remind_steps": 40,
+        "learning_rate": 0.01,
+        "distillation": 1000.0,
+        "restoring": False,
+    }
+
+    def moved(known: MethodData) -> float:
+        """Return 1 - cosine of the earlier images' features and what they were, the mean."""
+        erasure = run(erasure_of(tiny, known, **wild))
+        seen, was = (encode_images(clip, earlier.pixels(tiny.transform)) for clip in (erasure.clip, erasure.original))
+        return 1 - (seen * was).sum(dim=1).mean().item()
+
+    assert moved(replace(data, earlier=earlier)) < 0.8 * moved(data)
+
+
+def test_unlabelled_images_are_proxies_and_half_as_many_of_what_was_forgotten_before(
+    tiny: Clip, data: MethodData, tmp_path: Path
+) -> None:
+    folder = write_pictures(tmp_path / "earlier", ("white",), count=8, seed=3)
+    erasure = erasure_of(tiny, replace(data, earlier=images_in(folder, ("white",), "earlier")))
+    drawn = Material(erasure, erasure.parameters).unlabelled(4, erasure.generator(salt=1))
+    assert (len(drawn.inputs), len(drawn.original), drawn.labels.tolist()) == (6, 6, [UNKNOWN] * 6)
+    alone = erasure_of(tiny, data)
+    assert len(Material(alone, alone.parameters).unlabelled(4, alone.generator(salt=1)).labels) == 4
