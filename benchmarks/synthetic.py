@@ -105,6 +105,7 @@ def bench_of(folder: Path, data: Path, cifar: int) -> Bench:
     return Bench(clip, tests, pixels, raw_embeddings(clip, pixels), probe, raw_embeddings(clip, probe), labels)
 
 
+@torch.no_grad()
 def embeddings_of(bench: Bench, clip: Clip) -> tuple[Tensor, Tensor]:
     """Return unit embeddings [N, d] of the tests and of the probe's images by an edited model.
 
@@ -113,8 +114,7 @@ def embeddings_of(bench: Bench, clip: Clip) -> tuple[Tensor, Tensor]:
     """
     matrix, offset = affine_edit(bench.clip.model, clip.model)
     some = slice(None, None, max(1, len(bench.tests) // CHECKED))
-    with torch.no_grad():  # in float32: a vision transformer's offset is noisy in bfloat16
-        direct = encode_images(clip, bench.pixels[some].float())
+    direct = encode_images(clip, bench.pixels[some].float())  # a vision transformer's offset is noisy in bfloat16
     mapped = F.normalize(bench.raw[some] @ matrix + offset, dim=-1)
     if (direct * mapped).sum(dim=-1).min() > SAME:
         return tuple(F.normalize(raw @ matrix + offset, dim=-1) for raw in (bench.raw, bench.probe_raw))  # type: ignore[return-value]

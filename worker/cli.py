@@ -22,6 +22,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
     """Run a request in this process, with no server. Exits 0 when the verdict is passed, 3 when a threshold is missed."""
+    from worker.data_parallel import is_main
     from worker.run_command import run as run_request
 
     try:
@@ -29,7 +30,8 @@ def run(
     except EffaceError as error:
         print(f"efface: {error}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(BAD_INPUT if isinstance(error, InvalidRequest) else FAILED) from error
-    print(f"{'passed' if code == 0 else 'failed'}: {out / 'report.json'}")  # noqa: T201
+    if is_main():
+        print(f"{'passed' if code == 0 else 'failed'}: {out / 'report.json'}")  # noqa: T201
     raise typer.Exit(code)
 
 

@@ -24,7 +24,8 @@ from shared.settings import Settings, get_settings
 from shared.signing import KeyFolder
 from shared.states import Stage
 from shared.storage import Storage
-from worker.pipeline import run_pipeline
+from worker.data_parallel import is_main, joined
+from worker.pipeline import chosen_device, run_pipeline
 from worker.resolve import resolve_paths
 
 PASSED, MISSED = 0, 3
@@ -84,7 +85,8 @@ def read_request(path: Path) -> ErasureRequest:
 def run(request_file: Path, out: Path, device: str) -> int:
     """Run a request file and return the exit code: 0 where the verdict is passed, 3 where a threshold is missed.
 
-    What comes of it is certified with this machine's own key, which is made at the first use.
+    What comes of it is certified with this machine's own key, which is made at the first use. Of several processes that `torchrun`
+    started, the first one writes and signs.
 
     Raises:
         InvalidRequest: the request is wrong.
@@ -93,7 +95,7 @@ def run(request_file: Path, out: Path, device: str) -> int:
     """
     settings = get_settings()
     spec = resolve_paths(read_request(request_file), settings)
-    sign = _certifier(spec, settings)
+    sign = _certifier(spec, settings) if is_main() else None
     columns = (
         TextColumn("{task.description:>13}"),
         BarColumn(),
@@ -101,14 +103,15 @@ def run(request_file: Path, out: Path, device: str) -> int:
         TextColumn("{task.fields[metrics]}"),
     )
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="efface-run-") as folder:
+    with joined(chosen_device(device)) as own_device, tempfile.TemporaryDirectory(prefix="efface-run-") as folder:
         storage = Storage(f"file://{folder}/objects")
         scratch = Path(folder) / "scratch"
         scratch.mkdir()
-        with Progress(*columns, console=Console(stderr=True)) as bars:
-            result = run_pipeline(spec, storage, Bars(bars), scratch, device)
-        _write(result, storage, out)
-    (out / CERTIFICATE_NAME).write_bytes(sign(out))
+        with Progress(*columns, console=Console(stderr=True), disable=not is_main()) as bars:
+            result = run_pipeline(spec, storage, Bars(bars), scratch, str(own_device))
+        if sign is not None:
+            _write(result, storage, out)
+            (out / CERTIFICATE_NAME).write_bytes(sign(out))
     return PASSED if result.verdict == "passed" else MISSED
 
 

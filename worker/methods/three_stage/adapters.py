@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from worker.data_parallel import encoded_together
 from worker.methods.three_stage.tower import Tower
 
 
@@ -86,6 +87,11 @@ def adapt(
     if rank is None:
         return Full(frozen)
     return LowRank(frozen, rank, generator) if directions is None else Directed(frozen, directions)
+
+
+def shared_features(tower: Tower, weights: Mapping[str, Tensor], x: Tensor, start: int) -> Tensor:
+    """Return what `features` does; several processes share the work, and each has the gradient of its own images."""
+    return encoded_together(lambda own: features(tower, weights, own, start), x)
 
 
 def features(tower: Tower, weights: Mapping[str, Tensor], x: Tensor, start: int) -> Tensor:

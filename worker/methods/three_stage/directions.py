@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from shared.schemas.methods import ThreeStageParameters
+from worker.data_parallel import added_up, own_rows
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.adapters import Adapter, adapt, features
 from worker.methods.three_stage.fisher import GRADIENT_ENTRIES, batchable_attention
@@ -66,7 +67,10 @@ def relative_directions(erasure: Erasure, material: Material, rank: int) -> dict
 
 
 def input_fisher(tower: Tower, names: Sequence[str], probe: Probe, start: int) -> dict[str, Tensor]:
-    """Return C [in, in] of each named weight, seen as a matrix [first dimension, all others]. In float32."""
+    """Return C [in, in] of each named weight, seen as a matrix [first dimension, all others]. In float32.
+
+    Several processes share the samples.
+    """
     weights = {name: tower.visual.get_parameter(name).detach() for name in names}
 
     def reading(weights: Mapping[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
@@ -75,12 +79,13 @@ def input_fisher(tower: Tower, names: Sequence[str], probe: Probe, start: int) -
     sums = {name: torch.zeros(2 * (weight[0].numel(),), device=weight.device) for name, weight in weights.items()}
     chunk = max(1, min(16, GRADIENT_ENTRIES // sum(weight.numel() for weight in weights.values())))
     with batchable_attention():
-        for inputs, readings in zip(probe.inputs.split(chunk), probe.readings.split(chunk), strict=True):
+        parts = (own_rows(values).split(chunk) for values in (probe.inputs, probe.readings))
+        for inputs, readings in zip(*parts, strict=True):
             gradients = vmap(grad(reading), in_dims=(None, 0, 0))(weights, inputs.float(), readings)
             for name, total in sums.items():
                 rows = gradients[name].reshape(-1, len(total))
                 total += rows.T @ rows
-    return {name: total / len(probe.inputs) for name, total in sums.items()}
+    return {name: added_up(total) / len(probe.inputs) for name, total in sums.items()}
 
 
 def leading(wanted: Tensor, spared: Tensor, rank: int, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from worker.data_parallel import added_up, own_rows
 from worker.methods.three_stage.adapters import features
 from worker.methods.three_stage.tower import Tower
 
@@ -36,7 +37,7 @@ def batchable_attention() -> Iterator[None]:
 def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start: int, texts: Tensor) -> Tensor:
     """Return I_l [len(names)] of the named weights, on inputs [N, ...] of segment `start` and their texts [N, d].
 
-    In float32: per-sample gradients under autocast are not something torch can do.
+    Several processes share the samples. In float32: per-sample gradients under autocast are not something torch can do.
     """
     weights = {name: tower.visual.get_parameter(name).detach() for name in names}
 
@@ -49,7 +50,8 @@ def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start
 
     chunk = max(1, min(16, GRADIENT_ENTRIES // sum(weight.numel() for weight in weights.values())))
     with batchable_attention():
-        return vmap(squares, chunk_size=chunk)(inputs.float(), texts).mean(dim=0)
+        own = vmap(squares, chunk_size=chunk)(own_rows(inputs.float()), own_rows(texts))
+    return added_up(own.sum(dim=0)) / len(inputs)
 
 
 def relative_fisher(forget: Tensor, retain: Tensor) -> Tensor:

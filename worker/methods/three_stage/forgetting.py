@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
+from worker.data_parallel import add_up_gradients
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import features, merge
+from worker.methods.three_stage.adapters import merge, shared_features
 from worker.methods.three_stage.directions import adapter_for
 from worker.methods.three_stage.losses import forget_loss
 from worker.methods.three_stage.material import Material
@@ -39,7 +40,7 @@ def _tune(erasure: Erasure, material: Material, parameters: ThreeStageParameters
     for step in range(parameters.forget_steps):
         picked = torch.randint(len(images.labels), (BATCH,), generator=generator)
         with erasure.precision():
-            seen = features(material.tower, adapter.weights(), images.inputs[picked], material.start)
+            seen = shared_features(material.tower, adapter.weights(), images.inputs[picked], material.start)
         loss = forget_loss(seen, texts)
         history.append(_recognised(erasure, material, seen))
         erasure.step(step + 1, parameters.forget_steps, loss=loss.item(), forget_accuracy=history[-1])
@@ -47,6 +48,7 @@ def _tune(erasure: Erasure, material: Material, parameters: ThreeStageParameters
             break
         optimizer.zero_grad()
         loss.backward()
+        add_up_gradients(adapter.parameters())
         optimizer.step()
     merge(material.tower, adapter.weights())
     erasure.notes["forgetting"] = {"steps": len(history), "forget_accuracy": history[-1]}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from shared.errors import JobFailure
 from worker.clip import zero_shot_classifier
 from worker.data.images import ImageSet
+from worker.data_parallel import encoded_together
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.prompts import prompt_bank
 from worker.methods.three_stage.tower import Tower
@@ -146,11 +147,9 @@ class Material:
         inputs, original = [], []
         for part in pixels.split(ENCODE_BATCH):
             with self.erasure.precision():
-                entering = self.original(
-                    part.to(self.erasure.clip.device, memory_format=torch.channels_last), 0, self.start
-                )
-                original.append(self.original(entering, self.start))
-            inputs.append(entering)
+                there = part.to(self.erasure.clip.device, memory_format=torch.channels_last)
+                inputs.append(encoded_together(lambda own: self.original(own, 0, self.start), there))
+                original.append(encoded_together(lambda own: self.original(own, self.start), inputs[-1]))
         return Images(torch.cat(inputs), torch.cat(original), labels)
 
     def _loaded(self, role: str) -> Images:
@@ -183,7 +182,12 @@ class Material:
         if start == stop:
             return inputs
         with self.erasure.precision():
-            return torch.cat([self.original(part, start, stop) for part in inputs.split(ENCODE_BATCH)])
+            return torch.cat(
+                [
+                    encoded_together(lambda own: self.original(own, start, stop), part)
+                    for part in inputs.split(ENCODE_BATCH)
+                ]
+            )
 
 
 def balanced_indices(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:

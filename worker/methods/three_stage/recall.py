@@ -7,7 +7,7 @@ from torch import Tensor
 
 from worker.methods.frame import Erasure
 from worker.methods.leads import leads
-from worker.methods.three_stage.adapters import features
+from worker.methods.three_stage.adapters import shared_features
 from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
 
 DEFAULT_FORGET_ACCURACY = 0.05
@@ -25,7 +25,7 @@ def encoded(erasure: Erasure, material: Material, weights: Mapping[str, Tensor],
     """Return unit features [N, d] of images, with `weights` in place of the tower's own."""
     with erasure.precision():
         parts = images.inputs.split(ENCODE_BATCH)
-        return torch.cat([features(material.tower, weights, part, material.start) for part in parts])
+        return torch.cat([shared_features(material.tower, weights, part, material.start) for part in parts])
 
 
 def recall_of(material: Material, seen: Tensor) -> float:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
+from worker.data_parallel import add_up_gradients
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import features, merge
+from worker.methods.three_stage.adapters import merge, shared_features
 from worker.methods.three_stage.alignment import aligned_retain
 from worker.methods.three_stage.directions import adapter_for
 from worker.methods.three_stage.ema import Average
@@ -71,6 +72,7 @@ def _round(
         losses = _losses(erasure, material, parameters, retain, prior, adapter.weights(), generator)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
+        add_up_gradients(adapter.parameters())
         optimizer.step()
         schedule.step()
         average.update(adapter.weights())
@@ -101,7 +103,7 @@ def _losses(
     gone = material.forget.sample(FORGET_BATCH if parameters.guard else 0, generator)
     with erasure.precision():
         inputs = torch.cat([kept.inputs, other.inputs, gone.inputs])
-        seen = features(material.tower, weights, inputs, material.start)
+        seen = shared_features(material.tower, weights, inputs, material.start)
     on_retain, on_proxy, on_forget = seen.split([len(kept.labels), len(other.labels), len(gone.labels)])
     losses = {}
     if parameters.contrastive:
