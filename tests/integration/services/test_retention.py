@@ -132,6 +132,23 @@ def test_with_two_jobs_it_goes_with_the_last(keeper: Keeper, upload: Callable[..
     assert keeper.receipt(first).datasets == keeper.receipt(second).datasets
 
 
+def test_images_of_earlier_erasures_go_with_the_job_unless_their_owner_keeps_them(
+    keeper: Keeper, upload: Callable[..., str]
+) -> None:
+    """They are images of what was to be forgotten, like those in `data.forget`."""
+    once, kept = upload("cat"), upload("dog", purge_after_job=False)
+    sets = [
+        {"name": name, "dataset": dataset, "labels": ["cat", "dog"]} for name, dataset in (("a", once), ("b", kept))
+    ]
+    data = {"forget": upload("horse"), "retain": upload("horse", "dog", purge_after_job=False), "earlier": sets}
+    world = keeper.submit(forget="", retain="", data=data)
+    world.cancel()
+    keeper.sweep()
+    assert sorted(keeper.objects()) == sorted([kept, data["retain"]])
+    states = {entry.dataset: entry.state for entry in keeper.receipt(world).datasets}
+    assert (states[once], states[kept]) == ("purged", "kept")
+
+
 def test_what_is_purged_cannot_be_used_or_seen(keeper: Keeper, upload: Callable[..., str], settings: Settings) -> None:
     forget, retain = upload("horse"), upload("horse", "dog")
     keeper.submit(forget=forget, retain=retain).cancel()
