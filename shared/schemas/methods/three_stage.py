@@ -53,7 +53,12 @@ class ThreeStageParameters(Schema):
     )
     distillation: float = Field(30.0, ge=0, le=1000, description="weight of the distillation from the original model")
     guard: float = Field(1.0, ge=0, le=1000, description="weight of the guard on the forget images, over many prompts")
-    margin: float = Field(2.0, ge=0, le=1000, description="logits by which the guard wants another label ahead")
+    margin: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="logits by which the guard wants another label ahead; 2 for a subgroup, 6 for a class",
+    )
     alignment: Literal["off", "batch_norm", "tokens"] = Field(
         "off", description="of retain images with the statistics of BatchNorm layers, or of the tokens of proxy images"
     )

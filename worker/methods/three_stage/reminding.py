@@ -27,6 +27,7 @@ from worker.methods.three_stage.material import Images, Material, balanced_indic
 from worker.methods.three_stage.recall import allowed_recall, encoded, recall_of
 
 RETAIN_BATCH, PROXY_BATCH, FORGET_BATCH = 24, 16, 12
+SUBGROUP_MARGIN, CLASS_MARGIN = 2.0, 6.0
 ROUNDS = 4
 """At most; the guard weighs twice as much in each as in the one before. A model that is very sure of its images needs it."""
 
@@ -115,9 +116,17 @@ def _losses(
         loss = distillation_loss(torch.cat([on_retain, on_proxy]), torch.cat([kept.original, other.original]))
         losses["distillation_loss"] = parameters.distillation * loss
     if parameters.guard:
-        loss = guard_loss(on_forget, material.bank.targets, material.bank.rivals, material.scale, parameters.margin)
+        margin = margin_of(erasure, parameters)
+        loss = guard_loss(on_forget, material.bank.targets, material.bank.rivals, material.scale, margin)
         losses["guard_loss"] = parameters.guard * loss
     return losses
+
+
+def margin_of(erasure: Erasure, parameters: ThreeStageParameters) -> float:
+    """Return the guard's margin m: wide where nothing that stays answers to the same words, as unseen images need."""
+    if parameters.margin is not None:
+        return parameters.margin
+    return SUBGROUP_MARGIN if erasure.request.target.type == "subgroup" else CLASS_MARGIN
 
 
 def _retain_indices(erasure: Erasure, retain: Images, generator: torch.Generator) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from shared.errors import JobFailure
+from shared.schemas.methods import ThreeStageParameters
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.states import Stage
 from tests.support.tiny import write_pictures
@@ -20,7 +21,7 @@ from worker.methods.three_stage import stages
 from worker.methods.three_stage.alignment import align, recorded_statistics, running_statistics
 from worker.methods.three_stage.losses import statistics_loss
 from worker.methods.three_stage.material import UNKNOWN, Material
-from worker.methods.three_stage.reminding import ROUNDS, class_prior
+from worker.methods.three_stage.reminding import ROUNDS, class_prior, margin_of
 from worker.methods.three_stage.tower import Tower, batch_norms
 
 ENOUGH = 1 / 6
@@ -336,3 +337,18 @@ def test_unlabelled_images_are_proxies_and_half_as_many_of_what_was_forgotten_be
     assert (len(drawn.inputs), len(drawn.original), drawn.labels.tolist()) == (6, 6, [UNKNOWN] * 6)
     alone = erasure_of(tiny, data)
     assert len(Material(alone, alone.parameters).unlabelled(4, alone.generator(salt=1)).labels) == 4
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen", "margin"),
+    [
+        ({"type": "class", "class": "red", "labels": ["green", "red", "blue"]}, {}, 6.0),
+        (None, {}, 2.0),  # siblings answer to the same words
+        (None, {"margin": 3.5}, 3.5),
+    ],
+)
+def test_the_margin_is_wide_where_nothing_that_stays_shares_the_words(
+    tiny: Clip, data: MethodData, target: object, chosen: dict[str, object], margin: float
+) -> None:
+    erasure = erasure_of(tiny, data, target=target, **chosen)
+    assert margin_of(erasure, erasure.parameters_as(ThreeStageParameters)) == margin
