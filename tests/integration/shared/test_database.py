@@ -5,8 +5,10 @@ from sqlalchemy import text
 from shared.database import Database
 
 END_ALL_OTHERS = text(
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid != pg_backend_pid() AND application_name = 'efface'"
+    "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity"
+    " WHERE pid != pg_backend_pid() AND application_name = 'efface'"
 )
+"""Returns when they have ended: until then a connection still looks sound."""
 OWN = text("SELECT pg_backend_pid()")
 
 
