@@ -15,7 +15,7 @@ from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest, Thresholds
-from shared.schemas.spec import DataSource, DataSources, ModelSource
+from shared.schemas.spec import LISTS, DataSource, DataSources, ModelSource
 from shared.schemas.thresholds import resolve_thresholds
 from shared.settings import Settings
 
@@ -46,24 +46,22 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
     model = finder.model("/model", request.model)
     reference = finder.model("/audit/reference", request.audit.reference) if request.audit.reference else None
     roles = {role: finder.data(f"/data/{role}", role, getattr(request.data, role)) for role in ROLES}
-    pointers = [f"/data/evaluation/{number}/dataset" for number in range(len(request.data.evaluation))]
-    evaluation = [
-        finder.data(pointer, entry.name, entry.dataset)
-        for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
-    ]
-    earlier = [
-        finder.data(f"{EARLIER}/{number}/dataset", entry.name, entry.dataset)
-        for number, entry in enumerate(request.data.earlier)
-    ]
+    lists = {
+        role: [
+            finder.data(f"/data/{role}/{number}/dataset", entry.name, entry.dataset)
+            for number, entry in enumerate(getattr(request.data, role))
+        ]
+        for role in LISTS
+    }
     errors = finder.errors + data_errors(request) + class_errors(request, finder.classes)
     errors += reference_errors(model, reference) if model else []
     if errors or model is None:
         raise InvalidRequest(errors)
     known = {
-        entry.name: finder.classes[pointer] for pointer, entry in zip(pointers, request.data.evaluation, strict=True)
+        entry.name: finder.classes[f"/data/evaluation/{number}/dataset"]
+        for number, entry in enumerate(request.data.evaluation)
     }
     thresholds = resolve_thresholds(request, known)
-    lists = {"evaluation": evaluation, "earlier": earlier}
     sources = DataSources(**roles, **{role: tuple(s for s in found if s) for role, found in lists.items()})
     return Resolved(model, sources, thresholds, reference)
 

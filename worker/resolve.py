@@ -7,7 +7,7 @@ from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
-from shared.schemas.spec import DataSource, DataSources, JobSpec, ModelSource
+from shared.schemas.spec import LISTS, DataSource, DataSources, JobSpec, ModelSource
 from shared.schemas.thresholds import resolve_thresholds
 from shared.settings import Settings
 
@@ -25,20 +25,19 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
     reference = _model("/audit/reference", request.audit.reference, errors) if request.audit.reference else None
     errors += reference_errors(model, reference)
     roles = {role: _data(f"/data/{role}", role, getattr(request.data, role), errors) for role in ROLES}
-    evaluation = [
-        _data(f"/data/evaluation/{number}/dataset", entry.name, entry.dataset, errors)
-        for number, entry in enumerate(request.data.evaluation)
-    ]
-    earlier = [
-        _data(f"/data/earlier/{number}/dataset", entry.name, entry.dataset, errors)
-        for number, entry in enumerate(request.data.earlier)
-    ]
+    found = {
+        role: [
+            _data(f"/data/{role}/{number}/dataset", entry.name, entry.dataset, errors)
+            for number, entry in enumerate(getattr(request.data, role))
+        ]
+        for role in LISTS
+    }
     if errors:
         raise InvalidRequest(errors)
-    sets = [source for source in evaluation if source is not None]
+    lists = {role: tuple(source for source in sources if source) for role, sources in found.items()}
     classes = {
         source.name: _classes(Path(source.uri), f"/data/evaluation/{i}/dataset", settings)
-        for i, source in enumerate(sets)
+        for i, source in enumerate(lists["evaluation"])
     }
     return JobSpec(
         job_id="run",
@@ -48,7 +47,7 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         thresholds=resolve_thresholds(request, classes),
         model=model,
         reference=reference,
-        data=DataSources(**roles, evaluation=tuple(sets), earlier=tuple(source for source in earlier if source)),
+        data=DataSources(**roles, **lists),
     )
 
 

@@ -59,7 +59,7 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
         check_labels("retain", retain_test, labels)
         measurements.insert(0, _own_set("target", request, forget_test, retain_test, labels))
     _check_earlier(opened)
-    earlier = [split(images, TEST_SHARE) for images in opened.earlier]
+    earlier = [_divided(images) for images in opened.earlier]
     measurements += _earlier_sets(request, [test for _, test in earlier], labels)
     data = replace(_method_data(opened, forget, retain), earlier=_all([known for known, _ in earlier]))
     screening = _screening(request, data, labels) if request.method.name == "auto" else None
@@ -104,6 +104,11 @@ def _held_out(
     """Return (to learn from, to measure on)."""
     if images is None or test is not None or not needed:
         return images, test
+    return _divided(images)
+
+
+def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Return (to learn from, to measure on)."""
     if len(images) < 2:
         raise JobFailure(
             "invalid_dataset", f"The data set {images.name!r} holds a single image: none is left to measure on."
@@ -138,11 +143,6 @@ def _own_set(
 
 def _check_earlier(opened: Opened) -> None:
     for images in opened.earlier:
-        if len(images) < 2:
-            raise JobFailure(
-                "invalid_dataset",
-                f"The data set {images.name!r} in data.earlier holds a single image; give two or more.",
-            )
         if content_hashes(images) & content_hashes(opened.retain, opened.calibration, opened.retain_test):
             raise JobFailure(
                 "invalid_dataset",

@@ -50,10 +50,8 @@ def efface(folder: Path, launcher: list[str], *arguments: str) -> subprocess.Com
     ("kind", "parameters"),
     [
         ("resnet", {"directions": "random", "rank": 4}),
-        (
-            "vit",
-            {"directions": "relative_fisher", "rank": 1},
-        ),  # a random model tells one direction of these images apart
+        # of these images, a random model tells one direction apart
+        ("vit", {"directions": "relative_fisher", "rank": 1}),
     ],
 )
 def test_two_processes_come_to_the_result_of_one(tmp_path: Path, kind: str, parameters: dict[str, object]) -> None:
@@ -67,9 +65,8 @@ def test_two_processes_come_to_the_result_of_one(tmp_path: Path, kind: str, para
     changed = [name for name in one if not torch.equal(one[name], original[name])]
     assert changed
     assert [name for name in two if not torch.equal(two[name], original[name])] == changed
-    for (
-        name
-    ) in changed:  # float32 adds up in another order; without the others' gradients it would be half of the change
+    # Float32 adds up in another order; without the others' gradients it would be half of the change.
+    for name in changed:
         assert (two[name] - one[name]).norm() < 1e-3 * (one[name] - original[name]).norm(), name
     first, second = (
         Report.model_validate_json((tmp_path / out / "report.json").read_bytes()) for out in ("one", "two")
