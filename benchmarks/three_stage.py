@@ -21,7 +21,8 @@ after the paper's (arXiv 2506.03117), which `nothing` passes with 100 m / (1 + m
 `--coarse` gives the method the names of kinds (animal, instrument, building, human) in place of those of the PACS classes: what is
 to be forgotten is then known by its images alone. It is measured under the fine names. `--chain` erases all tasks one after the
 other from one model, and after each measures each earlier one again; what was forgotten is no longer among what stays. Each
-erasure gets the forget images of those before it, as `data.earlier` brings them; `--forgetful` keeps them from it.
+erasure gets the forget images of those before it, as `data.earlier` brings them; `--forgetful` keeps them from it. `--spare`
+measures on up to 60 images of each folder of `train` that no method gets: some cells have few images in `test`.
 """
 
 import argparse
@@ -65,6 +66,7 @@ KINDS = {
     "house": "building",
     "person": "human",
 }
+SPARE = 60
 BASELINES = {"ascent": "gradient_ascent", "DELETE": "delete", "SLUG": "slug", "null space": "null_space"}
 """Other methods, by their names in a request, with their defaults. The null space works from names: whole classes alone."""
 METHODS: dict[str, dict[str, Any] | None] = {
@@ -177,6 +179,16 @@ def named(cell: Cell, chosen: list[Item]) -> ImageSet:
 def unnamed(chosen: list[Item]) -> ImageSet:
     """Return images whose class is not told."""
     return ImageSet("benchmark", "", tuple(item.path for item in chosen), (0,) * len(chosen), ("",))
+
+
+def set_apart(pool: list[Item], forget: int) -> tuple[list[Item], list[Item]]:
+    """Return (pool, tests): of each folder up to 60 images are for tests, beyond the `forget` that a method may want of it."""
+    folders: dict[str, list[Item]] = {}
+    for item in random.Random(0).sample(pool, len(pool)):
+        folders.setdefault(f"{item.source}/{item.label}", []).append(item)
+    tests = [item for folder in folders.values() for item in folder[forget : forget + SPARE]]
+    held = set(tests)
+    return [item for item in pool if item not in held], tests
 
 
 def training_data(cell: Cell, pool: list[Item], args: argparse.Namespace, seed: int) -> MethodData:
@@ -313,6 +325,8 @@ class Bench(NamedTuple):
 def benches(args: argparse.Namespace) -> Iterator[Bench]:
     """Load each model, and the images once for each."""
     tests, pool = items(args.data, "test", args.cifar), items(args.data, "train", 1000)
+    if args.spare:
+        pool, tests = set_apart(pool, args.forget)
     for model in args.models:
         with TemporaryDirectory() as scratch:
             clip = load_clip(f"local-dir:{args.data / 'models' / model}", scratch=Path(scratch), device=args.device)
@@ -375,6 +389,7 @@ def main() -> None:
     parser.add_argument("--coarse", action="store_true", help="tell the method kinds, not classes")
     parser.add_argument("--chain", action="store_true", help="erase all tasks one after the other")
     parser.add_argument("--forgetful", action="store_true", help="with --chain: show no image of an earlier erasure")
+    parser.add_argument("--spare", action="store_true", help="measure on images of `train` that no method gets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--forget", type=int, default=96, help="training images of what is forgotten")
     parser.add_argument("--retain", type=int, default=192, help="training images of what stays")

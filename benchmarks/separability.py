@@ -1,0 +1,88 @@
+"""Claim: how well a subgroup and the rest of its class can be told apart at all, before anything is erased.
+
+    python -m benchmarks.separability [--models vit-xs-32 rn-mini] [--tasks sketch/elephant ...] [--seeds 0 1 2]
+
+A logistic regression on the original model's features learns, from the images that `benchmarks.three_stage` hands to the method,
+which images of a class are to be forgotten and which are their siblings. On test images:
+
+    auc       area under the ROC curve, in percent: how often a target looks more like one than a sibling does
+    caught    share of siblings among those that look like targets, where the line is drawn so that 3 % of the targets get by
+
+An edit that forgets by what these features show, and learned it from so few images, can hardly spare the siblings that are caught.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from benchmarks.bench_images import Item, embed, image_set, items
+from benchmarks.three_stage import TASKS, Cell, belongs, training_data
+from worker.clip import Clip
+from worker.clip.checkpoint import load_clip
+from worker.data.images import ImageSet
+
+SUBGROUPS = tuple(task for task in TASKS if not task.startswith("cifar10"))
+GET_BY = 0.03
+STRENGTH = 0.05
+"""C of the regression: strong regularisation, for there are more features than images."""
+
+
+def features_of(clip: Clip, images: ImageSet) -> Tensor:
+    """Return unit features [N, d]."""
+    return embed(clip, images.pixels(clip.transform))
+
+
+def told_apart(clip: Clip, task: str, seed: int, pool: list[Item], tests: list[Item]) -> tuple[float, float]:
+    """Return (auc, caught) of a cell, in percent."""
+    cell = Cell(task)
+    data = training_data(cell, pool, argparse.Namespace(forget=96, retain=192, forgetful=False), seed)
+    assert data.forget is not None and data.retain is not None
+    labels = data.retain.names()
+    siblings = data.retain.subset([index for index, name in enumerate(labels) if name == cell.label])
+    examples = [features_of(clip, images) for images in (data.forget, siblings)]
+    truth = torch.cat([torch.full((len(part),), index == 0) for index, part in enumerate(examples)])
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
+    probe.fit(torch.cat(examples).numpy(), truth.numpy())
+    unseen = [item for item in tests if item.label == cell.label and item.source != "cifar10"]
+    scores = torch.tensor(probe.decision_function(features_of(clip, image_set(unseen)).numpy()))
+    target = torch.tensor([belongs(item, task) for item in unseen])
+    line = scores[target].quantile(GET_BY)
+    return 100 * roc_auc_score(target, scores), 100 * (scores[~target] >= line).float().mean().item()
+
+
+def rows(args: argparse.Namespace) -> Iterator[str]:
+    """Measure every cell with every seed, which draws the examples."""
+    pool, tests = items(args.data, "train", 1000), items(args.data, "test", 0)
+    for model in args.models:
+        with TemporaryDirectory() as scratch:
+            clip = load_clip(f"local-dir:{args.data / 'models' / model}", scratch=Path(scratch))
+        for task in args.tasks:
+            found = [told_apart(clip, task, seed, pool, tests) for seed in args.seeds]
+            auc, caught = (" ".join(f"{value:5.1f}" for value in column) for column in zip(*found, strict=True))
+            yield f"{model:10} {task:20}  auc {auc}   caught {caught}"
+
+
+def main() -> None:
+    """Print a row for each model and cell, a figure for each seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("bench-data"))
+    parser.add_argument("--models", nargs="+", default=["vit-xs-32", "rn-mini"])
+    parser.add_argument("--tasks", nargs="+", default=list(SUBGROUPS), help="PACS tasks of benchmarks.three_stage")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    args = parser.parse_args()
+    if not (args.data / "models").is_dir():
+        parser.error(f"--data: there is no {args.data}/models; benchmarks/README.md says what belongs there")
+    for row in rows(args):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
