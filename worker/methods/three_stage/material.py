@@ -1,5 +1,6 @@
 """What the stages learn from: the request's images as inputs of the first segment that may change, and its texts."""
 
+from functools import cached_property
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -10,7 +11,7 @@ from worker.clip import zero_shot_classifier
 from worker.data.images import ImageSet
 from worker.data_parallel import encoded_together
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.prompts import prompt_bank
+from worker.methods.three_stage.prompts import PromptBank, own_names, prompt_bank
 from worker.methods.three_stage.tower import Tower
 from worker.methods.three_stage.views import cutmix, degraded, views
 
@@ -63,12 +64,19 @@ class Material:
         self.scale = erasure.original.logit_scale
         self.classifier = zero_shot_classifier(erasure.original, erasure.labels, erasure.request.target.templates)
         """[C, d]: one unit vector for each label, from the request's templates."""
-        self.bank = prompt_bank(erasure, self.classifier)
         self.candidates = self.tower.weights(round(len(self.tower.segments) * (1 - parameters.depth)))
         """The weights among which stage 1 chooses: those in the last `depth` of the tower."""
         self.start = self._first_segment(self.edited or self.candidates)
         self._max_images = parameters.max_images
         self._images: dict[str, Images] = {}
+
+    @cached_property
+    def bank(self) -> PromptBank:
+        """The texts of the guard: the request's names and, where they are coarse, the one that the forget images have."""
+        found = own_names(self.erasure, self.forget.original)
+        if found:
+            self.erasure.notes["also_guarded"] = list(found)
+        return prompt_bank(self.erasure, self.classifier, also=found)
 
     @property
     def edited(self) -> list[str]:

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from worker.clip import Clip
+from worker.clip import Clip, zero_shot_classifier
 from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure
+from worker.methods.synthetic.vocabulary import COMMON_NAMES
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -52,15 +53,39 @@ class PromptBank(NamedTuple):
     """Unit text embeddings under K templates."""
 
     targets: Tensor
-    """[K, T, d]: every name and synonym of what is forgotten."""
+    """[K, T, d]: every name and synonym of what is forgotten, and what else the model calls it."""
     rivals: Tensor
     """[K, R, d]: the labels that stay, nearest to the forgotten ones first, at most 63."""
 
 
+def own_names(erasure: Erasure, features: Tensor) -> tuple[str, ...]:
+    """Return what the original calls the images of a subgroup, `features` [N, d]: a common name, if the request's are far from it.
+
+    Who knows a coarse name alone ("animal") shows images that have a finer one ("elephant"). A guard under the coarse name
+    would leave them that. Far is a standard deviation, over all names, of the mean cosine with the images; a name within
+    it, or one of the labels, is not looked for any further.
+    """
+    target = erasure.request.target
+    if target.type != "subgroup":
+        return ()
+    names = tuple(dict.fromkeys((*target.all_names(), *erasure.labels, *COMMON_NAMES)))
+    cosines = zero_shot_classifier(erasure.original, names, target.templates) @ features.mean(dim=0)
+    best = names[int(cosines.argmax())]
+    far = cosines.max() - cosines[: len(target.all_names())].max() > cosines.std()
+    return (best,) if far and best not in erasure.labels else ()
+
+
 def prompt_bank(
-    erasure: Erasure, classifier: Tensor, *, clip: Clip | None = None, templates: Sequence[str] = TEMPLATES
+    erasure: Erasure,
+    classifier: Tensor,
+    *,
+    clip: Clip | None = None,
+    templates: Sequence[str] = TEMPLATES,
+    also: Sequence[str] = (),
 ) -> PromptBank:
-    """Embed the forgotten names and their rivals under `templates` and the request's own, by the original model or by `clip`.
+    """Embed the forgotten names, `also` others, and their rivals under `templates` and the request's own.
+
+    By the original model or by `clip`.
 
     Rivals are the retained labels whose class weights in `classifier` [C, d] are the nearest: of a thousand labels no other would
     be the runner-up.
@@ -71,7 +96,8 @@ def prompt_bank(
     nearness = (classifier[kept] @ classifier[erasure.forget_labels].T).amax(dim=1)
     nearest = nearness.argsort(descending=True, stable=True)[:MAX_RIVALS].tolist()
     rivals = [erasure.labels[kept[index]] for index in nearest]
-    return PromptBank(_under_templates(clip, target.all_names(), templates), _under_templates(clip, rivals, templates))
+    names = (*target.all_names(), *also)
+    return PromptBank(_under_templates(clip, names, templates), _under_templates(clip, rivals, templates))
 
 
 def _under_templates(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:

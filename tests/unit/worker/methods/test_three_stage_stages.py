@@ -14,13 +14,15 @@ from shared.schemas.methods import ThreeStageParameters
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.states import Stage
 from tests.support.tiny import write_pictures
-from worker.clip import Clip, encode_images
+from worker.clip import Clip, encode_images, zero_shot_classifier
 from worker.data.images import ImageSet
 from worker.methods.frame import Erasure, MemoryStore, MethodData, MethodStage
-from worker.methods.three_stage import stages
+from worker.methods.synthetic.vocabulary import COMMON_NAMES
+from worker.methods.three_stage import material, prompts, stages
 from worker.methods.three_stage.alignment import align, recorded_statistics, running_statistics
 from worker.methods.three_stage.losses import statistics_loss
 from worker.methods.three_stage.material import UNKNOWN, Material
+from worker.methods.three_stage.prompts import own_names
 from worker.methods.three_stage.reminding import ROUNDS, class_prior, margin_of
 from worker.methods.three_stage.tower import Tower, batch_norms
 
@@ -166,6 +168,35 @@ def test_reminding_goes_on_with_a_heavier_guard_as_long_as_that_helps(tiny: Clip
     assert recalls[-1] <= ENOUGH or len(rounds) == ROUNDS or recalls[-1] >= recalls[-2]
 
 
+def test_images_of_a_coarse_name_are_guarded_under_their_own(
+    monkeypatch: pytest.MonkeyPatch, tiny: Clip, data: MethodData
+) -> None:
+    names = list(dict.fromkeys(("red", "green", "blue", *COMMON_NAMES)))
+    monkeypatch.setattr(prompts, "zero_shot_classifier", lambda _, asked, __: torch.eye(len(names))[: len(asked)])
+    subgroup = erasure_of(tiny, data)
+
+    def images_of(**shares: float) -> torch.Tensor:
+        return sum(share * torch.eye(len(names))[[names.index(name)]] for name, share in shares.items())  # type: ignore[return-value]
+
+    assert own_names(subgroup, images_of(elephant=0.8, red=0.1)) == ("elephant",)
+    assert own_names(subgroup, images_of(elephant=0.80, red=0.79)) == ()  # no coarse name, only a bad likeness
+    assert own_names(subgroup, images_of(green=0.8)) == ()  # a label that stays is no name of what goes
+    whole = erasure_of(tiny, data, target={"type": "class", "class": "red", "labels": ["green", "red", "blue"]})
+    assert own_names(whole, images_of(elephant=0.8)) == ()
+
+
+def test_the_guards_texts_hold_the_name_that_was_found(
+    monkeypatch: pytest.MonkeyPatch, tiny: Clip, data: MethodData
+) -> None:
+    monkeypatch.setattr(material, "own_names", lambda *_: ("elephant",))
+    erasure = erasure_of(tiny, data)
+    targets = Material(erasure, erasure.parameters_as(ThreeStageParameters)).bank.targets
+    text = zero_shot_classifier(tiny, ("elephant",), ["a photo of a {}."])[0]
+    assert targets.shape[1] == 2
+    assert torch.allclose(targets[0, 1], text, atol=1e-5)
+    assert erasure.notes["also_guarded"] == ["elephant"]
+
+
 def test_the_edit_stays_within_the_chosen_directions(tiny: Clip, data: MethodData) -> None:
     erasure = run(erasure_of(tiny, data))
     for name in erasure.notes["layers"]:
@@ -218,7 +249,8 @@ def test_each_stage_can_be_switched_off(tiny: Clip, data: MethodData) -> None:
     erasure = run(erasure_of(tiny, data, forgetting=False, reminding=False, restoring=False))
     assert changed(erasure) == set()
     assert run(erasure_of(tiny, data, reminding=False, restoring=False)).notes.keys() == {"layers", "forgetting"}
-    assert run(erasure_of(tiny, data, forgetting=False, restoring=False)).notes.keys() == {"layers", "reminding"}
+    only_reminded = run(erasure_of(tiny, data, forgetting=False, restoring=False)).notes.keys()
+    assert only_reminded - {"also_guarded"} == {"layers", "reminding"}
 
 
 @pytest.mark.parametrize(
