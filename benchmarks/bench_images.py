@@ -1,7 +1,9 @@
 """The bench's images and how benchmarks measure on them: CIFAR-10 and PACS, each with its own label set."""
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worker.clip import Clip, zero_shot_classifier
+from worker.clip.checkpoint import load_clip
 from worker.data.images import ImageSet
 
 DOMAINS = ("photo", "art_painting", "cartoon", "sketch")
@@ -23,6 +26,20 @@ class Item(NamedTuple):
     source: str
     """`cifar10`, or a PACS domain."""
     label: str
+
+
+def require_models(parser: argparse.ArgumentParser, data: Path) -> None:
+    """End the command with a usage error where the bench's models are missing."""
+    if not (data / "models").is_dir():
+        parser.error(f"--data: there is no {data}/models; benchmarks/README.md says what belongs there")
+
+
+def frozen_clip(folder: Path, device: str | torch.device = "cpu") -> Clip:
+    """Load a model of a folder in open_clip's local-dir layout, without gradients."""
+    with TemporaryDirectory() as scratch:
+        clip = load_clip(f"local-dir:{folder}", scratch=Path(scratch), device=device)
+    clip.model.requires_grad_(False)
+    return clip
 
 
 def items(data: Path, split: str, cifar_per_class: int) -> list[Item]:

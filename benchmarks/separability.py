@@ -14,19 +14,17 @@ An edit that forgets by what these features show, and learned it from so few ima
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from benchmarks.bench_images import Item, embed, image_set, items
+from benchmarks.bench_images import Item, embed, frozen_clip, image_set, items, require_models
 from benchmarks.three_stage import TASKS, Cell, belongs, training_data
 from worker.clip import Clip
-from worker.clip.checkpoint import load_clip
 from worker.data.images import ImageSet
 
 SUBGROUPS = tuple(task for task in TASKS if not task.startswith("cifar10"))
@@ -40,20 +38,20 @@ def features_of(clip: Clip, images: ImageSet) -> Tensor:
     return embed(clip, images.pixels(clip.transform))
 
 
-def told_apart(clip: Clip, task: str, seed: int, pool: list[Item], tests: list[Item]) -> tuple[float, float]:
-    """Return (auc, caught) of a cell, in percent."""
-    cell = Cell(task)
+def probe_of(clip: Clip, cell: Cell, seed: int, pool: list[Item]) -> Pipeline:
+    """Fit a probe for targets among images of their class, on what the method is given of both."""
     data = training_data(cell, pool, argparse.Namespace(forget=96, retain=192, forgetful=False), seed)
     assert data.forget is not None and data.retain is not None
-    labels = data.retain.names()
-    siblings = data.retain.subset([index for index, name in enumerate(labels) if name == cell.label])
+    siblings = data.retain.subset([index for index, name in enumerate(data.retain.names()) if name == cell.label])
     examples = [features_of(clip, images) for images in (data.forget, siblings)]
     truth = torch.cat([torch.full((len(part),), index == 0) for index, part in enumerate(examples)])
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
-    probe.fit(torch.cat(examples).numpy(), truth.numpy())
-    unseen = [item for item in tests if item.label == cell.label and item.source != "cifar10"]
-    scores = torch.tensor(probe.decision_function(features_of(clip, image_set(unseen)).numpy()))
-    target = torch.tensor([belongs(item, task) for item in unseen])
+    return probe.fit(torch.cat(examples).numpy(), truth.numpy())
+
+
+def told_apart(probe: Pipeline, unseen: Tensor, target: Tensor) -> tuple[float, float]:
+    """Return (auc, caught), in percent, on features [N, d] of test images; `target` [N] says which are to be forgotten."""
+    scores = torch.tensor(probe.decision_function(unseen.numpy()))
     line = scores[target].quantile(GET_BY)
     return 100 * roc_auc_score(target, scores), 100 * (scores[~target] >= line).float().mean().item()
 
@@ -62,12 +60,13 @@ def rows(args: argparse.Namespace) -> Iterator[str]:
     """Measure every cell with every seed, which draws the examples."""
     pool, tests = items(args.data, "train", 1000), items(args.data, "test", 0)
     for model in args.models:
-        with TemporaryDirectory() as scratch:
-            clip = load_clip(f"local-dir:{args.data / 'models' / model}", scratch=Path(scratch))
-        for task in args.tasks:
-            found = [told_apart(clip, task, seed, pool, tests) for seed in args.seeds]
+        clip = frozen_clip(args.data / "models" / model)
+        for cell in map(Cell, args.tasks):
+            own = [item for item in tests if item.label == cell.label]
+            unseen, target = features_of(clip, image_set(own)), torch.tensor([belongs(item, cell.task) for item in own])
+            found = [told_apart(probe_of(clip, cell, seed, pool), unseen, target) for seed in args.seeds]
             auc, caught = (" ".join(f"{value:5.1f}" for value in column) for column in zip(*found, strict=True))
-            yield f"{model:10} {task:20}  auc {auc}   caught {caught}"
+            yield f"{model:10} {cell.task:20}  auc {auc}   caught {caught}"
 
 
 def main() -> None:
@@ -78,8 +77,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(SUBGROUPS), help="PACS tasks of benchmarks.three_stage")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
-    if not (args.data / "models").is_dir():
-        parser.error(f"--data: there is no {args.data}/models; benchmarks/README.md says what belongs there")
+    require_models(parser, args.data)
     for row in rows(args):
         print(row, flush=True)
 

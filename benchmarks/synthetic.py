@@ -25,7 +25,6 @@ import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -35,11 +34,21 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.bench_images import CIFAR, Item, answers, embed, image_set, items, raw_embeddings, share
+from benchmarks.bench_images import (
+    CIFAR,
+    Item,
+    answers,
+    embed,
+    frozen_clip,
+    image_set,
+    items,
+    raw_embeddings,
+    require_models,
+    share,
+)
 from shared.errors import JobFailure
 from shared.schemas.request import ErasureRequest, Thresholds
 from worker.clip import Clip, encode_images, zero_shot_classifier
-from worker.clip.checkpoint import load_clip
 from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure, MemoryStore, MethodData
 from worker.methods.synthetic import stages
@@ -93,9 +102,7 @@ class Bench(NamedTuple):
 
 def bench_of(folder: Path, data: Path, cifar: int) -> Bench:
     """Load a model and embed every image with it."""
-    with TemporaryDirectory() as scratch:
-        clip = load_clip(f"local-dir:{folder}", scratch=Path(scratch))
-    clip.model.requires_grad_(False)
+    clip = frozen_clip(folder)
     tests = items(data, "test", cifar)
     train = [item for item in items(data, "train", PROBE_IMAGES) if item.source == "cifar10"]
     pixels, probe = (
@@ -270,8 +277,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=int, default=1000, help="CIFAR-10 test images of each class")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    if not (args.data / "models").is_dir():
-        parser.error(f"--data: there is no {args.data}/models; benchmarks/README.md says what belongs there")
+    require_models(parser, args.data)
     torch.set_num_threads(args.threads)
     print(f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}, {args.cifar} images of each class")
     columns = ("forget", "rest", "pacs", "worst", "image", "image rest", "text", "probe", "others")

@@ -32,17 +32,25 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks.bench_images import Item, answers, embed, image_set, items, labels_of, share
+from benchmarks.bench_images import (
+    Item,
+    answers,
+    embed,
+    frozen_clip,
+    image_set,
+    items,
+    labels_of,
+    require_models,
+    share,
+)
 from shared.schemas.request import ErasureRequest, Thresholds
 from worker.audit.measures.representation import probe_hits
 from worker.clip import Clip
-from worker.clip.checkpoint import load_clip
 from worker.data.images import ImageSet
 from worker.methods import stages_of
 from worker.methods.frame import Erasure, MemoryStore, MethodData
@@ -67,6 +75,7 @@ KINDS = {
     "person": "human",
 }
 SPARE = 60
+"""Images of a folder that `--spare` measures on, at most."""
 BASELINES = {"ascent": "gradient_ascent", "DELETE": "delete", "SLUG": "slug", "null space": "null_space"}
 """Other methods, by their names in a request, with their defaults. The null space works from names: whole classes alone."""
 METHODS: dict[str, dict[str, Any] | None] = {
@@ -182,7 +191,7 @@ def unnamed(chosen: list[Item]) -> ImageSet:
 
 
 def set_apart(pool: list[Item], forget: int) -> tuple[list[Item], list[Item]]:
-    """Return (pool, tests): of each folder up to 60 images are for tests, beyond the `forget` that a method may want of it."""
+    """Return (pool, tests): of each folder up to `SPARE` images are for tests, beyond the `forget` that a method may want of it."""
     folders: dict[str, list[Item]] = {}
     for item in random.Random(0).sample(pool, len(pool)):
         folders.setdefault(f"{item.source}/{item.label}", []).append(item)
@@ -328,9 +337,7 @@ def benches(args: argparse.Namespace) -> Iterator[Bench]:
     if args.spare:
         pool, tests = set_apart(pool, args.forget)
     for model in args.models:
-        with TemporaryDirectory() as scratch:
-            clip = load_clip(f"local-dir:{args.data / 'models' / model}", scratch=Path(scratch), device=args.device)
-        clip.model.requires_grad_(False)
+        clip = frozen_clip(args.data / "models" / model, args.device)
         pixels = torch.cat([image_set([item]).pixels(clip.transform).bfloat16() for item in tests])
         yield Bench(model, clip, tests, pixels, pool, args)
 
@@ -398,8 +405,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="also write the rows as JSON")
     args = parser.parse_args()
-    if not (args.data / "models").is_dir():
-        parser.error(f"--data: there is no {args.data}/models; benchmarks/README.md says what belongs there")
+    require_models(parser, args.data)
     torch.set_num_threads(args.threads)
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}")
     print(

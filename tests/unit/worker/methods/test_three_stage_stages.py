@@ -245,12 +245,12 @@ def test_the_seed_decides_everything(tiny: Clip, data: MethodData) -> None:
     assert not same(weights(first), weights(other))
 
 
-def test_each_stage_can_be_switched_off(tiny: Clip, data: MethodData) -> None:
+def test_each_stage_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, tiny: Clip, data: MethodData) -> None:
+    monkeypatch.setattr(material, "own_names", lambda *_: ())  # a random model may call the pictures anything
     erasure = run(erasure_of(tiny, data, forgetting=False, reminding=False, restoring=False))
     assert changed(erasure) == set()
     assert run(erasure_of(tiny, data, reminding=False, restoring=False)).notes.keys() == {"layers", "forgetting"}
-    only_reminded = run(erasure_of(tiny, data, forgetting=False, restoring=False)).notes.keys()
-    assert only_reminded - {"also_guarded"} == {"layers", "reminding"}
+    assert run(erasure_of(tiny, data, forgetting=False, restoring=False)).notes.keys() == {"layers", "reminding"}
 
 
 @pytest.mark.parametrize(
