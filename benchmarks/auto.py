@@ -103,7 +103,7 @@ def row(task: Task, data: Path, out: Path) -> tuple[str, bool]:
     own = next(e for e in report["evaluations"] if e["role"] == "target")
     forget, retain = (own[side] for side in ("forget", "retain"))
     drop = retain["before"]["value"] - retain["after"]["value"]
-    met = forget["after"]["value"] <= LIMITS["max_forget_accuracy"] and drop <= LIMITS["max_retain_drop"]  # type: ignore[operator]
+    met = forget["after"]["value"] <= LIMITS["max_forget_accuracy"] and drop <= LIMITS["max_retain_drop"]
     tried = " > ".join(f"{t['method']} ({t['outcome']})" for t in report["method"]["tried"])
     line = (
         f"{task.name:34} {report['method']['chosen']:12} {100 * forget['before']['value']:5.1f} -> "

@@ -11,21 +11,28 @@ import io
 import json
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import open_clip
 import torch
+from open_clip import CLIP
 from PIL import Image
 
 TOLERANCE = 0.001
 BATCH = 128
 
 
-def load(folder: Path) -> tuple[torch.nn.Module, object, object]:
+Transform = Callable[[Image.Image], torch.Tensor]
+Tokenizer = Callable[[list[str]], torch.Tensor]
+
+
+def load(folder: Path) -> tuple[CLIP, Transform, Tokenizer]:
     """Return model, transform and tokenizer of a local-dir folder, as anyone would load it."""
     name = f"local-dir:{folder}"
     model, _, transform = open_clip.create_model_and_transforms(name)
-    return model.eval(), transform, open_clip.get_tokenizer(name)
+    return model.eval(), cast(Transform, transform), open_clip.get_tokenizer(name)
 
 
 def read(archive: Path) -> list[tuple[str, Image.Image]]:
@@ -57,7 +64,7 @@ def accuracy(truth: list[str], predicted: list[str]) -> float | None:
     return sum(a == b for a, b in zip(truth, predicted, strict=True)) / len(truth) if truth else None
 
 
-def archive_of(request: dict, name: str) -> list[Path]:
+def archive_of(request: dict[str, Any], name: str) -> list[Path]:
     """Return the archives behind one evaluation of a report."""
     data = request["data"]
     for entry in data["evaluation"]:
@@ -66,7 +73,7 @@ def archive_of(request: dict, name: str) -> list[Path]:
     return [Path(data["forget_test"]), Path(data["retain_test"])]
 
 
-def compare(report: dict, request: dict, before: Path, after: Path) -> float:
+def compare(report: dict[str, Any], request: dict[str, Any], before: Path, after: Path) -> float:
     """Print every accuracy of the report beside ours and return the largest difference."""
     gone = request["target"]["class"]
     subgroup = request["target"]["type"] == "subgroup"

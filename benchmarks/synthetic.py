@@ -178,7 +178,7 @@ def gradient_ascent(bench: Bench, label: str, seed: int, memory: MemoryStore) ->
     synthesize(erasure)
     clip, classifier = erasure.clip, zero_shot_classifier(bench.clip, CIFAR, [USUAL])
     samples, labels = erasure.state["forget_samples"].float(), erasure.state["forget_labels"]
-    trained = list(clip.model.visual.requires_grad_().parameters())  # type: ignore[union-attr,operator]
+    trained = list(clip.model.visual.requires_grad_().parameters())  # type: ignore[union-attr]
     optimizer = torch.optim.Adam(trained, lr=ASCENT_RATE)
     for _ in range(ASCENT_STEPS):
         logits = clip.logit_scale * encode_images(clip, samples) @ classifier.T

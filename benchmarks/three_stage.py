@@ -22,7 +22,8 @@ after the paper's (arXiv 2506.03117), which `nothing` passes with 100 m / (1 + m
 to be forgotten is then known by its images alone. It is measured under the fine names. `--chain` erases all tasks one after the
 other from one model, and after each measures each earlier one again; what was forgotten is no longer among what stays. Each
 erasure gets the forget images of those before it, as `data.earlier` brings them; `--forgetful` keeps them from it. `--spare`
-measures on up to 60 images of each folder of `train` that no method gets: some cells have few images in `test`.
+measures on up to 60 images of each folder of `train` that no method gets: some cells have few images in `test`. `--proxy N` adds
+N unlabelled training images of the other data set, as `data.proxy` brings them: a sample of what else the model sees.
 """
 
 import argparse
@@ -208,11 +209,13 @@ def training_data(cell: Cell, pool: list[Item], args: argparse.Namespace, seed: 
     siblings = [item for item in rest if item.label == cell.label][: retain // 2]
     others = [item for item in rest if item.label != cell.label][: retain - len(siblings)]
     kept = random.Random(seed).sample(siblings + others, len(siblings) + len(others))
+    proxy = [item for item in shuffled if not own(item, cell)][: args.proxy]
     return MethodData(
         forget=named(cell, gone[len(gone) // 4 :]),
         retain=named(cell, kept[len(kept) // 4 :]),
         calibration_forget=named(cell, gone[: len(gone) // 4]),
         calibration_retain=named(cell, kept[: len(kept) // 4]),
+        proxy=unnamed(proxy) if proxy else None,
         earlier=unnamed([item for images in before for item in images]) if before and not args.forgetful else None,
     )
 
@@ -300,6 +303,8 @@ class Bench(NamedTuple):
     clip: Clip
     tests: list[Item]
     pixels: Tensor
+    embeddings: Tensor
+    """Of the test images, by the original model: [N, d]."""
     pool: list[Item]
     args: argparse.Namespace
 
@@ -322,7 +327,7 @@ class Bench(NamedTuple):
 
     def measure(self, clip: Clip, *cells: Cell) -> list[Measured]:
         """Return the columns of some cells for a model."""
-        embeddings = embed(clip, self.pixels)
+        embeddings = self.embeddings if clip is self.clip else embed(clip, self.pixels)
         return [measured(clip, cell, self.tests, embeddings) for cell in cells]
 
     def erase(self, clip: Clip, cell: Cell, method: str, seed: int) -> Run:
@@ -339,7 +344,7 @@ def benches(args: argparse.Namespace) -> Iterator[Bench]:
     for model in args.models:
         clip = frozen_clip(args.data / "models" / model, args.device)
         pixels = torch.cat([image_set([item]).pixels(clip.transform).bfloat16() for item in tests])
-        yield Bench(model, clip, tests, pixels, pool, args)
+        yield Bench(model, clip, tests, pixels, embed(clip, pixels), pool, args)
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -396,6 +401,7 @@ def main() -> None:
     parser.add_argument("--coarse", action="store_true", help="tell the method kinds, not classes")
     parser.add_argument("--chain", action="store_true", help="erase all tasks one after the other")
     parser.add_argument("--forgetful", action="store_true", help="with --chain: show no image of an earlier erasure")
+    parser.add_argument("--proxy", type=int, default=0, help="unlabelled images of the other data set for the method")
     parser.add_argument("--spare", action="store_true", help="measure on images of `train` that no method gets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--forget", type=int, default=96, help="training images of what is forgotten")
