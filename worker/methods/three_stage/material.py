@@ -1,6 +1,7 @@
 """What the stages learn from: the request's images as inputs of the first segment that may change, and its texts."""
 
 from functools import cached_property
+from math import ceil
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -20,6 +21,8 @@ PROXY_IMAGES = 96
 """Drawn of the retain images: half as many mixtures are made of them, and one degraded image of each."""
 VIEWS = {"forget": 3, "retain": 2}
 """Views of each image, where `max_images` allows: held-out images of the target gave way to seen ones otherwise."""
+CALIBRATION_VIEWS = 24
+"""Of the calibration images of the target, in all, where these are fewer: four images as they are tell too little of a fifth."""
 ENCODE_BATCH = 64
 
 
@@ -145,7 +148,8 @@ class Material:
     def pixels(self, role: str) -> tuple[Tensor, Tensor]:
         """Return pixels [N, 3, H, W] and labels [N] of one of the request's sets, every image in as many views as it gets."""
         chosen = self._chosen(getattr(self.erasure.data, role))
-        count = max(1, min(VIEWS.get(role, 1), self._max_images // len(chosen)))
+        wanted = ceil(CALIBRATION_VIEWS / len(chosen)) if role == "calibration_forget" else VIEWS.get(role, 1)
+        count = max(1, min(wanted, self._max_images // len(chosen)))
         pixels = views(chosen.pixels(self.erasure.clip.transform), count, self.erasure.generator(salt=3))
         return pixels, torch.tensor([self._label(name, role) for name in chosen.names()]).repeat(count)
 

@@ -340,6 +340,18 @@ def test_few_images_are_seen_in_more_views(tiny: Clip, data: MethodData) -> None
     assert len(Material(narrow, narrow.parameters).retain.labels) == 8
 
 
+@pytest.mark.parametrize(("images", "seen"), [(5, 25), (6, 24), (24, 24), (30, 30)])
+def test_few_calibration_images_of_the_target_are_seen_in_enough_views(
+    tiny: Clip, data: MethodData, tmp_path: Path, images: int, seen: int
+) -> None:
+    folder = write_pictures(tmp_path / "calibration", ("red",), count=images, seed=4)
+    known = replace(data, calibration_forget=images_in(folder, ("red",), "calibration"), calibration_retain=data.retain)
+    erasure = erasure_of(tiny, known)
+    material = Material(erasure, erasure.parameters)
+    assert len(material.calibration_forget.labels) == seen
+    assert len(material.calibration_retain.labels) == len(known.retain or ())
+
+
 def test_what_was_forgotten_before_is_held_where_it_is(tiny: Clip, data: MethodData, tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "earlier", ("white",), count=8, seed=3)
     earlier = images_in(folder, ("white",), "earlier")
