@@ -359,7 +359,7 @@ def test_what_was_forgotten_before_is_held_where_it_is(tiny: Clip, data: MethodD
         "directions": "random",
         "remind_steps": 40,
         "learning_rate": 0.01,
-        "distillation": 1000.0,
+        "distillation": 100.0,
         "restoring": False,
     }
 
@@ -369,7 +369,7 @@ def test_what_was_forgotten_before_is_held_where_it_is(tiny: Clip, data: MethodD
         seen, was = (encode_images(clip, earlier.pixels(tiny.transform)) for clip in (erasure.clip, erasure.original))
         return 1 - (seen * was).sum(dim=1).mean().item()
 
-    assert moved(replace(data, earlier=earlier)) < 0.8 * moved(data)
+    assert moved(replace(data, earlier=earlier)) < 0.95 * moved(data)
 
 
 def test_unlabelled_images_are_proxies_and_half_as_many_of_what_was_forgotten_before(
