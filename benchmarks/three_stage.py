@@ -21,9 +21,10 @@ after the paper's (arXiv 2506.03117), which `nothing` passes with 100 m / (1 + m
 `--coarse` gives the method the names of kinds (animal, instrument, building, human) in place of those of the PACS classes: what is
 to be forgotten is then known by its images alone. It is measured under the fine names. `--chain` erases all tasks one after the
 other from one model, and after each measures each earlier one again; what was forgotten is no longer among what stays. Each
-erasure gets the forget images of those before it, as `data.earlier` brings them; `--forgetful` keeps them from it. `--spare`
-measures on up to 60 images of each folder of `train` that no method gets: some cells have few images in `test`. `--proxy N` adds
-N unlabelled training images of the other data set, as `data.proxy` brings them: a sample of what else the model sees.
+erasure gets the forget images of those before it, as `data.earlier` brings them; `--forgetful` keeps them from it. `nothing` shows
+the original under the columns that follow the last erasure. `--spare` measures on up to 60 images of each folder of `train` that
+no method gets: some cells have few images in `test`. `--proxy N` adds N unlabelled training images of the other data set, as
+`data.proxy` brings them: a sample of what else the model sees.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import json
 import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -363,19 +364,27 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def chain_rows(bench: Bench) -> Iterator[Row]:
-    """Erase all tasks one after the other; after each, measure it and each earlier one."""
+    """Erase all tasks one after the other; after each, measure it and each earlier one. `nothing` belongs to the last rows."""
     args = bench.args
+    if "nothing" in args.methods:
+        cells = chained(args.tasks)
+        for cell, before in zip(cells, bench.measure(bench.clip, *cells), strict=True):
+            yield bench.row(cell, "nothing", 0, before, before, None)
     for method in (name for name in args.methods if name != "nothing"):
         for seed in args.seeds:
             clip = bench.clip
             for last in range(len(args.tasks)):
                 done = args.tasks[: last + 1]
                 run = bench.erase(clip, Cell(done[-1], args.coarse, tuple(done[:-1])), method, seed)
-                clip = run.erasure.clip
-                cells = [Cell(task, gone=tuple(set(done) - {task})) for task in done]
+                clip, cells = run.erasure.clip, chained(done)
                 each = zip(cells, bench.measure(bench.clip, *cells), bench.measure(clip, *cells), strict=True)
                 for cell, before, after in each:
                     yield bench.row(cell, f"{method}, after {last + 1}", seed, before, after, run)
+
+
+def chained(tasks: Sequence[str]) -> list[Cell]:
+    """Return the cells of some tasks, each as it is measured when all the others are erased, too."""
+    return [Cell(task, gone=tuple(set(tasks) - {task})) for task in tasks]
 
 
 def show(row: Row) -> None:
