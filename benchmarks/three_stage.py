@@ -105,7 +105,8 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "all layers": {"selection": "all"},
     "plain Fisher": {"selection": "fisher"},
     "full weights": {"adapter": "full", "learning_rate": 1e-4},
-    "with alignment": {"alignment": "batch_norm"},
+    "BatchNorm alignment": {"alignment": "batch_norm"},
+    "token alignment": {"alignment": "tokens"},
 }
 DEFAULT_METHODS = (
     "nothing",
