@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import open_clip
 import torch
-from open_clip import CLIP
 from PIL import Image
 
 TOLERANCE = 0.001
@@ -28,7 +27,7 @@ Transform = Callable[[Image.Image], torch.Tensor]
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
 
-def load(folder: Path) -> tuple[CLIP, Transform, Tokenizer]:
+def load(folder: Path) -> tuple[open_clip.CLIP, Transform, Tokenizer]:
     """Return model, transform and tokenizer of a local-dir folder, as anyone would load it."""
     name = f"local-dir:{folder}"
     model, _, transform = open_clip.create_model_and_transforms(name)

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.bench_images import Item, embed, frozen_clip, image_set, items, require_models
-from benchmarks.three_stage import TASKS, Cell, belongs, training_data
+from benchmarks.three_stage import TASKS, Cell, Draw, belongs, training_data
 from worker.clip import Clip
 from worker.data.images import ImageSet
 
@@ -40,7 +40,7 @@ def features_of(clip: Clip, images: ImageSet) -> Tensor:
 
 def probe_of(clip: Clip, cell: Cell, seed: int, pool: list[Item]) -> Pipeline:
     """Fit a probe for targets among images of their class, on what the method is given of both."""
-    data = training_data(cell, pool, argparse.Namespace(forget=96, retain=192, proxy=0, forgetful=False), seed)
+    data = training_data(cell, pool, Draw(), seed)
     assert data.forget is not None and data.retain is not None
     siblings = data.retain.subset([index for index, name in enumerate(data.retain.names()) if name == cell.label])
     examples = [features_of(clip, images) for images in (data.forget, siblings)]

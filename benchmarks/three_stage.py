@@ -203,22 +203,32 @@ def set_apart(pool: list[Item], forget: int) -> tuple[list[Item], list[Item]]:
     return [item for item in pool if item not in held], tests
 
 
-def training_data(cell: Cell, pool: list[Item], args: argparse.Namespace, seed: int) -> MethodData:
+class Draw(NamedTuple):
+    """How many training images a method gets, and of what."""
+
+    forget: int = 96
+    retain: int = 192
+    proxy: int = 0
+    forgetful: bool = False
+    """True: no image of what was erased before."""
+
+
+def training_data(cell: Cell, pool: list[Item], draw: Draw, seed: int) -> MethodData:
     """Draw what the method gets: a quarter of each side is for calibration. Half of what a PACS task keeps is siblings."""
-    shuffled, retain, tasks = random.Random(seed).sample(pool, len(pool)), args.retain, (cell.task, *cell.gone)
-    gone, *before = ([item for item in shuffled if belongs(item, task)][: args.forget] for task in tasks)
+    shuffled, retain, tasks = random.Random(seed).sample(pool, len(pool)), draw.retain, (cell.task, *cell.gone)
+    gone, *before = ([item for item in shuffled if belongs(item, task)][: draw.forget] for task in tasks)
     rest = [item for item in shuffled if own(item, cell) and not any(belongs(item, task) for task in tasks)]
     siblings = [item for item in rest if item.label == cell.label][: retain // 2]
     others = [item for item in rest if item.label != cell.label][: retain - len(siblings)]
     kept = random.Random(seed).sample(siblings + others, len(siblings) + len(others))
-    proxy = [item for item in shuffled if not own(item, cell)][: args.proxy]
+    proxy = [item for item in shuffled if not own(item, cell)][: draw.proxy]
     return MethodData(
         forget=named(cell, gone[len(gone) // 4 :]),
         retain=named(cell, kept[len(kept) // 4 :]),
         calibration_forget=named(cell, gone[: len(gone) // 4]),
         calibration_retain=named(cell, kept[: len(kept) // 4]),
         proxy=unnamed(proxy) if proxy else None,
-        earlier=unnamed([item for images in before for item in images]) if before and not args.forgetful else None,
+        earlier=unnamed([item for images in before for item in images]) if before and not draw.forgetful else None,
     )
 
 
@@ -334,7 +344,8 @@ class Bench(NamedTuple):
 
     def erase(self, clip: Clip, cell: Cell, method: str, seed: int) -> Run:
         """Erase a cell from a copy of a model."""
-        data = training_data(cell, self.pool, self.args, seed)
+        args = self.args
+        data = training_data(cell, self.pool, Draw(args.forget, args.retain, args.proxy, args.forgetful), seed)
         return Run(*erased(clip, cell, method, data, seed))
 
 
@@ -411,11 +422,13 @@ def main() -> None:
     parser.add_argument("--coarse", action="store_true", help="tell the method kinds, not classes")
     parser.add_argument("--chain", action="store_true", help="erase all tasks one after the other")
     parser.add_argument("--forgetful", action="store_true", help="with --chain: show no image of an earlier erasure")
-    parser.add_argument("--proxy", type=int, default=0, help="unlabelled images of the other data set for the method")
+    parser.add_argument(
+        "--proxy", type=int, default=Draw().proxy, help="unlabelled images of the other data set for the method"
+    )
     parser.add_argument("--spare", action="store_true", help="measure on images of `train` that no method gets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--forget", type=int, default=96, help="training images of what is forgotten")
-    parser.add_argument("--retain", type=int, default=192, help="training images of what stays")
+    parser.add_argument("--forget", type=int, default=Draw().forget, help="training images of what is forgotten")
+    parser.add_argument("--retain", type=int, default=Draw().retain, help="training images of what stays")
     parser.add_argument("--cifar", type=int, default=50, help="CIFAR-10 test images per class")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
