@@ -357,9 +357,9 @@ def test_what_was_forgotten_before_is_held_where_it_is(tiny: Clip, data: MethodD
     earlier = images_in(folder, ("white",), "earlier")
     wild: dict[str, Any] = {
         "directions": "random",
-        "remind_steps": 40,
-        "learning_rate": 0.01,
-        "distillation": 100.0,
+        "remind_steps": 60,
+        "learning_rate": 0.004,
+        "distillation": 400.0,
         "restoring": False,
     }
 
@@ -369,7 +369,7 @@ def test_what_was_forgotten_before_is_held_where_it_is(tiny: Clip, data: MethodD
         seen, was = (encode_images(clip, earlier.pixels(tiny.transform)) for clip in (erasure.clip, erasure.original))
         return 1 - (seen * was).sum(dim=1).mean().item()
 
-    assert moved(replace(data, earlier=earlier)) < 0.95 * moved(data)
+    assert moved(replace(data, earlier=earlier)) < 0.8 * moved(data)
 
 
 def test_unlabelled_images_are_proxies_and_half_as_many_of_what_was_forgotten_before(
