@@ -4,7 +4,8 @@
     python -m benchmarks.seeds rows.json [more.json ...]
 
 One line for each model, task and method; rows of several files are taken together, and a row that two of them have is refused.
-Before the slash stands the mean, after it the worst run: the highest of `target` and `worst`, the lowest of the others.
+Before the slash stands the mean, after it the worst run: the lowest of what is kept and of the Score, the highest of the others.
+Seconds are those of all stages.
 """
 
 import argparse
@@ -33,13 +34,15 @@ def groups(files: list[Path]) -> dict[tuple[str, str, str], dict[int, dict[str, 
 
 
 def cells(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the columns of one line, in percent."""
+    """Yield the columns of one line: percent, and seconds in the last."""
     yield both([row["accuracy"]["target"] for row in rows], max)
     for name in KEPT:
         values = [row["accuracy"][name] for row in rows if name in row["accuracy"]]
         yield both(values, min) if values else "-"
     yield both([row["worst"] for row in rows], max)
+    yield both([row["probe"] for row in rows], max)
     yield both([row["score"] for row in rows], min)
+    yield both([sum(row["seconds"]) for row in rows], max) if any(row["seconds"] for row in rows) else "-"
 
 
 def both(values: list[float], worst: Callable[[list[float]], float]) -> str:
@@ -56,7 +59,7 @@ def main() -> None:
         found = groups(files)
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"cannot take these rows together: {error}")
-    heads = ("target", *KEPT, "worst", "score")
+    heads = ("target", *KEPT, "worst", "probe", "score", "seconds")
     print(f"{'model':10} {'task':20} {'method':22} seeds " + " ".join(f"{head:>13}" for head in heads))
     for (model, task, method), rows in found.items():
         columns = " ".join(f"{cell:>13}" for cell in cells(list(rows.values())))
