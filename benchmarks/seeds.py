@@ -57,8 +57,10 @@ def main() -> None:
     files = parser.parse_args().files
     try:
         found = groups(files)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         parser.error(f"cannot take these rows together: {error}")
+    except (KeyError, TypeError):
+        parser.error("a file does not hold rows as `benchmarks.three_stage --out` writes them")
     heads = ("target", *KEPT, "worst", "probe", "score", "seconds")
     print(f"{'model':10} {'task':20} {'method':22} seeds " + " ".join(f"{head:>13}" for head in heads))
     for (model, task, method), rows in found.items():
