@@ -10,10 +10,10 @@ from fastapi.routing import APIRoute
 from pydantic import JsonValue, ValidationError
 
 from api.parts import parts_of
-from shared.strict_json import loads
 from shared.errors import InvalidRequest
 from shared.schemas.base import Schema
 from shared.schemas.wording import invalid_request
+from shared.strict_json import loads
 
 JSON = "application/json"
 

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.locks import lock
+from shared.names import key_set, name_key
 from shared.schemas.request import ErasureRequest, SubgroupTarget
 from shared.schemas.spec import DataSources, ModelSource
 from shared.states import JobState
@@ -23,16 +24,16 @@ OVER = (JobState.FAILED, JobState.CANCELLED)
 def business_key(request: ErasureRequest, model: ModelSource, data: DataSources) -> str | None:
     """Return the SHA-256 of what is asked for, None without an `external_id`.
 
-    A model is its digest, so that two uploads of the same weights are one; where it is not known, its reference. A
+    Names in another spelling are the same names. A model is its digest, so that two uploads of the same weights are one; where it is not known, its reference. A
     subgroup is also the images that show it. Labels, thresholds, parameters and seed say how to work and measure,
     not what to forget, and are left out.
     """
     if request.external_id is None:
         return None
     target = request.target
-    what: list[object] = [target.type, sorted(set(target.all_names()))]
+    what: list[object] = [target.type, sorted(key_set(target.all_names()))]
     if isinstance(target, SubgroupTarget):
-        what += [target.subgroup, data.forget and (data.forget.digest or data.forget.uri)]
+        what += [name_key(target.subgroup), data.forget and (data.forget.digest or data.forget.uri)]
     parts = [model.digest or model.reference, what, request.method.name, request.external_id]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

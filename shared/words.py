@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from shared.names import spoken
+
 TABLE = Path(__file__).with_name("words.json")
 
 
@@ -35,11 +37,6 @@ def look_up(name: str) -> Word:
             others = tuple(other for other in (entry, *known.synonyms) if other != word)
             return Word(others, known.kind, known.translations)
     return Word()
-
-
-def spoken(name: str) -> str:
-    """Return a class name as it is compared: lower case, spaces for underscores."""
-    return name.replace("_", " ").strip().lower()
 
 
 @cache

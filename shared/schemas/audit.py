@@ -1,11 +1,13 @@
 """What a request says about its audit: how deep it goes, what it tries, and thresholds on single measures."""
 
 from difflib import get_close_matches
-from typing import Self
+from functools import cached_property
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from shared.measures import CATALOGUE, Level
+from shared.names import given_twice, name_key
 from shared.schemas.base import Label, Schema
 from shared.schemas.model_reference import ModelReference
 
@@ -31,7 +33,25 @@ class Audit(Schema):
 
     def names_of(self, name: str) -> tuple[str, ...]:
         """Return the other names to try for one of the forgotten classes."""
-        return self.names.get(name, ()) if isinstance(self.names, dict) else self.names
+        if not isinstance(self.names, dict):
+            return self.names
+        key = name_key(name)
+        return next((names for own, names in self.names.items() if name_key(own) == key), ())
+
+    def kind_of(self, label: str) -> str | None:
+        """Return what a label is one of, as the request says it."""
+        return self._kinds.get(name_key(label))
+
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        return {name_key(label): kind for label, kind in self.kinds.items()}
+
+    @field_validator("names", "kinds")
+    @classmethod
+    def _each_once(cls, given: tuple[str, ...] | dict[str, Any]) -> tuple[str, ...] | dict[str, Any]:
+        if isinstance(given, dict) and (twice := given_twice(given)):
+            raise ValueError(f"names {', '.join(map(repr, twice))}, which are one name for CLIP; leave one of them")
+        return given
 
 
 class MeasureThreshold(Schema):

@@ -1,11 +1,15 @@
 """What all schemas share."""
 
 import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Self
 from unicodedata import normalize
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from shared.names import name_key
 
 YEARS = range(2000, 2100)
 
@@ -14,6 +18,13 @@ class Schema(BaseModel):
     """A value that came from outside or goes outside. Unknown fields are errors: a misspelt one is never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy; what was computed of the fields before (`cached_property`) is not taken along."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in copy.__dict__.keys() - type(self).model_fields.keys():
+            del copy.__dict__[name]
+        return copy
 
 
 def printable(text: str) -> str:
@@ -29,12 +40,22 @@ def printable(text: str) -> str:
     return normalize("NFC", text)
 
 
-def label_key(label: str) -> str:
-    """Return what two labels have in common that no model can tell apart.
+def wrong_fields(title: str, errors: Iterable[tuple[tuple[str | int, ...], str]]) -> ValidationError:
+    """Return an error for a model's validator to raise: where below the model something is wrong, and what.
 
-    CLIP's tokenizers fold width, case and white space (`ftfy`, then lower case, as in the published vocabulary).
+    A `ValueError` would be about the model as a whole, and pydantic would put the name of a union's member in its place.
     """
-    return " ".join(normalize("NFKC", label).casefold().split())
+    details = [
+        InitErrorDetails(type=PydanticCustomError("value_error", "{error}", {"error": detail}), loc=loc, input=None)
+        for loc, detail in errors
+    ]
+    return ValidationError.from_exception_data(title, details)
+
+
+def _read_by_clip(label: str) -> str:
+    if not name_key(label):
+        raise ValueError("must hold a letter, a digit or a sign: CLIP reads nothing of it")
+    return label
 
 
 def _rfc3339(value: object) -> object:
@@ -49,8 +70,10 @@ def _known_century(moment: datetime) -> datetime:
     return moment
 
 
-Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
-"""A class name, as it stands in prompts; in Unicode's normal form C, so that two spellings of it are one."""
+Label = Annotated[
+    str, Field(min_length=1, max_length=100), AfterValidator(printable), AfterValidator(_read_by_clip)
+]
+"""A name, as it stands in prompts. Two of them are one where `shared.names.name_key` says so."""
 
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 """A share in [0, 1]."""
@@ -63,3 +86,6 @@ Reference = Annotated[str, Field(min_length=1, max_length=1024)]
 
 Printable = Annotated[str, AfterValidator(printable)]
 """A line of text."""
+
+Identifier = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
+"""What somebody calls something elsewhere; never empty, for two empty ones would be one."""

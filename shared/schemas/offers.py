@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from shared.measures import OWN_SET, SAMPLES, Need
+from shared.names import Spellings, key_set, name_key, spoken
 from shared.schemas.request import ErasureRequest
-from shared.words import look_up, spoken
+from shared.words import look_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collectio
         request: what was asked.
         evaluation_classes: the classes found in each evaluation set, by the name that the request gives it.
     """
-    names, subgroup = set(request.target.names()), request.target.type == "subgroup"
-    holding = () if subgroup else tuple(name for name, classes in evaluation_classes.items() if names & set(classes))
+    names, subgroup = request.target.names(), request.target.type == "subgroup"
+    gone, stays = key_set(names), key_set(request.target.labels) - key_set(names)
+    shown = {name: key_set(classes) for name, classes in evaluation_classes.items()}
+    holding = () if subgroup else tuple(name for name, keys in shown.items() if gone & keys)
     own_images = _own_images(request, needed=not holding)
     places = ((OWN_SET,) if own_images else ()) + holding
     transfer = len(evaluation_classes) - (1 if holding else 0) > 0
-    rest = own_images or any(set(evaluation_classes[name]) - names for name in holding[:1])
+    rest = own_images or any(shown[name] & stays for name in holding[:1])
     met = {
         Need.TARGET: bool(places) or makes_samples(request),
         Need.REAL: bool(places),
@@ -67,14 +70,16 @@ def places_of(offer: Offer, needs: Collection[Need], method: str) -> tuple[str, 
 
 def kind_of(request: ErasureRequest, label: str) -> str | None:
     """Return what a label is one of, as the request or the audit's words say."""
-    return request.audit.kinds.get(label) or look_up(label).kind
+    kind = request.audit.kind_of(label) or look_up(label).kind
+    return spoken(kind) if kind else None
 
 
 def siblings(request: ErasureRequest) -> list[str]:
     """Return the labels of a class target that are of the same kind and stay."""
-    gone = set(request.target.names())
-    kinds = {kind_of(request, name) for name in gone} - {None}
-    return [label for label in request.target.labels if label not in gone and kind_of(request, label) in kinds]
+    gone = key_set(request.target.names())
+    kinds = {kind_of(request, name) for name in request.target.names()} - {None}
+    others = (label for label in request.target.labels if name_key(label) not in gone)
+    return [label for label in others if kind_of(request, label) in kinds]
 
 
 def has_kinds(request: ErasureRequest) -> bool:
@@ -85,9 +90,9 @@ def has_kinds(request: ErasureRequest) -> bool:
 
 def other_names(request: ErasureRequest, name: str) -> list[str]:
     """Return other English names of a forgotten class: the request's, and those of the audit's words. No label is among them."""
-    known = {spoken(label) for label in (*request.target.labels, *request.target.names())}
+    known = Spellings((*request.target.labels, *request.target.names()))
     names = (*request.target.synonyms_of(name), *request.audit.names_of(name), *look_up(name).synonyms)
-    return [other for other in dict.fromkeys(map(spoken, names)) if other not in known]
+    return [spoken(other) for other in Spellings(names) if other not in known]
 
 
 def _own_images(request: ErasureRequest, *, needed: bool) -> bool:

@@ -1,13 +1,15 @@
 """The erasure request: what to forget in which model, by which method, judged on what."""
 
-from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shared.measures import RESERVED
+from shared.names import CONTEXT_TOKENS, Spellings, cut_off, given_twice, like, name_key
 from shared.schemas.audit import Audit, MeasureThreshold
-from shared.schemas.base import Fraction, Label, Moment, Printable, Reference, Schema, label_key
+from shared.schemas.base import Fraction, Identifier, Label, Moment, Reference, Schema, wrong_fields
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
 from shared.schemas.model_reference import ModelReference
 
@@ -25,13 +27,23 @@ def _one_slot(template: str) -> str:
 
 
 def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
-    counts = Counter(map(label_key, labels))
-    twice = sorted({label for label in labels if counts[label_key(label)] > 1})
-    if twice:
+    if twice := given_twice(labels):
         raise ValueError(
-            f"names {', '.join(map(repr, twice))} more than once (case and white space make no difference)"
+            f"names {', '.join(map(repr, twice))} more than once: for CLIP's tokenizers they are one (case, width, quotes,"
+            " white space, underscores and HTML make no difference); leave one of them"
         )
     return labels
+
+
+def _cut_off(labels: tuple[str, ...], templates: tuple[str, ...]) -> str | None:
+    """Return why CLIP cannot tell some of the labels apart, None where it may."""
+    same = cut_off(labels, templates)
+    return (
+        f"holds {', '.join(repr(label) for label in same[:2])}, which differ only after the part of a prompt that CLIP reads"
+        f" ({CONTEXT_TOKENS} tokens); shorten them, or the templates"
+        if same
+        else None
+    )
 
 
 Template = Annotated[str, Field(min_length=2, max_length=200), AfterValidator(_one_slot)]
@@ -47,8 +59,16 @@ class _Target(Schema):
     )
 
     def names(self) -> tuple[str, ...]:
-        """Return the class names that the request is about."""
+        """Return the class names that the request is about, spelled as its labels are."""
         raise NotImplementedError
+
+    def synonyms_of(self, name: str) -> tuple[str, ...]:
+        """Return the other names of one of these classes."""
+        raise NotImplementedError
+
+    def all_names(self) -> tuple[str, ...]:
+        """Return every class name that the request is about, each followed by its synonyms; none twice."""
+        return tuple(Spellings(name for own in self.names() for name in (own, *self.synonyms_of(own))))
 
 
 class ClassTarget(_Target):
@@ -62,21 +82,28 @@ class ClassTarget(_Target):
     labels: Names = Field(min_length=2, description="every class the model is used with")
 
     def names(self) -> tuple[str, ...]:
-        """Return the class names that the request is about."""
-        return (self.class_,) if isinstance(self.class_, str) else self.class_
+        """Return the class names that the request is about, spelled as its labels are."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        known = Spellings(self.labels)
+        return tuple(known.get(name) or name for name in self._classes())
 
     def synonyms_of(self, name: str) -> tuple[str, ...]:
         """Return the other names of one of the forgotten classes."""
-        return self.synonyms.get(name, ()) if isinstance(self.synonyms, dict) else self.synonyms
-
-    def all_names(self) -> tuple[str, ...]:
-        """Return every class name that the request is about, each followed by its synonyms."""
-        return tuple(name for own in self.names() for name in (own, *self.synonyms_of(own)))
+        if not isinstance(self.synonyms, dict):
+            return self.synonyms
+        key = name_key(name)
+        return next((names for own, names in self.synonyms.items() if name_key(own) == key), ())
 
     def retained(self) -> tuple[str, ...]:
         """Return the labels that must keep working, in the order of the request."""
         gone = set(self.names())
         return tuple(label for label in self.labels if label not in gone)
+
+    def _classes(self) -> tuple[str, ...]:
+        return (self.class_,) if isinstance(self.class_, str) else self.class_
 
     @field_validator("labels")
     @classmethod
@@ -85,24 +112,38 @@ class ClassTarget(_Target):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        names = self.names()
-        if not names or len(set(names)) != len(names):
-            raise ValueError("class must name at least one class, each once")
-        missing = [name for name in names if name not in self.labels]
-        if missing:
-            raise ValueError(f"class {missing[0]!r} is not among the labels; add it, or correct its spelling")
-        if not self.retained():
-            raise ValueError("labels holds nothing but what is to be forgotten; add the classes that must stay")
-        if len(names) > 1 and self.synonyms and not isinstance(self.synonyms, dict):
-            raise ValueError("synonyms must be a list under each class name when several classes are forgotten")
-        known = set(map(label_key, self.labels))
-        for name in names:
-            clash = [synonym for synonym in self.synonyms_of(name) if label_key(synonym) in known]
-            if clash:
-                raise ValueError(f"synonym {min(clash)!r} is also one of the labels, which must stay apart")
-        if isinstance(self.synonyms, dict) and set(self.synonyms) - set(names):
-            raise ValueError(f"synonyms names {min(set(self.synonyms) - set(names))!r}, which is not to be forgotten")
+        errors = [*self._class_errors(), *self._synonym_errors()]
+        if detail := _cut_off(self.labels, self.templates):
+            errors.append(("labels", detail))
+        if errors:
+            raise wrong_fields("ClassTarget", [((field,), detail) for field, detail in errors])
         return self
+
+    def _class_errors(self) -> Iterator[tuple[str, str]]:
+        classes, known = self._classes(), Spellings(self.labels)
+        if not classes:
+            yield "class", "must name at least one class"
+        if twice := given_twice(classes):
+            yield "class", f"names {', '.join(map(repr, twice))} more than once; name each class once"
+        missing = [name for name in classes if name not in known]
+        if missing:
+            yield "class", f"{_no_label(missing[0], self.labels)}; add it, or correct its spelling"
+        elif not self.retained():
+            yield "labels", "holds nothing but what is to be forgotten; add the classes that must stay"
+
+    def _synonym_errors(self) -> Iterator[tuple[str, str]]:
+        names, known = self.names(), Spellings(self.labels)
+        if isinstance(self.synonyms, dict):
+            if twice := given_twice(self.synonyms):
+                yield "synonyms", f"names {', '.join(map(repr, twice))}, which are one name for CLIP; leave one of them"
+            others = [name for name in self.synonyms if name not in Spellings(names)]
+            if others:
+                yield "synonyms", f"names {min(others)!r}, which is not to be forgotten; list names of the class alone"
+        elif len(names) > 1 and self.synonyms:
+            yield "synonyms", "must be a list under each class name when several classes are forgotten"
+        clash = [synonym for name in names for synonym in self.synonyms_of(name) if synonym in known]
+        if clash:
+            yield "synonyms", f"holds {min(clash)!r}, which is also one of the labels; the two must stay apart"
 
 
 class SubgroupTarget(_Target):
@@ -118,27 +159,43 @@ class SubgroupTarget(_Target):
     )
 
     def names(self) -> tuple[str, ...]:
-        """Return the class whose part is to be forgotten, as a tuple of one."""
-        return (self.class_,)
+        """Return the class whose part is to be forgotten, as a tuple of one, spelled as the labels are."""
+        return self._names
 
-    def all_names(self) -> tuple[str, ...]:
-        """Return the class name, followed by its synonyms."""
-        return (self.class_, *self.synonyms)
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return (Spellings(self.labels).get(self.class_) or self.class_,)
+
+    def synonyms_of(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 - there is one class
+        """Return the other names of the class."""
+        return self.synonyms
 
     @field_validator("labels")
     @classmethod
     def _labels_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(labels)
 
-    def synonyms_of(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 - there is one class
-        """Return the other names of the class."""
-        return self.synonyms
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.labels and self.class_ not in self.labels:
-            raise ValueError(f"class {self.class_!r} is not among the labels; add it, or correct its spelling")
+        errors = []
+        known = Spellings(self.labels)
+        if self.labels and self.class_ not in known:
+            detail = f"{_no_label(self.class_, self.labels)}; add it, or correct its spelling"
+            errors.append((("class",), detail))
+        clash = [synonym for synonym in self.synonyms if synonym in known and name_key(synonym) != name_key(self.class_)]
+        if clash:
+            detail = f"holds {min(clash)!r}, which is also one of the labels; the two must stay apart"
+            errors.append((("synonyms",), detail))
+        if detail := _cut_off(self.labels, self.templates):
+            errors.append((("labels",), detail))
+        if errors:
+            raise wrong_fields("SubgroupTarget", errors)
         return self
+
+
+def _no_label(name: str, labels: tuple[str, ...]) -> str:
+    near = like(name, labels)
+    return f"{name!r} is not among the labels" + (f", of which {near!r} is the nearest" if near else "")
 
 
 Target = Annotated[ClassTarget | SubgroupTarget, Field(discriminator="type")]
@@ -210,12 +267,24 @@ class Data(Schema):
 
     @model_validator(mode="after")
     def _names_unique(self) -> Self:
-        names = [entry.name for entry in (*self.evaluation, *self.earlier)]
-        if len(set(names)) != len(names):
-            raise ValueError("gives two sets of evaluation and earlier the same name")
-        if taken := RESERVED & set(names):
-            raise ValueError(f"calls a set {min(taken)!r}, which names a place of the report; choose another")
+        errors: list[tuple[tuple[str | int, ...], str]] = []
+        taken, reserved = set[str](), Spellings(RESERVED)
+        for role, number, entry in self.named():
+            if entry.name in reserved:
+                detail = f"{entry.name!r} names a place of the report; choose another"
+                errors.append(((role, number, "name"), detail))
+            elif name_key(entry.name) in taken:
+                detail = f"{entry.name!r} is also the name of a set before it; call each set by a name of its own"
+                errors.append(((role, number, "name"), detail))
+            taken.add(name_key(entry.name))
+        if errors:
+            raise wrong_fields("Data", errors)
         return self
+
+    def named(self) -> Iterator[tuple[str, int, EvaluationData]]:
+        """Yield every named set with its role and its place in the list."""
+        for role in ("evaluation", "earlier"):
+            yield from ((role, number, entry) for number, entry in enumerate(getattr(self, role)))
 
 
 class Thresholds(Schema):
@@ -250,19 +319,26 @@ class ErasureRequest(Schema):
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
     audit: Audit = Field(default_factory=lambda: Audit())
     seed: int = Field(0, strict=True, ge=0, lt=2**32)
-    external_id: Annotated[Printable, Field(max_length=200)] | None = Field(
+    external_id: Identifier | None = Field(
         None, description="your own reference, e.g. of the data subject request"
     )
     received_at: Moment | None = Field(None, description="when the data subject asked (RFC 3339)")
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+    metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict, max_length=16
     )
 
     @model_validator(mode="after")
     def _audit_and_target_fit(self) -> Self:
-        names, tried = set(self.target.names()), self.audit.names
+        names, tried = Spellings(self.target.names()), self.audit.names
+        errors: list[tuple[tuple[str | int, ...], str]] = []
         if len(names) > 1 and tried and not isinstance(tried, dict):
-            raise ValueError("audit.names must be a list under each class name when several classes are forgotten")
-        if isinstance(tried, dict) and set(tried) - names:
-            raise ValueError(f"audit.names names {min(set(tried) - names)!r}, which is not to be forgotten")
+            errors.append((("audit", "names"), "must be a list under each class name when several classes are forgotten"))
+        others = [name for name in tried if name not in names] if isinstance(tried, dict) else []
+        if others:
+            errors.append((("audit", "names"), f"names {min(others)!r}, which is not to be forgotten; leave it out"))
+        for number, entry in enumerate(self.data.earlier):
+            if detail := _cut_off(entry.labels, self.target.templates):
+                errors.append((("data", "earlier", number, "labels"), detail))
+        if errors:
+            raise wrong_fields("ErasureRequest", errors)
         return self

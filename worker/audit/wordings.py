@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 
 import inflect
 
+from shared.names import Spellings, name_key, spoken
 from shared.schemas.offers import other_names
 from shared.schemas.request import ErasureRequest
-from shared.words import look_up, spoken
+from shared.words import look_up
 
 TEMPLATES = (
     "a snapshot of a {}.",
@@ -62,12 +63,12 @@ def wordings(request: ErasureRequest, labels: tuple[str, ...]) -> list[Wording]:
     """Return every wording of what is forgotten, each once. One that is also a label, or its plural, would speak of that
     label."""
     found: dict[str, Wording] = {}
-    taken = {spoken(label) for label in labels}
+    taken = Spellings(labels)
     for label in request.target.names():
-        found[spoken(label)] = Wording("template", label, spoken(label))
+        found[name_key(label)] = Wording("template", label, spoken(label))
         for wording in _others(request, label):
-            if spoken(wording.words) not in taken:
-                found.setdefault(spoken(wording.words), wording)
+            if wording.words not in taken:
+                found.setdefault(name_key(wording.words), wording)
     return list(found.values())
 
 
