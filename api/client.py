@@ -24,7 +24,7 @@ from shared.errors import NotYet
 from shared.public_keys import KEYS_PATH
 from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
-from shared.schemas.job import EventView, JobView, MetricSeries
+from shared.schemas.job import EventView, JobDraft, JobView, MetricSeries
 from shared.schemas.model import ModelView
 from shared.schemas.purge import PurgeReceipt
 
@@ -73,17 +73,19 @@ class Client:
 
     # Jobs ------------------------------------------------------------------------------------------------------------
 
-    def submit(
-        self, request: Mapping[str, Any], *, validate_only: bool = False, idempotency_key: str | None = None
-    ) -> JobView:
-        """Submit an erasure request, as it stands in a REQUEST.json; with `validate_only` it is only checked.
+    def check(self, request: Mapping[str, Any]) -> JobDraft:
+        """Have an erasure request checked, and return what would come of it; there is no job."""
+        params = {"validate_only": True}
+        return _view(JobDraft, self._connection.call("POST", "/jobs", json=request, params=params).json())
+
+    def submit(self, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> JobView:
+        """Submit an erasure request, as it stands in a REQUEST.json.
 
         Under an `idempotency_key` it can be sent again, whatever became of the first time: there is one job.
         `existing` is true where the tenant had a job for the same erasure already.
         """
         headers = {} if idempotency_key is None else {"Idempotency-Key": http_sf.ser(idempotency_key)}
-        params = {"validate_only": validate_only}
-        return _job(self._connection.call("POST", "/jobs", json=request, params=params, headers=headers))
+        return _job(self._connection.call("POST", "/jobs", json=request, headers=headers))
 
     def job(self, job_id: str) -> JobView:
         """Return a job."""

@@ -4,6 +4,7 @@ from fastapi.openapi.models import Example
 
 MODEL_ID = "mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"
 DATASET_ID = "ds_01k3z8w9d0v6m2n4p8q1r5s7t9"
+RETAIN_ID = "ds_01k3z8x4h7c2b9f5k6m0n3r8w1"
 
 JOB_REQUESTS: dict[str, Example] = {
     "class": {
@@ -29,9 +30,14 @@ JOB_REQUESTS: dict[str, Example] = {
         "summary": "Forget a part of a class, from images of it",
         "value": {
             "model": {"id": MODEL_ID},
-            "target": {"type": "subgroup", "class": "elephant", "subgroup": "sketch"},
+            "target": {
+                "type": "subgroup",
+                "class": "elephant",
+                "subgroup": "sketch",
+                "labels": ["dog", "elephant", "giraffe", "guitar", "horse", "house", "person"],
+            },
             "method": {"name": "three_stage"},
-            "data": {"forget": DATASET_ID, "retain": DATASET_ID},
+            "data": {"forget": DATASET_ID, "retain": RETAIN_ID},
         },
     },
 }

@@ -15,10 +15,11 @@ from services.pages import Page, page_of
 from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
+from shared.resolution import Resolved
 from shared.schemas.deadline import Extension, Hold, Refusal
-from shared.schemas.job import ArtifactView, EventView, JobError, JobView, MetricPoint, MetricSeries
+from shared.schemas.job import ArtifactView, EventView, JobDraft, JobError, JobView, MetricPoint, MetricSeries
 from shared.schemas.request import ErasureRequest, Thresholds
-from shared.schemas.spec import JobSpec
+from shared.schemas.resolution import RequestWarning
 from shared.settings import Settings
 from shared.states import JobState, Stage
 from shared.tables import Artifact, Job, JobEvent, JobMetric, Outbox
@@ -58,10 +59,31 @@ class JobFilter:
     external_id: str | None = None
 
 
-def submit(
-    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, *, validate_only: bool = False
-) -> JobView:
-    """Check a request and, unless it is only to be validated, write job, event and outbox row.
+def validated(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> JobDraft | JobView:
+    """Check a request as `submit` does, and write nothing. Return what it would be, or the job that stands for it already.
+
+    Raises:
+        InvalidRequest: with every field that is wrong.
+    """
+    resolved = checks.resolve(session, tenant_id, request, settings)
+    business_key = duplicates.business_key(request, resolved.model, resolved.data)
+    if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):
+        return view(twin).model_copy(update={"existing": True})
+    received_at = request.received_at or datetime.now(UTC)
+    return JobDraft(
+        request=request,
+        thresholds=resolved.thresholds,
+        labels=resolved.labels,
+        sets=resolved.sets,
+        warnings=resolved.warnings,
+        external_id=request.external_id,
+        received_at=received_at,
+        due_at=_due(received_at, settings),
+    )
+
+
+def submit(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> JobView:
+    """Check a request, and write job, event and outbox row.
 
     Where a job stands for the same erasure already (see `services.duplicates`), that one is returned as `existing`.
 
@@ -69,37 +91,25 @@ def submit(
         InvalidRequest: with every field that is wrong.
         QuotaExceeded: the tenant has too many unfinished jobs.
     """
-    if request.received_at is not None and request.received_at.tzinfo is None:
-        raise InvalidRequest.at("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
     resolved = checks.resolve(session, tenant_id, request, settings)
     business_key = duplicates.business_key(request, resolved.model, resolved.data)
     if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):
         return view(twin).model_copy(update={"existing": True})
     columns = _columns(tenant_id, request, resolved, business_key, settings)
     job = Job(**columns)
-    if not validate_only:
-        quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
-        _write(session, job, columns)
-        retention.link(session, job.id, resolved.data)
+    quotas.check_jobs(session, tenant_id, settings.max_unfinished_jobs)
+    _write(session, job, columns)
+    retention.link(session, job.id, resolved.data)
     return view(job)
 
 
 def _columns(
-    tenant_id: str, request: ErasureRequest, resolved: checks.Resolved, business_key: str | None, settings: Settings
+    tenant_id: str, request: ErasureRequest, resolved: Resolved, business_key: str | None, settings: Settings
 ) -> dict[str, Any]:
     """Return the row of a new job."""
     now = datetime.now(UTC)
     job_id = new_id("job")
-    spec = JobSpec(
-        job_id=job_id,
-        tenant_id=tenant_id,
-        attempt=0,
-        request=request,
-        thresholds=resolved.thresholds,
-        model=resolved.model,
-        reference=resolved.reference,
-        data=resolved.data,
-    )
+    spec = resolved.spec(request, job_id=job_id, tenant_id=tenant_id, attempt=0)
     return {
         "id": job_id,
         "tenant_id": tenant_id,
@@ -277,6 +287,7 @@ def view(job: Job) -> JobView:
         attempt=job.attempt,
         request=ErasureRequest.model_validate(job.request),
         thresholds=Thresholds.model_validate(job.spec["thresholds"]),
+        warnings=tuple(map(RequestWarning.model_validate, job.spec.get("warnings", ()))),
         verdict=job.verdict,
         error=JobError.model_validate(job.error) if job.error else None,
         result_model=job.result_model_id,

@@ -1,16 +1,12 @@
 """What a request may refer to besides registered things: local paths and model hubs, where the operator allows them."""
 
-import re
 from pathlib import Path
 
 from shared.errors import InvalidRequest
+from shared.references import HUB_KINDS, LOCAL_DIR, existing, hub_model, looked_up, model_in, source_of
 from shared.schemas.model_reference import ModelReference
 from shared.settings import Settings
 from shared.storage import local_folder
-
-HUB_KINDS = ("hf-hub:", "open_clip:")
-_HUB_NAME = re.compile(r"hf-hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|open_clip:[\w.-]+/[\w.-]+", re.ASCII)
-"""A repository, or an architecture and a tag; neither may be a path."""
 
 
 def model_reference(reference: ModelReference, settings: Settings, pointer: str) -> str:
@@ -19,25 +15,15 @@ def model_reference(reference: ModelReference, settings: Settings, pointer: str)
     Raises:
         InvalidRequest: the operator does not allow it, or it is not one of the known kinds.
     """
-    if reference.source is None:
-        text = f"open_clip:{reference.architecture}/{reference.pretrained}"
-    else:
-        text, pointer = reference.source, f"{pointer}/source"
-    if text.startswith("local-dir:"):
-        path = allowed_path(text.removeprefix("local-dir:"), settings, pointer)
-        if not path.is_dir():
-            raise InvalidRequest.at(pointer, f"{path} is not a folder; give one in open_clip's local-dir layout")
-        return f"local-dir:{path}"
-    if not text.startswith(HUB_KINDS):
-        raise InvalidRequest.at(pointer, "must begin with local-dir: or hf-hub:")
-    if not settings.allow_hub:
+    text, pointer = source_of(reference, pointer)
+    if text.startswith(LOCAL_DIR):
+        return model_in(allowed_path(text.removeprefix(LOCAL_DIR), settings, pointer), pointer).reference
+    if text.startswith(HUB_KINDS) and not settings.allow_hub:
         raise InvalidRequest.at(
             pointer,
             "this server takes no model from a hub (EFFACE_ALLOW_HUB is off); register the weights with POST /models",
         )
-    if not _HUB_NAME.fullmatch(text):
-        raise InvalidRequest.at(pointer, "is no name that a hub knows; write hf-hub:owner/name, or a tag of open_clip")
-    return text
+    return hub_model(text, pointer).reference
 
 
 def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
@@ -50,20 +36,13 @@ def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
     """
     roots = [root.resolve() for root in settings.path_roots]
     objects = local_folder(settings.storage_url)
-    try:
-        path = Path(text).resolve()
-        hidden = objects is not None and _overlap(path, objects.resolve())
-        allowed = not hidden and any(path.is_relative_to(root) for root in roots)
-        there = allowed and path.exists()
-    except (OSError, RuntimeError) as error:  # too long for the file system, or a loop of links
-        raise InvalidRequest.at(pointer, "is no path that can be looked up") from error
-    if not allowed:
+    path = looked_up(text, pointer)
+    hidden = objects is not None and _overlap(path, objects.resolve())
+    if hidden or not any(path.is_relative_to(root) for root in roots):
         raise InvalidRequest.at(
             pointer, f"{text!r} is no id, and this server allows no path there (EFFACE_PATH_ROOTS); upload it instead"
         )
-    if not there:
-        raise InvalidRequest.at(pointer, f"there is nothing at {text!r}")
-    return path
+    return existing(path, text, pointer)
 
 
 def _overlap(one: Path, other: Path) -> bool:

@@ -22,6 +22,7 @@ from shared.schemas.certificate import (
     CertifiedSoftware,
     CertifiedTarget,
     CertifiedTimes,
+    CertifiedWarning,
     DigestSet,
     Measurements,
     Predicate,
@@ -108,6 +109,10 @@ def make_statement(facts: Facts, subject_key: SubjectKey, *, with_names: bool) -
         measurements=_measurements(report),
         report=CertifiedReport(version=report.version, digest=DigestSet(sha256=facts.report_sha256)),
         purge=facts.purge,
+        warnings=tuple(
+            CertifiedWarning(pointer=warning.pointer, detail=warning.detail if with_names else None)
+            for warning in report.warnings
+        ),
         limits=tuple(_limits(facts)),
     )
     subject = StatementSubject(name=SUBJECT_NAME, digest=DigestSet(sha256=facts.weights_sha256))

@@ -1,90 +1,193 @@
-"""Which classes a data set on disk holds, and whether those of a request's data sets fit its target. Needs no torch."""
+"""Which classes a data set on disk holds, what they are to a request, and whether they fit it. Needs no torch.
 
-from collections.abc import Collection, Mapping
+A folder is the label that its name is for CLIP (`shared.names`): `horse` is `Horse`, `fire_truck` is `fire truck`. The
+first evaluation set that shows the class to be forgotten is the target's own: it is measured with the request's labels,
+and images of other folders are left out. Any other set whose folders are not all labels keeps its own names.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from shared.archives import ArchiveLimits, inspect_archive
 from shared.errors import FieldError
-from shared.layouts import CLASS_NAMES, UNLABELLED, class_names, folder_classes, is_image
+from shared.layouts import CLASS_NAMES, UNLABELLED, class_names, folder_classes, invalid, is_image
+from shared.names import Spellings, key_set, like
 from shared.schemas.request import ErasureRequest
+from shared.schemas.resolution import MeasuredSet
 
 FORGET = ("/data/forget", "/data/forget_test")
 RETAIN = ("/data/retain", "/data/retain_test")
+NO_FOLDERS = "has no class folders; put each image into a folder with the name of its class"
+
+Found = Mapping[str, Collection[str]]
+"""The classes of each data set by the pointer that names it in the request, e.g. `/data/forget`."""
 
 
-def classes_at(path: Path, limits: ArchiveLimits) -> set[str]:
-    """Return the classes of an archive, of a class folder, or of a folder of WebDataset shards `*.tar`.
+def class_counts(path: Path, limits: ArchiveLimits) -> dict[str, int]:
+    """Return how many images of each class an archive, a class folder, or a folder of WebDataset shards `*.tar` holds.
 
     Raises:
         InvalidRequest: it is none of these, or breaks a rule.
     """
     if not path.is_dir():
-        return set(inspect_archive(path, limits).classes)
+        return inspect_archive(path, limits).classes
     shards = sorted(path.glob("*.tar"))
-    if shards and (path / CLASS_NAMES).is_file():
-        return set(class_names((path / CLASS_NAMES).read_bytes()))
     if shards:
-        return {name for shard in shards for name in inspect_archive(shard, limits).classes}
+        beside = path / CLASS_NAMES
+        names = class_names(beside.read_bytes()) if beside.is_file() else []
+        total = Counter[str]()
+        for shard in shards:
+            for name, count in inspect_archive(shard, limits).classes.items():
+                total[_numbered(name, names)] += count
+        return dict(sorted(total.items()))
     files = (PurePosixPath(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     images = [name for name in files if is_image(name) and not any(part.startswith(".") for part in name.parts)]
-    return set(folder_classes(images))
+    return dict(sorted(Counter(folder_classes(images)).items()))
 
 
-def class_errors(request: ErasureRequest, classes: Mapping[str, Collection[str]]) -> list[FieldError]:
-    """Return what is wrong with the classes of a request's data sets.
+def _numbered(label: str, names: list[str]) -> str:
+    """Return the class that a label of a shard is, where numbers count the lines of a `classnames.txt` beside it."""
+    if not (names and label.isdecimal()):
+        return label
+    if int(label) >= len(names):
+        raise invalid(f"holds an image of class {label[:20]}, but {CLASS_NAMES} has {len(names)} lines")
+    return names[int(label)]
+
+
+def spelled(folders: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
+    """Return the name of each folder: the label that it is, else its own; the first one where several folders are one name."""
+    given = sorted(folders)
+    known = Spellings((*labels, *given))
+    return {folder: known.get(folder) or folder for folder in given}
+
+
+def labels_of(request: ErasureRequest, retained: Iterable[str]) -> tuple[str, ...]:
+    """Return the labels of a request: its own, else the target's class and those of the images that stay."""
+    return request.target.labels or tuple(sorted(Spellings((*request.target.names(), *sorted(retained)))))
+
+
+def measured_sets(
+    request: ErasureRequest, labels: tuple[str, ...], evaluation: Iterable[tuple[str, Mapping[str, int]]]
+) -> tuple[MeasuredSet, ...]:
+    """Return what each evaluation set is to a request.
 
     Args:
         request: what was asked.
-        classes: the classes of each data set by the pointer that names it in the request, e.g. `/data/forget`.
+        labels: its labels, see `labels_of`.
+        evaluation: the name that the request gives each set, and how many images of each class it holds.
     """
+    gone = key_set(request.target.names()) if request.target.type == "class" else set()
+    known, sets = Spellings(labels), list[MeasuredSet]()
+    for name, counts in evaluation:
+        names, own = spelled(counts, labels), not any(entry.role == "target" for entry in sets)
+        others = {folder: counts[folder] for folder in names if folder not in known}
+        if own and gone & key_set(counts):
+            kept = {folder: count for folder, count in counts.items() if folder not in others}
+            sets.append(_set(name, "target", merged(kept, names), labels, others))
+        else:
+            own_labels = tuple(sorted(set(names.values()))) if others else labels
+            sets.append(_set(name, "transfer", merged(counts, names), own_labels))
+    return tuple(sets)
+
+
+def merged(counts: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
+    """Return how many images there are under each of `names`; folders of one name are added up."""
+    total = Counter[str]()
+    for folder, count in counts.items():
+        total[names[folder]] += count
+    return dict(sorted(total.items()))
+
+
+def _set(
+    name: str,
+    role: str,
+    classes: dict[str, int],
+    labels: tuple[str, ...],
+    left_out: dict[str, int] | None = None,
+) -> MeasuredSet:
+    values = {"name": name, "role": role, "classes": classes, "labels": labels, "left_out": left_out or {}}
+    return MeasuredSet.model_validate(values)
+
+
+def class_errors(request: ErasureRequest, classes: Found) -> list[FieldError]:
+    """Return what is wrong with the classes of a request's data sets."""
     errors = [_forget_error(request, pointer, classes[pointer]) for pointer in FORGET if pointer in classes]
-    if _measured_on_own_data(request, classes):
-        errors += [_retain_error(request, pointer, classes[pointer]) for pointer in RETAIN if pointer in classes]
+    errors += [_retain_error(request, pointer, classes[pointer]) for pointer in own_set(request, classes)]
+    errors += [_evaluation_error(request, number, classes) for number in range(len(request.data.evaluation))]
     errors += [_earlier_error(request, number, classes) for number in range(len(request.data.earlier))]
     return [error for error in errors if error is not None]
 
 
-def _measured_on_own_data(request: ErasureRequest, classes: Mapping[str, Collection[str]]) -> bool:
-    """True where the images of `data.retain` are measured: no evaluation set shows what is to be forgotten."""
-    gone = set(request.target.names())
-    shown = any(gone & set(found) for pointer, found in classes.items() if pointer.startswith("/data/evaluation/"))
-    return request.target.type == "subgroup" or not shown
+def own_set(request: ErasureRequest, classes: Found) -> tuple[str, ...]:
+    """Return the pointers of the images of what stays that are measured: the target's own set, beside its own images.
+
+    There are none where an evaluation set shows what is to be forgotten, unless both sets of test images are given.
+    """
+    measured: tuple[str, ...] = RETAIN
+    if request.target.type == "class" and _shown(request, classes):
+        measured = RETAIN[1:] if request.data.forget_test and request.data.retain_test else ()
+    return tuple(pointer for pointer in measured if pointer in classes)
+
+
+def _shown(request: ErasureRequest, classes: Found) -> bool:
+    gone = key_set(request.target.names())
+    return any(gone & key_set(found) for pointer, found in classes.items() if pointer.startswith("/data/evaluation/"))
 
 
 def _forget_error(request: ErasureRequest, pointer: str, found: Collection[str]) -> FieldError | None:
-    other = set(found) - set(request.target.names())
-    if len(set(found)) < 2 or not other:
-        return None  # one folder may have any name: its images are what counts
-    return FieldError(pointer, f"holds the class {min(other)!r}, which is not to be forgotten; take it out")
+    names = request.target.names()
+    other = [folder for folder in sorted(found) if folder not in Spellings(names)]
+    if other and len(key_set(found)) > 1:
+        return FieldError(pointer, f"holds the class {other[0]!r}, which is not to be forgotten; take it out")
+    if other and len(names) > 1:
+        detail = "but several classes are to be forgotten: put the images of each into a folder with its name"
+        return FieldError(pointer, f"holds the folder {other[0]!r} alone, {detail}")
+    return None  # one folder may have any name where there is one class: its images are what counts
 
 
-def _earlier_error(request: ErasureRequest, number: int, classes: Mapping[str, Collection[str]]) -> FieldError | None:
+def _evaluation_error(request: ErasureRequest, number: int, classes: Found) -> FieldError | None:
+    """A set shows classes by name. Where none shows the target, a folder that is nearly called so is a slip."""
+    pointer = f"/data/evaluation/{number}/dataset"
+    found, target = classes.get(pointer, ()), request.target
+    if UNLABELLED in found and UNLABELLED not in Spellings(target.labels):
+        return FieldError(pointer, NO_FOLDERS)
+    if target.type == "subgroup" or _shown(request, classes):
+        return None
+    for name in target.names():
+        for other in (name, *target.synonyms_of(name)):
+            near = like(other, (folder for folder in sorted(found) if folder not in Spellings(target.labels)))
+            if near is not None:
+                detail = f"holds {near!r}, which is nearly {other!r}, a name of what is to be forgotten, and no set holds {name!r}"
+                return FieldError(pointer, f"{detail}; call the folder {name!r}, or take it out")
+    return None
+
+
+def _earlier_error(request: ErasureRequest, number: int, classes: Found) -> FieldError | None:
     """The images of an earlier erasure are named, among the labels that they are measured with."""
     pointer = f"/data/earlier/{number}"
     found, labels = classes.get(f"{pointer}/dataset", ()), request.data.earlier[number].labels or request.target.labels
     if UNLABELLED in found:
-        return FieldError(
-            f"{pointer}/dataset", "has no class folders; put each image into a folder with the name of its class"
-        )
-    unknown = set(found) - set(labels) if labels else ()
+        return FieldError(f"{pointer}/dataset", NO_FOLDERS)
+    unknown = [folder for folder in sorted(found) if folder not in Spellings(labels)] if labels else []
     if unknown:
-        detail = f"lacks {min(unknown)!r}, a class of the data set; give the labels that these images are measured with"
+        detail = f"lacks {unknown[0]!r}, a class of the data set; give the labels that these images are measured with"
         return FieldError(f"{pointer}/labels", detail)
     return None
 
 
 def _retain_error(request: ErasureRequest, pointer: str, found: Collection[str]) -> FieldError | None:
-    gone, labels = set(request.target.names()), set(request.target.labels)
+    names, labels = Spellings(request.target.names()), Spellings(request.target.labels)
     if UNLABELLED in found and UNLABELLED not in labels:
-        return FieldError(pointer, "has no class folders; put each image into a folder with the name of its class")
-    if request.target.type == "class" and gone & set(found):
-        name = min(gone & set(found))
-        return FieldError(pointer, f"holds images of {name!r}, which is to be forgotten; take them out")
-    if labels and set(found) - labels:
-        name = min(set(found) - labels)
+        return FieldError(pointer, NO_FOLDERS)
+    gone = [folder for folder in sorted(found) if folder in names]
+    if request.target.type == "class" and gone:
+        return FieldError(pointer, f"holds images of {gone[0]!r}, which is to be forgotten; take them out")
+    unknown = [folder for folder in sorted(found) if folder not in labels] if len(labels) else []
+    if unknown:
         return FieldError(
-            pointer, f"holds the class {name!r}, which is not among target.labels; add it, or take it out"
+            pointer, f"holds the class {unknown[0]!r}, which is not among target.labels; add it, or take it out"
         )
-    if not labels and set(found) <= gone:
-        return FieldError(pointer, f"holds {min(gone)!r} alone; add images of other classes, or give target.labels")
+    if not len(labels) and len(gone) == len(found):
+        return FieldError(pointer, f"holds {gone[0]!r} alone; add images of other classes, or give target.labels")
     return None

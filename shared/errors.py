@@ -148,8 +148,8 @@ class Unavailable(EffaceError):
 class JobFailure(EffaceError):
     """A job cannot reach its end, and trying again would not help. Raised in the pipeline, kept in the job's `error`.
 
-    Codes: `thresholds_not_met`, `invalid_checkpoint`, `invalid_dataset`, `method_failed`. The worker adds `time_limit`,
-    and, once no attempt is left, `worker_lost` and `internal_error`.
+    Codes: `thresholds_not_met`, `invalid_checkpoint`, `invalid_dataset`, `invalid_labels`, `method_failed`. The worker
+    adds `time_limit`, and, once no attempt is left, `worker_lost` and `internal_error`.
     """
 
     title = "The job failed"

@@ -22,11 +22,16 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
     """Run a request in this process, with no server. Exits 0 when the verdict is passed, 3 when a threshold is missed."""
-    from worker.data_parallel import is_main
-    from worker.run_command import run as run_request
+    from shared.request_file import read_request
+    from shared.settings import get_settings
+    from worker.resolve import resolve_paths
 
     try:
-        code = run_request(request, out, device)
+        spec = resolve_paths(read_request(request)[1], get_settings())
+        from worker.data_parallel import is_main
+        from worker.run_command import run as run_request  # torch, which takes its time: a request may be wrong
+
+        code = run_request(spec, out, device)
     except EffaceError as error:
         print(f"efface: {error}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(BAD_INPUT if isinstance(error, InvalidRequest) else FAILED) from error

@@ -21,6 +21,7 @@ from worker.audit.cache import FeatureCache
 from worker.audit.case import Examiner
 from worker.audit.evaluation import change, evaluation_result
 from worker.audit.features import Features
+from worker.audit.labels import check_told_apart
 from worker.audit.plan import Opened, Plan, make_plan
 from worker.audit.subject import Subject
 from worker.audit.suite import AuditResult, run_audit
@@ -85,6 +86,7 @@ class _Run:
             )
             reference = self._load_reference(original)
             plan = make_plan(self._spec.request, self._open())
+            check_told_apart(original, plan, self._spec.request.target.templates)
             step = partial(self._progress.step, Stage.PREPARING)
             examiner = Examiner(self._cache, plan)
             before = examiner.features(original, step)
@@ -216,6 +218,7 @@ class _Run:
             erasure,
             target=target,
             evaluations=evaluations,
+            sets=plan.sets,
             audit=audit,
             reference=case.reference.clip if case.reference else None,
             change=case.change,

@@ -1,7 +1,7 @@
 """Puts a report together from what the pipeline measured."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -18,6 +18,7 @@ from shared.schemas.report import (
     TargetResult,
     ThresholdResult,
 )
+from shared.schemas.resolution import MeasuredSet
 from shared.schemas.spec import JobSpec
 from worker.audit.suite import AuditResult
 from worker.clip import Clip
@@ -32,6 +33,7 @@ def make_report(
     *,
     target: TargetResult,
     evaluations: tuple[EvaluationResult, ...],
+    sets: Sequence[MeasuredSet],
     audit: AuditResult,
     reference: Clip | None,
     change: ModelChange,
@@ -66,7 +68,8 @@ def make_report(
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         build=this_build(),
         hardware=hardware(erasure.clip.device),
-        limits=limits(target, evaluations, audit, with_reference=reference is not None),
+        warnings=spec.warnings,
+        limits=(*limits(target, evaluations, audit, with_reference=reference is not None), *left_out(sets)),
     )
 
 
@@ -115,3 +118,13 @@ def limits(
             f"What is forgotten was measured on {smallest} images; the intervals say how much that leaves open."
         )
     return tuple(words)
+
+
+def left_out(sets: Sequence[MeasuredSet]) -> Iterator[str]:
+    """Say which images were not measured, without the names of their folders: certificates may withhold names."""
+    for entry in sets:
+        count, folders = sum(entry.left_out.values()), len(entry.left_out)
+        if count:
+            images, lie = (f"{count} images", "lie") if count > 1 else ("1 image", "lies")
+            where = "a folder" if folders == 1 else f"{folders} folders"
+            yield f"Of the set {entry.name!r}, {images} that {lie} in {where} for which the request has no label were not measured."

@@ -1,6 +1,5 @@
 """`efface run`: the pipeline in this process, with no server."""
 
-import json
 import shutil
 import sys
 import tempfile
@@ -8,16 +7,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from services.statements import CERTIFICATE_NAME, Facts, signed
 from shared.archives import file_sha256
-from shared.errors import FieldError, InvalidRequest
 from shared.schemas.certificate import SUBJECT_NAME
 from shared.schemas.report import Report
-from shared.schemas.request import ErasureRequest
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings, get_settings
@@ -26,7 +22,6 @@ from shared.states import Stage
 from shared.storage import Storage
 from worker.data_parallel import is_main, joined
 from worker.pipeline import chosen_device, run_pipeline
-from worker.resolve import resolve_paths
 
 PASSED, MISSED = 0, 3
 
@@ -61,40 +56,17 @@ class Bars:
             self._bars.update(self._task, completed=total, total=total)
 
 
-def read_request(path: Path) -> ErasureRequest:
-    """Return the request in a file.
-
-    Raises:
-        InvalidRequest: it cannot be read, is not JSON or not a request.
-    """
-    try:
-        return ErasureRequest.model_validate(json.loads(path.read_text()))
-    except OSError as error:
-        raise InvalidRequest.at("", f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise InvalidRequest(
-            [
-                FieldError("/" + "/".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))
-                for e in error.errors()
-            ]
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest.at("", f"{path} is not JSON: {error}") from error
-
-
-def run(request_file: Path, out: Path, device: str) -> int:
-    """Run a request file and return the exit code: 0 where the verdict is passed, 3 where a threshold is missed.
+def run(spec: JobSpec, out: Path, device: str) -> int:
+    """Run a request and return the exit code: 0 where the verdict is passed, 3 where a threshold is missed.
 
     What comes of it is certified with this machine's own key, which is made at the first use. Of several processes that `torchrun`
     started, the first one writes and signs.
 
     Raises:
-        InvalidRequest: the request is wrong.
         NoSigningKey: there is a key, and it must not be used as it lies there.
         JobFailure: no verdict was reached.
     """
     settings = get_settings()
-    spec = resolve_paths(read_request(request_file), settings)
     sign = _certifier(spec, settings) if is_main() else None
     columns = (
         TextColumn("{task.description:>13}"),

@@ -27,11 +27,14 @@ def submit(
 ) -> None:
     """Submit an erasure request; data sets and a model that it gives by a local path are uploaded first."""
     from api.cli import show
-    from api.cli.local_files import read_request, with_ids
+    from api.cli.local_files import check, with_ids
+    from shared.request_file import read_request
 
-    body = read_request(request)
+    body, wanted = read_request(request)
     with connect(url, key) as client:
+        check(wanted, client)  # before anything is uploaded
         queued = client.submit(with_ids(body, client))
+        show.warnings(queued)
         typer.echo(queued.id)
         if not wait:
             return

@@ -1,43 +1,37 @@
 """Local files in a request: the same REQUEST.json serves `efface run` and, after its files were uploaded, a service."""
 
-import json
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-
-from pydantic import ValidationError
+from typing import Any
 
 from api.cli import show
-from api.client import Client
+from api.client import ApiProblem, Client
+from shared.archives import ArchiveLimits
 from shared.errors import InvalidRequest
+from shared.references import LOCAL_DIR, FoundData, LocalData, source_of
+from shared.resolution import check as check_with
 from shared.schemas.dataset import DatasetView
 from shared.schemas.model import ModelView
+from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
-from shared.schemas.wording import invalid_request
-from shared.strict_json import loads
+from shared.schemas.spec import LISTS, DataSource, ModelSource
 
-LOCAL_DIR = "local-dir:"
 MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+ANY = 2**62
+NO_LIMITS = ArchiveLimits(images=ANY, expanded_bytes=ANY, ratio=ANY, pixels=ANY)
+"""What a server takes is for the server to say."""
 
 
-def read_request(path: Path) -> dict[str, Any]:
-    """Read a REQUEST.json, and check it before a byte is uploaded.
+def check(request: ErasureRequest, client: Client) -> None:
+    """Check a request as far as its files are here, and as the service tells what its ids stand for; nothing is uploaded.
 
     Raises:
-        InvalidRequest: it is not JSON, or fields of it are wrong.
+        InvalidRequest: with every error that was found.
     """
-    try:
-        body = loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise InvalidRequest.at("", f"{path} is not acceptable JSON: {error.msg}") from error
-    try:
-        ErasureRequest.model_validate(body)
-    except ValidationError as error:
-        raise invalid_request(error, body) from error
-    return cast(dict[str, Any], body)  # an erasure request is an object
+    check_with(request, _UploadFinder(client))
 
 
 def with_ids(body: dict[str, Any], client: Client) -> dict[str, Any]:
@@ -45,25 +39,88 @@ def with_ids(body: dict[str, Any], client: Client) -> dict[str, Any]:
 
     What is no path here is left for the server to judge.
     """
-    uploaded: dict[str, str] = {}
 
-    def identified(reference: str) -> str:
-        if reference not in uploaded:
-            path = Path(reference).expanduser()
-            uploaded[reference] = upload_dataset(client, path).id if path.exists() else reference
-        return uploaded[reference]
+    def dataset(reference: str) -> str:
+        path = _local_file(reference)
+        return reference if path is None else upload_dataset(client, path).id
 
-    body = dict(body)
-    folder = Path(str(body["model"].get("source", "")).removeprefix(LOCAL_DIR)).expanduser()
-    if str(body["model"].get("source", "")).startswith(LOCAL_DIR) and folder.is_dir():
-        body["model"] = {"id": upload_model(client, folder).id}
+    def model(source: str) -> str | None:
+        folder = _local_folder(source)
+        return None if folder is None else upload_model(client, folder).id
+
+    datasets, models = _Once(dataset), _Once(model)
+    changed = body | {"model": _model(body["model"], models)}
+    if isinstance(audit := body.get("audit"), dict) and isinstance(audit.get("reference"), dict):
+        changed["audit"] = audit | {"reference": _model(audit["reference"], models)}
     data = dict(body.get("data", {}))
     for role, value in data.items():
-        if role == "evaluation":
-            data[role] = [entry | {"dataset": identified(entry["dataset"])} for entry in value]
+        if role in LISTS:
+            data[role] = [entry | {"dataset": datasets(entry["dataset"])} for entry in value]
         elif value is not None:
-            data[role] = identified(value)
-    return body | {"data": data}
+            data[role] = datasets(value)
+    return changed | ({"data": data} if "data" in body else {})
+
+
+class _Once:
+    """Does something for each reference once."""
+
+    def __init__(self, do: Callable[[str], Any]) -> None:
+        self._do, self._done = do, dict[str, Any]()
+
+    def __call__(self, reference: str) -> Any:  # noqa: ANN401 - what is done gives
+        if reference not in self._done:
+            self._done[reference] = self._do(reference)
+        return self._done[reference]
+
+
+def _model(reference: dict[str, Any], models: _Once) -> dict[str, Any]:
+    uploaded = models(str(reference.get("source") or ""))
+    return reference if uploaded is None else {"id": uploaded}
+
+
+def _local_folder(source: str) -> Path | None:
+    """Return the folder here that a model's source names, None where it names none."""
+    if not source.startswith(LOCAL_DIR):
+        return None
+    folder = _local_file(source.removeprefix(LOCAL_DIR))
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _local_file(reference: str) -> Path | None:
+    """Return what a reference names here, None where it names nothing."""
+    try:
+        path = Path(reference).expanduser()
+        return path.resolve() if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+class _UploadFinder:
+    """Looks at what is here, and asks the service for what is there."""
+
+    def __init__(self, client: Client) -> None:
+        self._client, self._local = client, LocalData(NO_LIMITS)
+
+    def model(self, pointer: str, reference: ModelReference) -> ModelSource:
+        if reference.id is not None:
+            return ModelSource(reference=f"id:{reference.id}", id=reference.id)
+        text, pointer = source_of(reference, pointer)
+        folder = _local_folder(text)
+        if folder is not None and not any((folder / file).exists() for file in MODEL_FILES):
+            raise InvalidRequest.at(
+                pointer, f"there is nothing to upload in {folder}: none of {', '.join(MODEL_FILES)}"
+            )
+        return ModelSource(reference=text if folder is None else f"{LOCAL_DIR}{folder}")
+
+    def data(self, pointer: str, name: str, reference: str) -> FoundData:
+        path = _local_file(reference)
+        if path is not None:
+            return self._local.at(path, pointer, name)
+        source = DataSource(name=name, uri=reference)
+        try:
+            return FoundData(source, self._client.dataset(reference).classes if reference.startswith("ds_") else None)
+        except ApiProblem:
+            return FoundData(source, None)  # not there, or not for this key: the server says it when the job is posted
 
 
 def upload_model(client: Client, path: Path, *, name: str | None = None, architecture: str | None = None) -> ModelView:

@@ -53,6 +53,12 @@ def follow(jobs: Iterable[JobView]) -> JobView:
     return ended
 
 
+def warnings(job: JobView) -> None:
+    """Show what a job's request was told when it came."""
+    for warning in job.warnings:
+        err.print(f"warning: {warning.pointer}: {warning.detail}", markup=False)
+
+
 def table(*columns: str) -> Table:
     """Return an empty table whose first column, the ids, is never cut."""
     empty = Table(*columns, box=None, pad_edge=False)

@@ -18,7 +18,7 @@ from services import jobs, rulings
 from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.deadline import Reason
-from shared.schemas.job import JobView, MetricSeries
+from shared.schemas.job import JobDraft, JobView, MetricSeries
 from shared.schemas.request import ErasureRequest
 from shared.states import JobState
 
@@ -41,7 +41,12 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given b
         TooLarge,
         Conflict,
         IdempotencyKeyReused,
-        also={200: {"model": JobView, "description": "validate_only: the job as it would be; or one that was there"}}
+        also={
+            200: {
+                "model": JobView | JobDraft,
+                "description": "a job that was there; or, with validate_only, what would come of the request",
+            }
+        }
         | refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     ),
 )
@@ -61,10 +66,12 @@ def submit(
     """
 
     def submitted(session: Session) -> Answer:
-        job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
-        if hold is not None and not (validate_only or job.existing):
+        if validate_only:
+            return _answer(jobs.validated(session, caller.tenant_id, request, parts.settings))
+        job = jobs.submit(session, caller.tenant_id, request, parts.settings)
+        if hold is not None and not job.existing:
             job = rulings.hold(session, caller.tenant_id, job.id, hold)
-        return _answer(job, validate_only)
+        return _answer(job)
 
     def asked() -> dict[str, Any]:
         return {"request": request.model_dump(mode="json", exclude_unset=True), "hold": hold}
@@ -75,12 +82,13 @@ def submit(
     return respond(answer)
 
 
-def _answer(job: JobView, validate_only: bool) -> Answer:
-    body, location = job.model_dump_json(), {"Location": f"/jobs/{job.id}"}
+def _answer(job: JobView | JobDraft) -> Answer:
+    body = job.model_dump_json()
+    if isinstance(job, JobDraft):
+        return Answer(200, body, {})
+    location = {"Location": f"/jobs/{job.id}"}
     if job.existing:
         return Answer(200, body, location | EXISTING)
-    if validate_only:
-        return Answer(200, body, {})
     return Answer(202, body, location | {"Retry-After": str(POLL_SECONDS)})
 
 

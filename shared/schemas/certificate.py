@@ -15,7 +15,8 @@ from pydantic import Field
 
 from shared.schemas.base import Schema
 from shared.schemas.measures import NotMeasured, Value
-from shared.schemas.report import Change, SetRole, TargetResult, ThresholdResult
+from shared.schemas.report import Change, TargetResult, ThresholdResult
+from shared.schemas.resolution import SetRole
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -152,6 +153,13 @@ class CertifiedPurge(Schema):
     key_destroyed_at: datetime | None = Field(None, description="where the data was encrypted under a key of its own")
 
 
+class CertifiedWarning(Schema):
+    """What the request was told when it came, though it was no error."""
+
+    pointer: str = Field(description="RFC 6901, into the request")
+    detail: str | None = Field(description="null where the operator withholds names")
+
+
 class Predicate(Schema):
     """The certificate proper."""
 
@@ -179,6 +187,7 @@ class Predicate(Schema):
     purge: CertifiedPurge | None = Field(
         description="null: the removal of the request's data was not confirmed by then"
     )
+    warnings: tuple[CertifiedWarning, ...] = ()
     limits: tuple[str, ...] = Field(description="what this certificate does not state, in words")
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from shared.schemas.base import Schema
 from shared.schemas.deadline import Extension, Hold, Refusal
 from shared.schemas.request import ErasureRequest, Thresholds
+from shared.schemas.resolution import MeasuredSet, RequestWarning
 from shared.states import JobState, Stage
 
 
@@ -17,6 +18,21 @@ class JobError(Schema):
     code: str = Field(examples=["thresholds_not_met"])
     message: str
     detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobDraft(Schema):
+    """What a request that was only checked would be: no job has come of it, so that there is no id."""
+
+    object: Literal["job"] = "job"
+    state: JobState = JobState.QUEUED
+    request: ErasureRequest
+    thresholds: Thresholds = Field(description="those of the request, with the defaults filled in")
+    labels: tuple[str, ...] = Field((), description="those of the request, or what its images show")
+    sets: tuple[MeasuredSet, ...] = Field((), description="what each of `data.evaluation` is to the request")
+    warnings: tuple[RequestWarning, ...] = Field((), description="what is no error, and may not be what was meant")
+    external_id: str | None
+    received_at: datetime
+    due_at: datetime | None = Field(None, description="the last second of the period that the law gives")
 
 
 class JobView(Schema):
@@ -30,6 +46,7 @@ class JobView(Schema):
     attempt: int = Field(description="how often it was started")
     request: ErasureRequest
     thresholds: Thresholds = Field(description="those of the request, with the defaults filled in")
+    warnings: tuple[RequestWarning, ...] = Field((), description="what is no error, and may not be what was meant")
     verdict: Literal["passed", "failed"] | None
     error: JobError | None
     result_model: str | None = Field(description="the published model")

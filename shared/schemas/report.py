@@ -12,6 +12,7 @@ from pydantic import Field
 from shared.schemas.base import Schema
 from shared.schemas.measures import Curve, Measure, NotMeasured
 from shared.schemas.request import ErasureRequest
+from shared.schemas.resolution import RequestWarning, SetRole
 from shared.states import Stage
 
 REPORT_VERSION = "1.0"
@@ -44,10 +45,6 @@ class ClassResult(Schema):
     name: str
     role: Role
     accuracy: Change
-
-
-SetRole = Literal["target", "transfer", "earlier"]
-"""What a set of images is to a request: its target's own, another one, or what an earlier erasure took away."""
 
 
 class EvaluationResult(Schema):
@@ -161,4 +158,5 @@ class Report(Schema):
     versions: dict[str, str]
     build: Build | None = None
     hardware: dict[str, str]
+    warnings: tuple[RequestWarning, ...] = Field((), description="what the request was told when it came")
     limits: tuple[str, ...] = Field(description="what this report does not show, in words")

@@ -177,17 +177,19 @@ class SubgroupTarget(_Target):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        errors = []
+        errors: list[tuple[tuple[str | int, ...], str]] = []
         known = Spellings(self.labels)
         if self.labels and self.class_ not in known:
             detail = f"{_no_label(self.class_, self.labels)}; add it, or correct its spelling"
             errors.append((("class",), detail))
-        clash = [synonym for synonym in self.synonyms if synonym in known and name_key(synonym) != name_key(self.class_)]
+        clash = [
+            synonym for synonym in self.synonyms if synonym in known and name_key(synonym) != name_key(self.class_)
+        ]
         if clash:
             detail = f"holds {min(clash)!r}, which is also one of the labels; the two must stay apart"
             errors.append((("synonyms",), detail))
-        if detail := _cut_off(self.labels, self.templates):
-            errors.append((("labels",), detail))
+        if unread := _cut_off(self.labels, self.templates):
+            errors.append((("labels",), unread))
         if errors:
             raise wrong_fields("SubgroupTarget", errors)
         return self
@@ -319,9 +321,7 @@ class ErasureRequest(Schema):
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
     audit: Audit = Field(default_factory=lambda: Audit())
     seed: int = Field(0, strict=True, ge=0, lt=2**32)
-    external_id: Identifier | None = Field(
-        None, description="your own reference, e.g. of the data subject request"
-    )
+    external_id: Identifier | None = Field(None, description="your own reference, e.g. of the data subject request")
     received_at: Moment | None = Field(None, description="when the data subject asked (RFC 3339)")
     metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict, max_length=16
@@ -332,7 +332,9 @@ class ErasureRequest(Schema):
         names, tried = Spellings(self.target.names()), self.audit.names
         errors: list[tuple[tuple[str | int, ...], str]] = []
         if len(names) > 1 and tried and not isinstance(tried, dict):
-            errors.append((("audit", "names"), "must be a list under each class name when several classes are forgotten"))
+            errors.append(
+                (("audit", "names"), "must be a list under each class name when several classes are forgotten")
+            )
         others = [name for name in tried if name not in names] if isinstance(tried, dict) else []
         if others:
             errors.append((("audit", "names"), f"names {min(others)!r}, which is not to be forgotten; leave it out"))

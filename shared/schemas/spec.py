@@ -7,7 +7,10 @@ from pydantic import Field
 
 from shared.schemas.base import Schema
 from shared.schemas.request import ErasureRequest, Thresholds
+from shared.schemas.resolution import RequestWarning
 
+ROLES = ("forget", "retain", "calibration", "proxy", "forget_test", "retain_test")
+"""The roles that one data set has."""
 LISTS = ("evaluation", "earlier")
 """The roles that any number of data sets may have."""
 
@@ -79,6 +82,8 @@ class JobSpec(Schema):
     reference: ModelSource | None = None
     """`audit.reference`: a model that never saw what is forgotten."""
     data: DataSources
+    warnings: tuple[RequestWarning, ...] = ()
+    """What the request was told when it came."""
 
     @property
     def job_prefix(self) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from shared.errors import JobFailure
-from shared.schemas.report import Change, ClassResult, Estimate, EvaluationResult, Role, SetRole
+from shared.names import Spellings
+from shared.schemas.report import Change, ClassResult, Estimate, EvaluationResult, Role
+from shared.schemas.resolution import SetRole
 from worker.audit.intervals import wilson
 from worker.audit.views import Hits, View
 from worker.data.images import ImageSet
@@ -77,7 +79,8 @@ def _classes(measurement: Measurement, before: Hits, after: Hits) -> list[ClassR
 
 def check_labels(name: str, images: ImageSet, labels: Sequence[str]) -> None:
     """Raise JobFailure (`invalid_dataset`) if images show a class that is not among the labels."""
-    unknown = sorted(set(images.names()) - set(labels))
+    known = Spellings(labels)
+    unknown = [folder for folder in sorted(set(images.names())) if folder not in known]
     if unknown:
         detail = f"The data set {name!r} holds the class {unknown[0]!r}, which is not among the labels; add it or leave it out."
         raise JobFailure("invalid_dataset", detail)

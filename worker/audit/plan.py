@@ -1,12 +1,15 @@
 """Which images a request gives to learn from and which to measure on. No image is in both."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
+from shared.classes import labels_of, measured_sets, spelled
 from shared.errors import JobFailure
 from shared.schemas.report import Role
-from shared.schemas.request import ClassTarget, ErasureRequest
+from shared.schemas.request import ErasureRequest
+from shared.schemas.resolution import MeasuredSet
 from worker.audit.evaluation import Measurement, check_labels
 from worker.data.images import ImageSet
 from worker.data.splits import CALIBRATION_SHARE, TEST_SHARE, content_hashes, split, without
@@ -36,6 +39,8 @@ class Plan:
     labels: tuple[str, ...]
     screening: Measurement | None = None
     """Calibration images, measured like the target's own set: what `auto` may look at before the test images."""
+    sets: tuple[MeasuredSet, ...] = ()
+    """What each evaluation set is to the request, and which of its images are left out."""
 
 
 def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
@@ -45,7 +50,13 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
         JobFailure: `invalid_dataset`: the images do not fit the request.
     """
     labels = _labels(request, opened)
-    measurements = _evaluation_sets(request, opened, labels)
+    opened = _spelled(request, opened, labels)
+    sets = measured_sets(
+        request,
+        labels,
+        [(e.name, Counter(i.names())) for e, i in zip(request.data.evaluation, opened.evaluation, strict=True)],
+    )
+    measurements = [_measured(request, entry, images) for entry, images in zip(sets, opened.evaluation, strict=True)]
     needs_target = not any(m.role == "target" for m in measurements)
     forget, forget_test = _held_out(opened.forget, opened.forget_test, needed=needs_target)
     retain, retain_test = _held_out(opened.retain, opened.retain_test, needed=needs_target)
@@ -63,14 +74,12 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
     measurements += _earlier_sets(request, [test for _, test in earlier], labels)
     data = replace(_method_data(opened, forget, retain), earlier=_all([known for known, _ in earlier]))
     screening = _screening(request, data, labels) if request.method.name == "auto" else None
-    return Plan(data, tuple(measurements), labels, screening)
+    return Plan(data, tuple(measurements), labels, screening, sets)
 
 
 def _labels(request: ErasureRequest, opened: Opened) -> tuple[str, ...]:
-    if request.target.labels:
-        return request.target.labels
-    found = {name for images in (opened.retain, opened.retain_test) if images for name in images.names()}
-    labels = tuple(sorted(found | set(request.target.names())))
+    shown = (images for images in (opened.retain, opened.retain_test) if images)
+    labels = labels_of(request, {name for images in shown for name in images.names()})
     if len(labels) < 2:
         raise JobFailure(
             "invalid_dataset", "data.retain holds the target's class alone; add other classes, or give labels."
@@ -78,24 +87,39 @@ def _labels(request: ErasureRequest, opened: Opened) -> tuple[str, ...]:
     return labels
 
 
-def _evaluation_sets(request: ErasureRequest, opened: Opened, labels: tuple[str, ...]) -> list[Measurement]:
-    """A class is measured on every set that shows it; the first such set is the target's own."""
-    measurements: list[Measurement] = []
-    gone = set(request.target.names()) if isinstance(request.target, ClassTarget) else set()
-    for entry, images in zip(request.data.evaluation, opened.evaluation, strict=True):
-        own = bool(gone & set(images.classes)) and not any(m.role == "target" for m in measurements)
-        fits = set(images.classes) <= set(labels)
-        measurements.append(
-            Measurement(
-                name=entry.name,
-                role="target" if own else "transfer",
-                images=images,
-                roles=tuple("forget" if name in gone else "retain" for name in images.names()),
-                labels=labels if fits else images.classes,
-                templates=request.target.templates,
-            )
-        )
-    return measurements
+def _spelled(request: ErasureRequest, opened: Opened, labels: tuple[str, ...]) -> Opened:
+    """Return the sets with every folder called as the label that it is: from here on equal names are equal texts."""
+
+    def called(images: ImageSet | None, known: tuple[str, ...] = labels) -> ImageSet | None:
+        return images and images.renamed(spelled(images.classes, known))
+
+    of_earlier = zip(request.data.earlier, opened.earlier, strict=True)
+    return Opened(
+        forget=called(opened.forget),
+        retain=called(opened.retain),
+        calibration=called(opened.calibration),
+        proxy=opened.proxy,
+        forget_test=called(opened.forget_test),
+        retain_test=called(opened.retain_test),
+        evaluation=tuple(own for images in opened.evaluation if (own := called(images)) is not None),
+        earlier=tuple(own for e, images in of_earlier if (own := called(images, e.labels or labels)) is not None),
+    )
+
+
+def _measured(request: ErasureRequest, entry: MeasuredSet, images: ImageSet) -> Measurement:
+    """Return how an evaluation set is measured; images of a target's set that no label stands for are left out."""
+    gone = set(request.target.names()) if request.target.type == "class" else set()
+    if entry.left_out:
+        kept = [number for number, name in enumerate(images.names()) if name not in entry.left_out]
+        images = images.subset(kept)
+    return Measurement(
+        name=entry.name,
+        role=entry.role,
+        images=images,
+        roles=tuple("forget" if name in gone else "retain" for name in images.names()),
+        labels=entry.labels,
+        templates=request.target.templates,
+    )
 
 
 def _held_out(

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shared.schemas.report import ModelChange, Role, SetRole
+from shared.schemas.report import ModelChange, Role
 from shared.schemas.request import ErasureRequest
+from shared.schemas.resolution import SetRole
 from worker.audit.subject import Subject
 from worker.data.images import ImageSet
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,15 @@ class ImageSet:
             labels=tuple(self.labels[i] for i in indices),
             captions=tuple(self.captions[i] for i in indices) if self.captions else (),
         )
+
+    def renamed(self, names: Mapping[str, str]) -> "ImageSet":
+        """Return the same images with the classes under `names`; classes of one name become one."""
+        of_each = [names[name] for name in self.classes]
+        if tuple(of_each) == self.classes:
+            return self
+        classes = tuple(sorted(set(of_each)))
+        labels = tuple(classes.index(of_each[number]) for number in self.labels)
+        return replace(self, classes=classes, labels=labels)
 
     def names(self) -> list[str]:
         """Return the class name of each image."""

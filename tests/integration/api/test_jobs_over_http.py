@@ -31,7 +31,8 @@ def test_validate_only_makes_no_job(alice, request_body, database):
     response = alice.post("/jobs", params={"validate_only": True}, json=request_body)
 
     assert response.status_code == 200
-    assert response.json()["state"] == "queued"
+    assert "id" not in response.json()
+    assert response.json()["labels"] == ["horse", "cow"]
     assert "Location" not in response.headers
     with database.transaction() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 0

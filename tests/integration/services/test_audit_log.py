@@ -261,7 +261,7 @@ class TestWhatIsWritten:
     ) -> None:
         before = self.entries(database)
         with database.transaction() as session:
-            jobs.submit(session, tenant, requests.names_only(clip), settings, validate_only=True)
+            jobs.validated(session, tenant, requests.names_only(clip), settings)
         assert self.entries(database) == before
 
     def test_keys_are_made_and_revoked_once(self, database: Database) -> None:

@@ -150,7 +150,8 @@ def test_validate_only_tells_of_the_job_that_is_there(
     first = ask()
     with database.transaction() as session:
         request = requests.names_only(clip, external_id="DSR-1")
-        view = jobs.submit(session, tenant, request, settings, validate_only=True)
+        view = jobs.validated(session, tenant, request, settings)
+    assert isinstance(view, JobView)
     assert (view.id, view.existing) == (first.id, True)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from services import jobs, models
 from shared.database import Database
 from shared.errors import InvalidRequest
+from shared.schemas.job import JobDraft
 from shared.schemas.model import ModelRegistration
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
@@ -50,7 +51,8 @@ def test_job_event_and_outbox_row_are_one_transaction(
 
 
 def test_validate_only_writes_nothing(session: Session, tenant: str, settings: Settings, clip: Path) -> None:
-    view = jobs.submit(session, tenant, requests.names_only(clip), settings, validate_only=True)
+    view = jobs.validated(session, tenant, requests.names_only(clip), settings)
+    assert isinstance(view, JobDraft)
     assert view.thresholds.max_synthetic_accuracy == 0.05
     session.flush()
     for table in (Job, JobEvent, Outbox):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.archives import ArchiveLimits
-from shared.classes import class_errors, classes_at
+from shared.classes import class_counts, class_errors
 from shared.errors import InvalidRequest
 from shared.settings import Settings
 from tests.support import requests
@@ -16,7 +16,7 @@ CLIP = Path("/models/clip")
 
 
 def test_an_archive(tmp_path: Path) -> None:
-    assert classes_at(requests.archive(tmp_path / "a.zip", "horse", "dog"), LIMITS) == {"horse", "dog"}
+    assert class_counts(requests.archive(tmp_path / "a.zip", "horse", "dog"), LIMITS) == {"horse": 1, "dog": 1}
 
 
 @pytest.mark.parametrize("around", ["", "images"])
@@ -24,7 +24,7 @@ def test_class_folders(tmp_path: Path, around: str) -> None:
     requests.folder(tmp_path / around, "horse", "dog")
     (tmp_path / around / ".cache").mkdir()
     (tmp_path / around / "empty").mkdir()
-    assert classes_at(tmp_path, LIMITS) == {"horse", "dog"}
+    assert class_counts(tmp_path, LIMITS) == {"dog": 1, "horse": 1}
 
 
 def shard(path: Path, label: str) -> None:
@@ -42,18 +42,26 @@ def shard(path: Path, label: str) -> None:
 def test_shards(tmp_path: Path) -> None:
     shard(tmp_path / "0.tar", "horse")
     shard(tmp_path / "1.tar", "dog")
-    assert classes_at(tmp_path, LIMITS) == {"horse", "dog"}
+    assert class_counts(tmp_path, LIMITS) == {"dog": 1, "horse": 1}
 
 
 def test_shards_with_numbers_for_labels(tmp_path: Path) -> None:
     shard(tmp_path / "0.tar", "1")
+    shard(tmp_path / "1.tar", "1")
     (tmp_path / "classnames.txt").write_text("dog\nhorse\n")
-    assert classes_at(tmp_path, LIMITS) == {"horse", "dog"}
+    assert class_counts(tmp_path, LIMITS) == {"horse": 2}  # no image shows a dog
+
+
+def test_a_number_beyond_the_names_of_the_shards(tmp_path: Path) -> None:
+    shard(tmp_path / "0.tar", "2")
+    (tmp_path / "classnames.txt").write_text("dog\nhorse\n")
+    with pytest.raises(InvalidRequest, match="has 2 lines"):
+        class_counts(tmp_path, LIMITS)
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="no image"):
-        classes_at(tmp_path, LIMITS)
+        class_counts(tmp_path, LIMITS)
 
 
 def test_one_folder_of_any_name_may_show_what_is_forgotten() -> None:

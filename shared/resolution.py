@@ -1,0 +1,174 @@
+"""The passes over a request, before any work is done: the same for `POST /jobs`, `efface run` and `efface submit`.
+
+Each door brings a finder, which says what a reference stands for there: a tenant's row, or a path. All else is one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shared.classes import RETAIN, class_errors, labels_of, measured_sets
+from shared.errors import FieldError, InvalidRequest
+from shared.needs import data_errors, reference_errors
+from shared.references import FoundData
+from shared.request_warnings import request_warnings
+from shared.schemas.model_reference import ModelReference
+from shared.schemas.request import ErasureRequest, Thresholds
+from shared.schemas.resolution import MeasuredSet, RequestWarning
+from shared.schemas.spec import LISTS, ROLES, DataSource, DataSources, JobSpec, ModelSource
+from shared.schemas.thresholds import resolve_thresholds
+
+
+class Finder(Protocol):
+    """Finds what references stand for. Raises InvalidRequest where there is nothing, or nothing that is allowed."""
+
+    def model(self, pointer: str, reference: ModelReference) -> ModelSource:
+        """Return a model's source."""
+        ...
+
+    def data(self, pointer: str, name: str, reference: str) -> FoundData:
+        """Return a data set's source, under the name that the request gives it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A request whose references were all found."""
+
+    model: ModelSource
+    data: DataSources
+    reference: ModelSource | None
+    """What `audit.reference` names."""
+    thresholds: Thresholds
+    labels: tuple[str, ...]
+    sets: tuple[MeasuredSet, ...]
+    warnings: tuple[RequestWarning, ...]
+
+    def spec(self, request: ErasureRequest, *, job_id: str, tenant_id: str, attempt: int) -> JobSpec:
+        """Return the specification of a job for the request."""
+        return JobSpec(
+            job_id=job_id,
+            tenant_id=tenant_id,
+            attempt=attempt,
+            request=request,
+            thresholds=self.thresholds,
+            model=self.model,
+            reference=self.reference,
+            data=self.data,
+            warnings=self.warnings,
+        )
+
+
+def resolve(request: ErasureRequest, finder: Finder) -> Resolved:
+    """Check a request against what there is, and resolve it.
+
+    Raises:
+        InvalidRequest: with every error that was found, not just the first.
+    """
+    found = _look_up(request, finder)
+    errors = [*found.errors, *errors_in(request, found)]
+    if errors or found.model is None:
+        raise InvalidRequest(errors)
+    counts = found.counts
+    labels = labels_of(request, (name for pointer in RETAIN for name in counts.get(pointer, ())))
+    sets = measured_sets(request, labels, found.evaluation())
+    return Resolved(
+        model=found.model,
+        data=found.sources(),
+        reference=found.reference,
+        thresholds=resolve_thresholds(request, dict(found.evaluation())),
+        labels=labels,
+        sets=sets,
+        warnings=request_warnings(request, labels, sets, counts),
+    )
+
+
+def check(request: ErasureRequest, finder: Finder) -> None:
+    """Check a request as far as this finder knows what its references stand for.
+
+    Raises:
+        InvalidRequest: with every error that was found.
+    """
+    found = _look_up(request, finder)
+    errors = [*found.errors, *errors_in(request, found)]
+    if errors:
+        raise InvalidRequest(errors)
+    if found.complete:
+        resolve_thresholds(request, dict(found.evaluation()))
+
+
+@dataclass(slots=True)
+class Lookup:
+    """What the references of a request stand for."""
+
+    request: ErasureRequest
+    model: ModelSource | None = None
+    reference: ModelSource | None = None
+    data: dict[str, DataSource] = field(default_factory=dict)
+    """Sources by pointer."""
+    counts: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    """Images of each class by pointer."""
+    complete: bool = True
+    """False where the classes of some set are not known here."""
+    errors: list[FieldError] = field(default_factory=list)
+
+    def evaluation(self) -> Iterator[tuple[str, Mapping[str, int]]]:
+        """Yield each evaluation set's name with its classes."""
+        for number, entry in enumerate(self.request.data.evaluation):
+            yield entry.name, self.counts[f"/data/evaluation/{number}/dataset"]
+
+    def sources(self) -> DataSources:
+        """Return the sources by role."""
+        roles = {role: self.data.get(f"/data/{role}") for role in ROLES}
+        lists = {role: tuple(self.data[pointer] for pointer, *_ in named_sets(self.request, role)) for role in LISTS}
+        return DataSources.model_validate(roles | lists)
+
+
+def named_sets(request: ErasureRequest, role: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the pointer, name and reference of each set in a role that may have several."""
+    for number, entry in enumerate(getattr(request.data, role)):
+        yield f"/data/{role}/{number}/dataset", entry.name, entry.dataset
+
+
+def errors_in(request: ErasureRequest, found: Lookup) -> list[FieldError]:
+    """Return what is wrong with a request, given what its references stand for."""
+    errors = list(_time_errors(request)) + data_errors(request)
+    if found.complete:
+        errors += class_errors(request, found.counts)
+    if found.model is not None:
+        errors += reference_errors(found.model, found.reference)
+    return errors
+
+
+def _look_up(request: ErasureRequest, finder: Finder) -> Lookup:
+    found = Lookup(request)
+    with _collected(found.errors):
+        found.model = finder.model("/model", request.model)
+    if request.audit.reference is not None:
+        with _collected(found.errors):
+            found.reference = finder.model("/audit/reference", request.audit.reference)
+    roles = ((f"/data/{role}", role, getattr(request.data, role)) for role in ROLES)
+    given = (entry for entry in roles if entry[2] is not None)
+    for pointer, name, reference in (*given, *(entry for role in LISTS for entry in named_sets(request, role))):
+        with _collected(found.errors):
+            there = finder.data(pointer, name, reference)
+            found.data[pointer] = there.source
+            if there.counts is None:
+                found.complete = False
+            else:
+                found.counts[pointer] = there.counts
+    return found
+
+
+@contextmanager
+def _collected(errors: list[FieldError]) -> Iterator[None]:
+    try:
+        yield
+    except InvalidRequest as error:
+        errors += error.errors
+
+
+def _time_errors(request: ErasureRequest) -> Iterator[FieldError]:
+    if request.received_at is not None and request.received_at.tzinfo is None:
+        yield FieldError("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
