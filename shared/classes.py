@@ -5,6 +5,7 @@ first evaluation set that shows the class to be forgotten is the target's own: i
 and images of other folders are left out. Any other set whose folders are not all labels keeps its own names.
 """
 
+import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ from shared.schemas.resolution import MeasuredSet
 
 FORGET = ("/data/forget", "/data/forget_test")
 RETAIN = ("/data/retain", "/data/retain_test")
+MAX_NAMES_BYTES = 2**24
+"""More than fifty thousand classes take."""
 NO_FOLDERS = "has no class folders; put each image into a folder with the name of its class"
 
 Found = Mapping[str, Collection[str]]
@@ -34,9 +37,7 @@ def class_counts(path: Path, limits: ArchiveLimits) -> dict[str, int]:
         return inspect_archive(path, limits).classes
     shards = sorted(path.glob("*.tar"))
     if shards:
-        beside = path / CLASS_NAMES
-        names = class_names(beside.read_bytes()) if beside.is_file() else []
-        total = Counter[str]()
+        names, total = _names_of_numbers(path / CLASS_NAMES, shards[0]), Counter[str]()
         for shard in shards:
             for name, count in inspect_archive(shard, limits).classes.items():
                 total[_numbered(name, names)] += count
@@ -44,6 +45,21 @@ def class_counts(path: Path, limits: ArchiveLimits) -> dict[str, int]:
     files = (PurePosixPath(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     images = [name for name in files if is_image(name) and not any(part.startswith(".") for part in name.parts)]
     return dict(sorted(Counter(folder_classes(images)).items()))
+
+
+def _names_of_numbers(beside: Path, first: Path) -> list[str]:
+    """Return the lines of `classnames.txt`, which lies beside the shards or in the first one; none without one."""
+    if beside.is_file():
+        return class_names(beside.read_bytes())
+    try:
+        with tarfile.open(first) as members:
+            found = next(
+                (m for m in members if m.isfile() and PurePosixPath(m.name) == PurePosixPath(CLASS_NAMES)), None
+            )
+            content = members.extractfile(found) if found else None
+            return class_names(content.read(MAX_NAMES_BYTES)) if content else []
+    except tarfile.TarError as error:
+        raise invalid(f"holds a shard that cannot be read: {error}") from error
 
 
 def _numbered(label: str, names: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Local files in a request: the same REQUEST.json serves `efface run` and, after its files were uploaded, a service."""
 
+import io
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from api.cli import show
 from api.client import ApiProblem, Client
 from shared.archives import ArchiveLimits
 from shared.errors import InvalidRequest
-from shared.references import LOCAL_DIR, FoundData, LocalData, source_of
+from shared.layouts import CLASS_NAMES
+from shared.references import LOCAL_DIR, FoundData, LocalData, hub_model, source_of
 from shared.resolution import check as check_with
 from shared.schemas.dataset import DatasetView
 from shared.schemas.model import ModelView
@@ -105,6 +107,8 @@ class _UploadFinder:
         if reference.id is not None:
             return ModelSource(reference=f"id:{reference.id}", id=reference.id)
         text, pointer = source_of(reference, pointer)
+        if not text.startswith(LOCAL_DIR):
+            return hub_model(text, pointer)
         folder = _local_folder(text)
         if folder is not None and not any((folder / file).exists() for file in MODEL_FILES):
             raise InvalidRequest.at(
@@ -141,19 +145,50 @@ def upload_dataset(
 
 @contextmanager
 def _packed(path: Path, members: list[Path]) -> Iterator[Path]:
-    """Give a file as it is; a folder as a temporary tar of its members.
+    """Give a file as it is; a folder as a temporary tar of its members, a folder of WebDataset shards as one shard.
 
     Raises:
-        InvalidRequest: the folder holds none of what is wanted.
+        InvalidRequest: the folder holds none of what is wanted, or shards that cannot be one.
     """
     if not path.is_dir():
         yield path
         return
     if not members:
         raise InvalidRequest.at("", f"there is nothing to upload in {path}")
+    shards = sorted(path.glob("*.tar"))
     with tempfile.TemporaryDirectory(prefix="efface-pack-") as scratch:
         packed = Path(scratch) / f"{path.name}.tar"
         with tarfile.open(packed, "w") as archive:
-            for member in members:
+            if shards:
+                _join_shards(archive, shards, path / CLASS_NAMES)
+            for member in () if shards else members:
                 archive.add(member.resolve(), member.relative_to(path))  # what a link leads to, not the link
         yield packed
+
+
+def _join_shards(archive: tarfile.TarFile, shards: list[Path], beside: Path) -> None:
+    """Write the samples of several shards into one, those of each shard in a folder of its own, so that no two have one name."""
+    names = beside.read_bytes() if beside.is_file() else None
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as members:
+                for member in members:
+                    content = members.extractfile(member) if member.isfile() else None
+                    if content is None:
+                        continue
+                    if member.name.removeprefix("./") == CLASS_NAMES:
+                        own = content.read()
+                        if names not in (None, own):
+                            raise InvalidRequest.at(
+                                "", f"the shards in {shard.parent} have several {CLASS_NAMES}; keep one"
+                            )
+                        names = own
+                        continue
+                    member.name = f"{shard.stem}/{member.name.removeprefix('./')}"
+                    archive.addfile(member, content)
+        except tarfile.TarError as error:
+            raise InvalidRequest.at("", f"{shard} cannot be read as a tar: {error}") from error
+    if names is not None:
+        entry = tarfile.TarInfo(CLASS_NAMES)
+        entry.size = len(names)
+        archive.addfile(entry, io.BytesIO(names))

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping
 
 from shared.errors import FieldError, InvalidRequest
-from shared.measures import CATALOGUE, LACKS, Need
+from shared.measures import CATALOGUE, LACKS, OWN_SET, SAMPLES, Need
+from shared.names import Spellings
 from shared.schemas.audit import MeasureThreshold
 from shared.schemas.offers import Offer, makes_samples, offer_of, places_of
 from shared.schemas.request import ErasureRequest, Thresholds
@@ -42,7 +43,16 @@ def resolve_thresholds(request: ErasureRequest, evaluation_classes: Mapping[str,
     if errors:
         raise InvalidRequest(errors)
     values = {name: getattr(request.thresholds, name) for name in request.thresholds.model_fields_set}
+    if "measures" in values:
+        places = Spellings((OWN_SET, SAMPLES, *evaluation_classes))
+        values["measures"] = tuple(_spelled(threshold, places) for threshold in request.thresholds.measures)
     return Thresholds.model_validate({name: DEFAULTS[name] for name in measurable.values() if name} | values)
+
+
+def _spelled(threshold: MeasureThreshold, places: Spellings) -> MeasureThreshold:
+    """Return a threshold whose place is spelled as the report spells it."""
+    where = threshold.where and places.get(threshold.where)
+    return threshold.model_copy(update={"where": where}) if where != threshold.where else threshold
 
 
 def _measurable(request: ErasureRequest, offer: Offer) -> dict[str, str | None]:
@@ -73,7 +83,7 @@ def _measure_errors(
         detail = f"{threshold.measure} is taken in a thorough audit alone: set audit.level to thorough"
         return [FieldError(f"{pointer}/measure", detail)]
     places = places_of(offer, entry.needs, request.method.name)
-    if threshold.where is not None and threshold.where not in places:
+    if threshold.where is not None and threshold.where not in Spellings(places):
         known = f"it is taken on: {', '.join(places)}" if places else "it is taken in one place; leave where out"
         return [FieldError(f"{pointer}/where", f"{threshold.measure} is not taken on {threshold.where!r}; {known}")]
     return []
