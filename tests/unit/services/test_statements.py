@@ -11,6 +11,7 @@ import pytest
 from services.statements import make_statement
 from shared.schemas.certificate import SCHEMA_FILE, published_text
 from shared.schemas.report import ModelIdentity
+from shared.schemas.resolution import RequestWarning
 from tests.support.certificates import (
     EXTERNAL_ID,
     NOON,
@@ -121,6 +122,21 @@ def test_names_can_be_withheld_and_are_found_again(keys):
     assert target["references"] == open_["predicate"]["request"]["target"]["references"]
     assert "elephant" not in json.dumps(closed)
     assert "sketch" not in json.dumps(closed)
+
+
+def test_warnings_are_certified_but_for_names_that_are_withheld(keys):
+    warning = RequestWarning(
+        pointer="/data/evaluation/0/dataset", detail="holds 'zebra_x', for which there is no label"
+    )
+    known = facts()
+    told = replace(known, report=known.report.model_copy(update={"warnings": (warning,)}))
+    key = keys.subject_key("tests")
+
+    open_, closed = (make_statement(told, key, with_names=with_names).predicate for with_names in (True, False))
+
+    assert [w.model_dump() for w in open_.warnings] == [warning.model_dump()]
+    assert [w.model_dump() for w in closed.warnings] == [warning.model_dump() | {"detail": None}]
+    assert "zebra" not in closed.model_dump_json()
 
 
 def test_data_sets_are_named_by_keyed_digests_alone(keys):
