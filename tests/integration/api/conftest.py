@@ -23,6 +23,7 @@ from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.settings import Settings
 from shared.states import Scope, Stage
 from shared.storage import Storage
+from tests.support.connections import watched
 from tests.support.servers import serving
 
 WEIGHTS = bytes(range(256)) * 40
@@ -30,6 +31,14 @@ REPORT = b"""{"verdict": "passed", "thresholds": [], "evaluations": [],
  "target": {"accuracy": null, "synthetic_accuracy": null, "siblings": null}}"""
 
 PAGE = "<!DOCTYPE html><title>Forgetting “horse”</title>".encode()
+
+
+@pytest.fixture(autouse=True)
+def no_connection_waits_for_the_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Fails every test in which the storage is asked while its caller holds a connection of the database."""
+    with watched(monkeypatch) as found:
+        yield found
+    assert found == [], "a connection was held while the storage answered"
 
 
 @pytest.fixture
