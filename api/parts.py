@@ -57,7 +57,7 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
             metrics=metrics,
         )
     finally:
-        uploads.decoders.close()
+        uploads.inspectors.close()
         limiter.close()
         engine.dispose()
 

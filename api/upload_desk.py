@@ -1,4 +1,4 @@
-"""What all uploads of one gateway share: turns, threads, decoders, and the room in the temporary folder."""
+"""What all uploads of one gateway share: turns, threads, inspectors, and the room in the temporary folder."""
 
 import shutil
 import tempfile
@@ -9,7 +9,7 @@ from anyio import CapacityLimiter
 
 from api.turns import Turns
 from services import quotas
-from shared.decoding import Decoders
+from shared.inspection import Inspectors
 from shared.errors import Unavailable
 from shared.settings import MIB, Settings
 
@@ -100,4 +100,4 @@ class UploadDesk:
         )
         self.disk = CapacityLimiter(DISK_THREADS)
         self.scratch = Scratch(settings.max_scratch_bytes)
-        self.decoders = Decoders(settings.decoders)
+        self.inspectors = Inspectors(settings.inspectors)

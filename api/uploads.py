@@ -31,7 +31,7 @@ from services.idempotency import Answer
 from services.keys import Principal
 from services.unfinished import Begin, Kind
 from services.uploads import Received, Uploads
-from shared.decoding import Gone
+from shared.inspection import Gone
 from shared.errors import (
     Conflict,
     FieldError,
@@ -280,7 +280,7 @@ def _uploads(request: Request, caller: Principal) -> Uploads:
         tenant_id=caller.tenant_id,
         begin=parts.database.transaction,
         storage=parts.storage,
-        decoders=parts.uploads.decoders,
+        inspectors=parts.uploads.inspectors,
         settings=parts.settings,
         gone=threading.Event(),
     )

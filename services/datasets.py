@@ -33,7 +33,7 @@ class Stored:
     sealed_sha256: str
 
 
-Check = Callable[[Path, ArchiveLimits], ArchiveSummary]
+Check = Callable[..., ArchiveSummary]
 """What checks an archive, as `inspect_archive` does."""
 
 

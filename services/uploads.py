@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from services import datasets, idempotency, models, quotas, unfinished
 from services.idempotency import Answer, Call, once
 from services.unfinished import Begin, Kind, Unfinished
-from shared.decoding import Decoders, limits_for
+from shared.inspection import Inspectors, limits_for
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.storage import Storage
@@ -42,7 +42,7 @@ class Uploads:
     tenant_id: str
     begin: Begin
     storage: Storage
-    decoders: Decoders
+    inspectors: Inspectors
     settings: Settings
     gone: threading.Event
     """Set when nobody waits for the answer any more: checking stops, what is stored already is finished."""
@@ -69,7 +69,7 @@ class Uploads:
         if (earlier := self._answered(call)) is not None:
             return earlier
         within = limits_for(file.size_bytes, self.settings)
-        check = partial(self.decoders.archive, sha256=file.sha256, within=within, gone=self.gone)
+        check = partial(self.inspectors.archive, sha256=file.sha256, within=within, gone=self.gone)
         summary = datasets.inspect(file.path, self.settings, check)
         dataset_id = new_id("ds")
         add = partial(
@@ -107,7 +107,7 @@ class Uploads:
             filename=file.filename,
             architecture=architecture,
             scratch=file.folder,
-            check=partial(self.decoders.checkpoint, within=within, gone=self.gone),
+            check=partial(self.inspectors.checkpoint, within=within, gone=self.gone),
         )
         model_id = new_id("mdl")
         add = partial(models.add, tenant_id=self.tenant_id, name=name)

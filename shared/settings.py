@@ -58,9 +58,12 @@ class Settings(BaseSettings):
     max_scratch_bytes: int | None = Field(
         None, ge=1, description="temporary files of all uploads under way; what the disk has free if unset"
     )
-    decoders: int = Field(2, ge=1, description="processes that check what was uploaded, one upload each at a time")
-    max_decode_bytes: int = Field(1024 * MIB, ge=256 * MIB, description="memory that checking one upload may take")
-    max_decode_seconds: float = Field(
+    unfinished_upload_hours: float = Field(
+        6.0, gt=0, description="an upload that has been stored for so long has died, and is deleted"
+    )
+    inspectors: int = Field(2, ge=1, description="processes that check what was uploaded, one upload each at a time")
+    max_inspection_bytes: int = Field(1024 * MIB, ge=256 * MIB, description="memory that checking one upload may take")
+    max_inspection_seconds: float = Field(
         1800.0, ge=1, description="processor time that checking one upload may take; small ones get less"
     )
 

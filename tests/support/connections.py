@@ -1,6 +1,5 @@
-"""Finds whoever holds a connection of the database while the object storage answers."""
+"""Finds requests that hold a connection of the database while the object storage answers."""
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,26 +17,28 @@ METHODS = ("put", "get", "size", "list", "delete", "ping", "download", "sign")
 STREAMS = ("stream",)
 
 
-def owner() -> object:
-    """Return whose work is done: a request's, whichever thread it is in, else the thread's own."""
-    return structlog.contextvars.get_contextvars().get("request_id") or threading.get_ident()
+def request_of() -> object:
+    """Return the id of the request whose work is done, whichever thread does it; None outside of any."""
+    return structlog.contextvars.get_contextvars().get("request_id")
 
 
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Give a list to which every call of a storage is added that is made while its caller holds a connection."""
+    """Give a list to which every call of a storage is added that a request makes while it holds a connection."""
     held: Counter[object] = Counter()
     found: list[str] = []
 
     def taken(connection: object, record: Any, proxy: object) -> None:
-        record.info["owner"] = owner()
-        held[record.info["owner"]] += 1
+        if request := request_of():
+            record.info["request"] = request
+            held[request] += 1
 
     def given_back(connection: object, record: Any) -> None:
-        held[record.info.pop("owner", None)] -= 1
+        if request := record.info.pop("request", None):
+            held[request] -= 1
 
     def look(name: str, key: object) -> None:
-        if held[owner()] > 0:
+        if held[request_of()] > 0:
             found.append(f"{name} {key}")
 
     def calling(name: str, method: Callable[..., Any]) -> Callable[..., Any]:

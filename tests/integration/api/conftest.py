@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from api.client import Client
 from services import jobs, keys, lifecycle, models
 from shared.database import Database
+from shared.inspection import Inspectors
 from shared.schemas.job import JobError
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
@@ -46,6 +47,21 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
     """What is logged, as dictionaries; rendered for a terminal a traceback would take seconds."""
     with capture_logs() as captured:
         yield captured
+
+
+@pytest.fixture(scope="session")
+def inspectors() -> Iterator[Inspectors]:
+    """Inspectors of the whole session: to start some for each server would take longer than most tests."""
+    kept = Inspectors(2)
+    yield kept
+    Inspectors.close(kept)
+
+
+@pytest.fixture(autouse=True)
+def servers_share_inspectors(monkeypatch: pytest.MonkeyPatch, inspectors: Inspectors) -> None:
+    """Servers take the session's inspectors, and leave them running."""
+    monkeypatch.setattr(inspectors, "close", lambda: None)
+    monkeypatch.setattr("api.upload_desk.Inspectors", lambda count: inspectors)
 
 
 @pytest.fixture

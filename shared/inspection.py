@@ -1,4 +1,4 @@
-"""Orders to processes that read what strangers sent (`shared.decoder`): a few of them, each with limits and without secrets."""
+"""Orders to processes that read what strangers sent (`shared.inspector`): a few of them, each with limits and without secrets."""
 
 import json
 import os
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 ROOT = Path(__file__).parents[1]
 PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
-"""Variables that a decoder gets. None of them is a secret or names another part of the service."""
+"""Variables that a inspector gets. None of them is a secret or names another part of the service."""
 LOOK_SECONDS = 0.1
 LEAST_SECONDS = 60.0
 SECONDS_PER_MIB = 5.0
@@ -42,12 +42,12 @@ class Gone(EffaceError):
     title = "The client has left"
 
 
-class DecoderFault(RuntimeError):
-    """A decoder failed in a way that no file should bring about."""
+class InspectorFault(RuntimeError):
+    """A inspector failed in a way that no file should bring about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeLimits:
+class InspectionLimits:
     """What one order may take."""
 
     memory: int
@@ -60,22 +60,22 @@ class DecodeLimits:
     """Bytes of any file that it writes."""
 
 
-def limits_for(size_bytes: int, settings: Settings, *, file_bytes: int = 0) -> DecodeLimits:
+def limits_for(size_bytes: int, settings: Settings, *, file_bytes: int = 0) -> InspectionLimits:
     """Return what a file of `size_bytes` gets: small ones get less time, so that many of them cannot take hours."""
     earned = LEAST_SECONDS + SECONDS_PER_MIB * size_bytes / MIB
-    seconds = max(1, int(min(settings.max_decode_seconds, earned)))
+    seconds = max(1, int(min(settings.max_inspection_seconds, earned)))
     mapped = max(size_bytes, file_bytes)
-    return DecodeLimits(memory=settings.max_decode_bytes, mapped=mapped, seconds=seconds, file=file_bytes)
+    return InspectionLimits(memory=settings.max_inspection_bytes, mapped=mapped, seconds=seconds, file=file_bytes)
 
 
-class Decoders:
-    """A few decoders, started when they are first needed and kept. Safe to use from many threads."""
+class Inspectors:
+    """A few inspectors, started when they are first needed and kept. Safe to use from many threads."""
 
     def __init__(self, count: int) -> None:
         self._free = threading.Semaphore(count)
         self._lock = threading.Lock()
-        self._idle: list[_Decoder] = []
-        self._all: set[_Decoder] = set()
+        self._idle: list[_Inspector] = []
+        self._all: set[_Inspector] = set()
         self._closed = False
 
     def archive(
@@ -83,17 +83,17 @@ class Decoders:
         path: Path,
         limits: ArchiveLimits,
         *,
-        sha256: str,
-        within: DecodeLimits,
+        within: InspectionLimits,
         gone: threading.Event | None = None,
+        **options: object,
     ) -> ArchiveSummary:
-        """Do what `shared.archives.inspect_archive` does.
+        """Do what `shared.archives.inspect_archive` does with these `options`.
 
         Raises:
             InvalidRequest: as there, or a limit was reached.
             Gone: `gone` was set meanwhile.
         """
-        arguments = {"path": str(path), "sha256": sha256, "limits": asdict(limits)}
+        arguments = {"path": str(path), "limits": asdict(limits), "options": options}
         return ArchiveSummary(**self._result("archive", arguments, within, gone))
 
     def checkpoint(
@@ -103,7 +103,7 @@ class Decoders:
         architecture: str | None,
         scratch: Path,
         *,
-        within: DecodeLimits,
+        within: InspectionLimits,
         gone: threading.Event | None = None,
     ) -> CheckpointFiles:
         """Do what `shared.uploaded_checkpoints.unpack_checkpoint` does.
@@ -115,7 +115,7 @@ class Decoders:
         arguments = {"path": str(path), "filename": filename, "architecture": architecture, "scratch": str(scratch)}
         return CheckpointFiles(**self._result("checkpoint", arguments, within, gone))
 
-    def classes(self, path: Path, limits: ArchiveLimits, within: DecodeLimits) -> set[str]:
+    def classes(self, path: Path, limits: ArchiveLimits, within: InspectionLimits) -> set[str]:
         """Do what `shared.classes.classes_at` does.
 
         Raises:
@@ -127,15 +127,15 @@ class Decoders:
         """End all of them, with what they are doing."""
         with self._lock:
             self._closed = True
-            decoders = list(self._all)
-        for decoder in decoders:
-            decoder.kill()
+            inspectors = list(self._all)
+        for inspector in inspectors:
+            inspector.kill()
 
-    def _result(self, task: str, arguments: Answer, within: DecodeLimits, gone: threading.Event | None) -> Any:  # noqa: ANN401
+    def _result(self, task: str, arguments: Answer, within: InspectionLimits, gone: threading.Event | None) -> Any:  # noqa: ANN401
         order = {"task": task, "arguments": arguments, "limits": asdict(within)}
         leaving = gone or threading.Event()
-        with self._taken(leaving) as decoder:
-            answer = decoder.ask(order, WALL_OVER_CPU * within.seconds, leaving)
+        with self._taken(leaving) as inspector:
+            answer = inspector.ask(order, WALL_OVER_CPU * within.seconds, leaving)
         if "result" in answer:
             return answer["result"]
         if "errors" in answer:
@@ -143,13 +143,13 @@ class Decoders:
         if "exceeded" in answer:
             raise InvalidRequest.at("", _exceeded(str(answer["exceeded"]), within))
         if "died" in answer:
-            log.warning("decoder.died", task=task, how=answer["died"])
+            log.warning("inspector.died", task=task, how=answer["died"])
             raise InvalidRequest.at("", f"decoding it ended at once ({answer['died']}); the file is damaged or hostile")
-        raise DecoderFault(f"{task}: {answer.get('fault')}")
+        raise InspectorFault(f"{task}: {answer.get('fault')}")
 
     @contextmanager
-    def _taken(self, gone: threading.Event) -> Iterator["_Decoder"]:
-        """Give a decoder that nobody else uses; one that lives goes back."""
+    def _taken(self, gone: threading.Event) -> Iterator["_Inspector"]:
+        """Give a inspector that nobody else uses; one that lives goes back."""
         while not self._free.acquire(timeout=LOOK_SECONDS):
             if gone.is_set():
                 raise Gone("The client has left.")
@@ -157,27 +157,27 @@ class Decoders:
             with self._lock:
                 if self._closed:
                     raise Unavailable("The service is about to stop; send it again.")
-                decoder = self._idle.pop() if self._idle else None
-            if decoder is None or not decoder.lives:
-                decoder = _Decoder(self._all.discard)
+                inspector = self._idle.pop() if self._idle else None
+            if inspector is None or not inspector.lives:
+                inspector = _Inspector(self._all.discard)
                 with self._lock:
-                    self._all.add(decoder)
-            yield decoder
+                    self._all.add(inspector)
+            yield inspector
             with self._lock:
-                if decoder.lives:
-                    self._idle.append(decoder)
+                if inspector.lives:
+                    self._idle.append(inspector)
         finally:
             self._free.release()
 
 
-class _Decoder:
+class _Inspector:
     """One process."""
 
-    def __init__(self, ended: Callable[["_Decoder"], None]) -> None:
+    def __init__(self, ended: Callable[["_Inspector"], None]) -> None:
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self._ended = ended
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "shared.decoder"],
+            [sys.executable, "-P", "-s", "-m", "shared.inspector"],
             cwd="/",
             env=environment | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
@@ -206,13 +206,13 @@ class _Decoder:
             sender.write(json.dumps(order).encode() + b"\n")
             sender.flush()
         except BrokenPipeError:
-            raise DecoderFault("the decoder has ended") from None
+            raise InspectorFault("the inspector has ended") from None
         content = bytearray()
         while not content.endswith(b"\n"):
             if select.select([receiver], [], [], LOOK_SECONDS)[0]:
                 chunk = os.read(receiver.fileno(), MIB)
                 if not chunk:
-                    raise DecoderFault("the decoder has ended")
+                    raise InspectorFault("the inspector has ended")
                 content += chunk
             elif gone.is_set():
                 raise Gone("The client has left.")
@@ -234,11 +234,11 @@ class _Decoder:
         self._ended(self)
 
 
-def _exceeded(limit: str, within: DecodeLimits) -> str:
+def _exceeded(limit: str, within: InspectionLimits) -> str:
     """Say which limit was reached, and what to do."""
     memory = f"{within.memory / 1024**3:g} GiB" if within.memory >= 1024**3 else f"{within.memory // MIB} MiB"
     return {
-        "memory": f"decoding took more than {memory} of memory (EFFACE_MAX_DECODE_BYTES); give smaller files",
+        "memory": f"decoding took more than {memory} of memory (EFFACE_MAX_INSPECTION_BYTES); give smaller files",
         "seconds": f"decoding took more than {within.seconds} s of processor time; give fewer or smaller files",
         "wall": f"decoding took more than {WALL_OVER_CPU * within.seconds} s; give fewer or smaller files, or try again later",
         "file": f"unpacks to a file of more than {within.file} bytes, which there is no room for; give the file itself",

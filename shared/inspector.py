@@ -1,11 +1,11 @@
 """The process that reads what strangers sent: archives, images, checkpoints. It is given no secret and may take no more than
 it is allowed.
 
-    python -m shared.decoder
+    python -m shared.inspector
 
 Each line of its input is an order as JSON, each line of its output what came of it. It has imported what it needs and forks
 for every order, so that an order costs no import, and what one order breaks or leaves in memory ends with its fork.
-`shared.decoding` is the side of whoever orders.
+`shared.inspection` is the side of whoever orders.
 """
 
 import codecs
@@ -45,8 +45,8 @@ Answer = dict[str, Any]
 """One of `result`, `errors` ([pointer, detail] each), `exceeded` (a limit's name), `died` (a signal), `fault` (a traceback)."""
 
 
-def _archive(path: str, sha256: str, limits: dict[str, int]) -> Answer:
-    return asdict(inspect_archive(Path(path), ArchiveLimits(**limits), sha256=sha256))
+def _archive(path: str, limits: dict[str, int], options: dict[str, Any]) -> Answer:
+    return asdict(inspect_archive(Path(path), ArchiveLimits(**limits), **options))
 
 
 def _classes(path: str, limits: dict[str, int]) -> list[str]:
@@ -124,7 +124,9 @@ def _work(order: Answer, writing: int, parent: int) -> NoReturn:
     """Do an order within its limits, in the fork."""
     code = 1
     try:
-        sys.dont_write_bytecode = True  # within the limit of files it would be cut off, for everybody who imports it later
+        sys.dont_write_bytecode = (
+            True  # within the limit of files it would be cut off, for everybody who imports it later
+        )
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             _limit(order["limits"])
