@@ -9,8 +9,8 @@ from anyio import CapacityLimiter
 
 from api.turns import Turns
 from services import quotas
-from shared.inspection import Inspectors
 from shared.errors import Unavailable
+from shared.inspection import Inspectors
 from shared.settings import MIB, Settings
 
 RETRY_SECONDS = 15

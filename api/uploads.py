@@ -31,7 +31,6 @@ from services.idempotency import Answer
 from services.keys import Principal
 from services.unfinished import Begin, Kind
 from services.uploads import Received, Uploads
-from shared.inspection import Gone
 from shared.errors import (
     Conflict,
     FieldError,
@@ -41,6 +40,7 @@ from shared.errors import (
     TooLarge,
     TooSlow,
 )
+from shared.inspection import Gone
 from shared.schemas.base import Label
 from shared.schemas.wording import field_errors
 

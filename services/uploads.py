@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from services import datasets, idempotency, models, quotas, unfinished
 from services.idempotency import Answer, Call, once
 from services.unfinished import Begin, Kind, Unfinished
-from shared.inspection import Inspectors, limits_for
 from shared.ids import new_id
+from shared.inspection import Inspectors, limits_for
 from shared.settings import Settings
 from shared.storage import Storage
 
