@@ -11,9 +11,9 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from shared.storage import Storage
+from shared.storage import PROBED, Storage
 
-METHODS = ("put", "get", "size", "list", "delete", "ping", "download", "sign")
+METHODS = ("put", "get", "size", "list", "delete", "download", "sign")
 STREAMS = ("stream",)
 
 
@@ -38,7 +38,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             held[request] -= 1
 
     def look(name: str, key: object) -> None:
-        if held[request_of()] > 0:
+        if held[request_of()] > 0 and key != (PROBED,):  # readiness looks at all parts at once, each in a thread
             found.append(f"{name} {key}")
 
     def calling(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
