@@ -154,9 +154,8 @@ class _Limited(Request):
 class _Sink:
     """A file that is written and hashed as it comes, a piece at a time, in threads that are there for it alone."""
 
-    def __init__(self, path: Path, share: Share, threads: CapacityLimiter) -> None:
-        self._file: BinaryIO = path.open("wb")
-        self._share, self._threads = share, threads
+    def __init__(self, file: BinaryIO, share: Share, threads: CapacityLimiter) -> None:
+        self._file, self._share, self._threads = file, share, threads
         self._waiting = bytearray()
         self._digest = hashlib.sha256()
         self.size = 0
@@ -173,10 +172,9 @@ class _Sink:
         if len(self._waiting) >= WRITE_BYTES:
             await self._flush()
 
-    async def close(self) -> str:
+    async def finish(self) -> str:
         """Write what is left, and return the file's SHA-256."""
         await self._flush()
-        self._file.close()
         return self._digest.hexdigest()
 
     async def _flush(self) -> None:
@@ -238,17 +236,19 @@ async def received(request: Request, kind: Kind) -> AsyncIterator[Upload]:
         await run_in_threadpool(_uploads(request, caller).check_room, kind, 0 if is_form else declared)
         with desk.scratch.share(declared) as share:
             async with _folder(desk.disk) as folder:
-                sink = _Sink(folder / FILE, share, desk.disk)
-                filename, fields = await (_form if is_form else _raw)(limited, sink)
-                sha256 = await sink.close()
+                with (folder / FILE).open("wb") as file:
+                    sink = _Sink(file, share, desk.disk)
+                    filename, fields = await (_form if is_form else _raw)(limited, sink)
+                    sha256 = await sink.finish()
                 if sink.size == 0:
                     raise InvalidRequest.at(
                         "/file", "is empty; send the file's bytes as the body, or as a form field 'file'"
                     )
-                file = Received(
-                    path=folder / FILE, filename=filename, sha256=sha256, size_bytes=sink.size, folder=folder
+                yield Upload(
+                    Received(path=folder / FILE, filename=filename, sha256=sha256, size_bytes=sink.size, folder=folder),
+                    fields,
+                    share,
                 )
-                yield Upload(file, fields, share)
 
 
 async def performed(request: Request, caller: Principal, begin: Begin, work: Callable[[Uploads], Answer]) -> Answer:
