@@ -9,7 +9,6 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import AfterValidator
 
 from api.json_route import JSON
-from api.parts import Parts
 from services import idempotency
 from services.idempotency import Answer, Call
 from services.keys import Principal
@@ -69,14 +68,6 @@ async def _sender(request: Request, idempotency_key: IdempotencyKey = None) -> S
 
 
 SenderDep = Annotated[Sender, Depends(_sender)]
-
-
-def answered(parts: Parts, call: Call | None) -> Answer | None:
-    """Return what a request was answered before, in a short transaction: what comes next may take long."""
-    if call is None:
-        return None
-    with parts.database.transaction() as session:
-        return idempotency.kept(session, call)
 
 
 def respond(answer: Answer) -> Response:

@@ -3,15 +3,23 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from fastapi import Request
 
+from api.remembered import Remembered
 from api.telemetry import HttpMetrics
+from api.turns import Turns
+from api.upload_desk import UploadDesk
+from services import quotas
 from shared.database import Database, make_engine
 from shared.limiter import RequestLimiter
 from shared.queue import Doorbell, make_queue
 from shared.settings import Settings
 from shared.storage import Storage
+
+LOOKUP_WAIT_SECONDS = 30.0
+READY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,10 @@ class Parts:
     storage: Storage
     doorbell: Doorbell
     limiter: RequestLimiter
+    uploads: UploadDesk
+    lookups: Turns
+    """Of names of hosts that tenants choose."""
+    readiness: Remembered[dict[str, Literal["up", "down"]]]
     metrics: HttpMetrics
 
 
@@ -31,6 +43,7 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
     """Open everything; close it at the end. Nothing is connected yet: a part that is down shows in /health/ready."""
     engine = make_engine(settings)
     limiter = RequestLimiter(settings)
+    uploads = UploadDesk(settings)
     try:
         yield Parts(
             settings=settings,
@@ -38,9 +51,13 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
             storage=Storage(settings.storage_url, settings.storage_public_endpoint),
             doorbell=Doorbell(make_queue(settings)),
             limiter=limiter,
+            uploads=uploads,
+            lookups=Turns(quotas.LOOKUPS, total=4, per_tenant=1, wait_seconds=LOOKUP_WAIT_SECONDS, retry_seconds=5),
+            readiness=Remembered(READY_SECONDS),
             metrics=metrics,
         )
     finally:
+        uploads.inspectors.close()
         limiter.close()
         engine.dispose()
 

@@ -23,7 +23,9 @@ from shared.errors import (
     InvalidRequest,
     NotFound,
     QuotaExceeded,
+    StorageFull,
     TooLarge,
+    TooSlow,
     Unauthenticated,
     Unavailable,
 )
@@ -45,6 +47,8 @@ STATUS: dict[type[EffaceError], HTTPStatus] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    StorageFull: HTTPStatus.FORBIDDEN,
+    TooSlow: HTTPStatus.REQUEST_TIMEOUT,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
@@ -173,6 +177,8 @@ def _ours(request: Request, error: EffaceError) -> JSONResponse:
         more = {"errors": [{"detail": e.detail, "pointer": e.pointer} for e in error.errors]}
     elif isinstance(error, QuotaExceeded):
         more = {"type": QUOTA_EXCEEDED, "violated-policies": [error.policy]}
+    elif isinstance(error, StorageFull):
+        more = {"violated-policies": [error.policy], "used": error.used, "allowed": error.allowed}
     headers = dict(HEADERS.get(kind, {}))
     if error.retry_seconds is not None:
         headers["Retry-After"] = str(error.retry_seconds)

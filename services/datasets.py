@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from shared.schemas.dataset import DatasetView
 from shared.schemas.spec import DataSource, JobSpec
 from shared.sealing import Sealer
 from shared.settings import Settings
-from shared.storage import Storage, chunks_of
+from shared.storage import Storage, chunks_of, hashed
 from shared.tables import Dataset
 
 
@@ -33,30 +33,39 @@ class Stored:
     sealed_sha256: str
 
 
-def inspect(path: Path, settings: Settings) -> ArchiveSummary:
+Check = Callable[..., ArchiveSummary]
+"""What checks an archive, as `inspect_archive` does."""
+
+
+def inspect(path: Path, settings: Settings, check: Check = inspect_archive) -> ArchiveSummary:
     """Return what an archive holds; slow for a large one, so do it outside of a transaction.
 
     Raises:
         InvalidRequest: it breaks a rule; the detail names the member.
     """
     try:
-        return inspect_archive(path, ArchiveLimits.of(settings))
+        return check(path, ArchiveLimits.of(settings))
     except InvalidRequest as error:
         raise error.under("/file") from error
 
 
-def store(storage: Storage, tenant_id: str, path: Path, settings: Settings) -> Stored:
+def prefix(tenant_id: str, dataset_id: str) -> str:
+    """Return where the archive of a data set is."""
+    return f"tenants/{tenant_id}/datasets/{dataset_id}"
+
+
+def store(storage: Storage, tenant_id: str, path: Path, settings: Settings, dataset_id: str | None = None) -> Stored:
     """Seal an inspected archive into the storage, under a key of its own. The row comes after the bytes.
 
     Raises:
         Unavailable: the storage does not answer, or there is no master key.
     """
     sealer = Sealer.of(settings)
-    dataset_id = new_id("ds")
+    dataset_id = dataset_id or new_id("ds")
     data_key = sealer.new_key(dataset_id)
     digest = hashlib.sha256()
-    key = f"tenants/{tenant_id}/datasets/{dataset_id}"
-    storage.put(key, _hashed(sealer.seal(chunks_of(path), data_key, dataset_id), digest))
+    key = prefix(tenant_id, dataset_id)
+    storage.put(key, hashed(sealer.seal(chunks_of(path), data_key, dataset_id), digest))
     return Stored(dataset_id, key, data_key, digest.hexdigest())
 
 
@@ -180,9 +189,3 @@ def view(row: Dataset) -> DatasetView:
 def _of(tenant_id: str, dataset_id: str) -> Select[Dataset]:
     own = (Dataset.id == dataset_id, Dataset.tenant_id == tenant_id)
     return select(Dataset).where(*own, Dataset.purging_at.is_(None))
-
-
-def _hashed(chunks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk

@@ -45,33 +45,13 @@ def call(tenant_id: str, key: str, *, method: str, path: str, payload: object) -
     return Call(tenant_id, key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def once(
-    session: Session,
-    request: Call | None,
-    work: Callable[[], Answer],
-    seconds: float,
-    *,
-    undo: Callable[[], object] = lambda: None,
-) -> Answer:
+def once(session: Session, request: Call | None, work: Callable[[], Answer], seconds: float) -> Answer:
     """Return what `work` answers, and keep it for `seconds`; or the answer that was kept. Without a key, just work.
-
-    `undo` takes back what the caller has prepared for `work` outside of the transaction, where it came to nothing.
 
     Raises:
         StillInFlight: another request holds the key.
         IdempotencyKeyReused: the key belongs to another request.
     """
-    try:
-        answer = _once(session, request, work, seconds)
-    except BaseException:
-        undo()
-        raise
-    if answer.replayed:
-        undo()
-    return answer
-
-
-def _once(session: Session, request: Call | None, work: Callable[[], Answer], seconds: float) -> Answer:
     if request is None:
         return work()
     if not try_lock(session, "idempotency", request.tenant_id, request.key):

@@ -1,75 +1,94 @@
 """Models: checkpoints that were uploaded, published by a job, or registered by reference."""
 
-import json
+import hashlib
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from services import quotas
 from services.pages import Page, page_of
 from services.references import model_reference
-from shared.archives import file_sha256
-from shared.checkpoints import (
-    CONFIG_NAME,
-    MAX_CONFIG_BYTES,
-    PICKLE_NAME,
-    SAFETENSORS_NAME,
-    check_safetensors,
-    is_torch_file,
-    read_config,
-)
+from shared.checkpoints import PICKLE_NAME, SAFETENSORS_NAME
 from shared.errors import InvalidRequest, NotFound
 from shared.ids import new_id
-from shared.layouts import invalid
-from shared.members import MemberLimits, is_archive, members
 from shared.schemas.clip_config import ArchitectureName
 from shared.schemas.model import ModelRegistration, ModelView
 from shared.schemas.spec import ModelSource
-from shared.settings import MIB, Settings
-from shared.storage import Storage
+from shared.settings import Settings
+from shared.storage import Storage, chunks_of, hashed
 from shared.tables import Model
-
-TOKENIZER_NAMES = frozenset(
-    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"}
-    | {"spiece.model", "sentencepiece.bpe.model"}
-)
-"""Files of a Hugging Face tokenizer, which lie beside the weights of some models."""
-MEMBER_LIMITS = MemberLimits(members=1000, expanded_bytes=64 * 1024 * MIB, ratio=20)
-"""Weights hardly compress; an archive that unpacks to more is taken for a bomb."""
+from shared.uploaded_checkpoints import NAMES, CheckpointFiles, unpack_checkpoint
 
 _ARCHITECTURE = TypeAdapter[str](ArchitectureName)
 
 
-def store_upload(
-    storage: Storage, tenant_id: str, path: Path, *, filename: str, architecture: str | None, scratch: Path
-) -> dict[str, object]:
-    """Check an uploaded checkpoint, store it in open_clip's local-dir layout, and return its row's values.
+Check = Callable[[Path, str, str | None, Path], CheckpointFiles]
+"""What checks an uploaded checkpoint, as `unpack_checkpoint` does."""
 
-    `path` is a zip or tar of a local-dir folder, a `.safetensors`, or a zip-format torch file; the last two need the
-    name of an `architecture`. Nothing is unpickled here: the worker does that with `weights_only`.
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that was checked and is not stored yet."""
+
+    files: dict[str, Path]
+    """By their names in open_clip's local-dir layout."""
+    architecture: str
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in the storage."""
+        return sum(file.stat().st_size for file in self.files.values())
+
+
+def check_upload(
+    path: Path, *, filename: str, architecture: str | None, scratch: Path, check: Check = unpack_checkpoint
+) -> Checkpoint:
+    """Check an uploaded checkpoint, and lay it out in `scratch`; see `unpack_checkpoint` for what it may be.
+
+    Nothing is unpickled: the worker does that with `weights_only`. `check` may do its work in another process: of what it
+    says nothing is believed that a file could have made up.
 
     Raises:
         InvalidRequest: it is none of these, or damaged.
     """
     name = _architecture(architecture)
     try:
-        files = _files_of(path, filename, name, scratch)
-        config, _ = read_config(files[CONFIG_NAME])
+        found = check(path, filename, name, scratch)
     except InvalidRequest as error:
         if error.errors[0].pointer:  # it names the field already
             raise
         raise error.under("/file") from error
-    weights = files[SAFETENSORS_NAME] if SAFETENSORS_NAME in files else files[PICKLE_NAME]
-    model_id = new_id("mdl")
-    for file_name, file in files.items():
-        storage.put(f"{prefix(tenant_id, model_id)}/{file_name}", file)
+    files = {name: scratch / name for name in found.unpacked if name in NAMES}
+    if found.itself in NAMES:
+        files[found.itself] = path
+    if not all(stat.S_ISREG(file.lstat().st_mode) for file in files.values()):
+        raise InvalidRequest.at("/file", "unpacks to something that is no file")
+    return Checkpoint(files, found.architecture)
+
+
+def store(storage: Storage, tenant_id: str, model_id: str, checkpoint: Checkpoint) -> dict[str, object]:
+    """Store a checked checkpoint, and return its row's values. The row comes after the bytes.
+
+    Raises:
+        Unavailable: the storage does not answer.
+    """
+    files = checkpoint.files
+    weights = SAFETENSORS_NAME if SAFETENSORS_NAME in files else PICKLE_NAME
+    digest = hashlib.sha256()
+    for name, file in files.items():
+        chunks = chunks_of(file)
+        storage.put(f"{prefix(tenant_id, model_id)}/{name}", hashed(chunks, digest) if name == weights else chunks)
     return {
         "id": model_id,
-        "architecture": name or config.name(),
+        "architecture": checkpoint.architecture,
         "reference": f"storage:{prefix(tenant_id, model_id)}",
-        "digest": file_sha256(weights),
-        "size_bytes": weights.stat().st_size,
+        "digest": digest.hexdigest(),
+        "size_bytes": files[weights].stat().st_size,
     }
 
 
@@ -92,9 +111,11 @@ def register(session: Session, tenant_id: str, registration: ModelRegistration, 
 
     Raises:
         InvalidRequest: the operator does not allow the reference.
+        StorageFull: the tenant has as many models as it may.
     """
     if registration.model.id is not None:
         raise InvalidRequest.at("/model/id", "is registered already; give a source, or architecture and pretrained")
+    quotas.check_storage(session, tenant_id, "model", 0, settings)
     reference = model_reference(registration.model, settings, "/model")
     values: dict[str, object] = {
         "id": new_id("mdl"),
@@ -153,46 +174,3 @@ def _architecture(text: str | None) -> str | None:
         return None if text is None else _ARCHITECTURE.validate_python(text)
     except ValidationError as error:
         raise InvalidRequest.at("/architecture", "is no name of an architecture, such as ViT-B-32") from error
-
-
-def _files_of(path: Path, filename: str, architecture: str | None, scratch: Path) -> dict[str, Path]:
-    """Return config and weights by their names in a local-dir folder."""
-    torch_file = is_torch_file(path)
-    if not torch_file and is_archive(path):
-        files = _unpacked(path, scratch)
-        if CONFIG_NAME not in files:
-            raise invalid(f"the archive holds no {CONFIG_NAME}; pack a folder in open_clip's local-dir layout")
-        if SAFETENSORS_NAME not in files and PICKLE_NAME not in files:
-            raise invalid(f"the archive holds no weights; add {SAFETENSORS_NAME}")
-    elif torch_file or filename.endswith(".safetensors"):
-        if architecture is None:
-            raise InvalidRequest.at(
-                "/architecture", "a bare checkpoint needs the architecture that open_clip knows it by"
-            )
-        config = scratch / CONFIG_NAME
-        config.write_text(json.dumps({"architecture": architecture}))
-        files = {CONFIG_NAME: config, PICKLE_NAME if torch_file else SAFETENSORS_NAME: path}
-    else:
-        raise invalid("is neither .safetensors, nor a torch file (zip format), nor a zip or tar of a local-dir folder")
-    if SAFETENSORS_NAME in files:
-        check_safetensors(files[SAFETENSORS_NAME])
-    elif not is_torch_file(files[PICKLE_NAME]):
-        raise invalid(f"{PICKLE_NAME} is not a torch file in zip format, as torch.save writes it since 1.6")
-    return files
-
-
-def _unpacked(path: Path, scratch: Path) -> dict[str, Path]:
-    """Copy the files that matter out of an archive, by their last name alone, so that no path can leave."""
-    wanted = {CONFIG_NAME, SAFETENSORS_NAME, PICKLE_NAME} | TOKENIZER_NAMES
-    files: dict[str, Path] = {}
-    for member in members(path, MEMBER_LIMITS):
-        name = member.name.name
-        if name not in wanted:
-            continue
-        if name in files:
-            raise invalid(f"the archive holds {name} twice; pack the folder of one model")
-        if name == CONFIG_NAME and member.size > MAX_CONFIG_BYTES:
-            raise invalid(f"{name} has {member.size} bytes; at most {MAX_CONFIG_BYTES} are taken")
-        files[name] = scratch / name
-        member.copy(files[name])
-    return files

@@ -1,16 +1,22 @@
-"""What one tenant may ask of the service: requests in a time, and jobs at once."""
+"""What one tenant may ask of the service: requests in a time, jobs at once, what it stores, uploads at once."""
 
-from sqlalchemy import bindparam, func, select
+from dataclasses import dataclass
+
+from sqlalchemy import BindParameter, bindparam, case, func, literal, select, union_all
 from sqlalchemy.orm import Session
 
-from shared.errors import QuotaExceeded
+from shared.errors import QuotaExceeded, StorageFull
 from shared.limiter import Usage
 from shared.locks import lock
+from shared.settings import Settings
 from shared.states import JobState
-from shared.tables import Job
+from shared.tables import Dataset, Job, Model, UnfinishedUpload
 
 REQUESTS = "requests"
 JOBS = "jobs"
+UPLOADS = "uploads"
+LOOKUPS = "lookups"
+BYTES, DATASETS, MODELS = "stored-bytes", "datasets", "models"
 
 JOBS_RETRY_SECONDS = 30
 """Nobody knows when a job will end; this is a polite time to ask again."""
@@ -51,6 +57,67 @@ def check_jobs(session: Session, tenant_id: str, limit: int) -> None:
             retry_seconds=JOBS_RETRY_SECONDS,
         )
 
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a tenant stores, uploads on their way to the storage included."""
+
+    bytes: int
+    datasets: int
+    models: int
+    """That it has uploaded or registered; what its jobs have published counts in bytes alone."""
+
+
+def stored(session: Session, tenant_id: str) -> Stored:
+    """Return what a tenant stores."""
+    row = session.connection().execute(_STORED, {"tenant_id": tenant_id}).one()
+    return Stored(int(row.bytes), row.datasets, row.models)
+
+
+def check_storage(session: Session, tenant_id: str, kind: str, size_bytes: int, settings: Settings) -> None:
+    """Refuse a data set or model (`kind`) of `size_bytes` that is more than its tenant may store.
+
+    Until the transaction ends nobody else of the tenant gets past this: what is written in it is counted by the next one,
+    so that the limits hold exactly.
+
+    Raises:
+        StorageFull: with what is used and allowed.
+    """
+    lock(session, "storage", tenant_id)
+    used = stored(session, tenant_id)
+    if kind == "dataset":
+        _check(DATASETS, used.datasets, 1, settings.max_tenant_datasets, "data sets", "EFFACE_MAX_TENANT_DATASETS")
+    else:
+        _check(MODELS, used.models, 1, settings.max_tenant_models, "models", "EFFACE_MAX_TENANT_MODELS")
+    _check(BYTES, used.bytes, size_bytes, settings.max_tenant_bytes, "bytes", "EFFACE_MAX_TENANT_BYTES")
+
+
+def _check(policy: str, used: int, more: int, allowed: int, unit: str, setting: str) -> None:
+    if allowed and used + more > allowed:
+        raise StorageFull(
+            f"Your tenant stores {used} {unit} of the {allowed} that it may ({setting}), and this would be {more} more;"
+            " delete what is no longer needed.",
+            policy=policy,
+            used=used,
+            allowed=allowed,
+        )
+
+
+_OF_TENANT: BindParameter[str] = bindparam("tenant_id")
+_HELD = union_all(
+    select(literal("dataset").label("kind"), Dataset.size_bytes).where(Dataset.tenant_id == _OF_TENANT),
+    select(
+        case((Model.job_id.is_(None), "model"), else_="result"),
+        case((Model.reference.startswith("storage:"), func.coalesce(Model.size_bytes, 0)), else_=0),
+    ).where(Model.tenant_id == _OF_TENANT),
+    select(UnfinishedUpload.kind, UnfinishedUpload.size_bytes).where(UnfinishedUpload.tenant_id == _OF_TENANT),
+).subquery()
+_STORED = select(
+    func.coalesce(func.sum(_HELD.c.size_bytes), 0).label("bytes"),
+    func.count().filter(_HELD.c.kind == "dataset").label("datasets"),
+    func.count().filter(_HELD.c.kind == "model").label("models"),
+)
+"""One statement, so that what goes from one table to another meanwhile is counted once."""
 
 _UNFINISHED = (
     select(func.count())

@@ -6,6 +6,7 @@ Any number of relays may run. Each part survives the loss of what it stands on: 
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
 
 import psycopg
@@ -14,7 +15,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import audit_chain, audit_heads, expiry, lifecycle, risk, sweeper
+from services import audit_chain, audit_heads, expiry, lifecycle, risk, sweeper, unfinished
 from services.certifier import Certifier
 from services.courier import Courier
 from shared.database import OUTBOX_CHANNEL, Database
@@ -66,6 +67,7 @@ def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settin
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
         ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
         ("relay.purge", lambda: _purge(database, storage, settings, stop)),
+        ("relay.unfinished", lambda: _sweep_unfinished(database, storage, settings, stop)),
         ("relay.abandoned", lambda: _sweep_abandoned(database, storage, settings, stop)),
         ("relay.audit", lambda: _audit(database, storage, settings, stop)),
         ("relay.deliver", lambda: Courier(database, settings).work(stop)),
@@ -151,6 +153,13 @@ def _sweep_abandoned(database: Database, storage: Storage, settings: Settings, s
     if deleted := sweeper.sweep_abandoned(database, storage, settings):
         log.warning("relay.abandoned_deleted", objects=deleted)
     stop.wait(settings.sweep_seconds)
+
+
+def _sweep_unfinished(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
+    older_than = timedelta(hours=settings.unfinished_upload_hours)
+    if taken_back := unfinished.sweep_unfinished_uploads(database, storage, older_than):
+        log.warning("relay.unfinished_uploads_deleted", uploads=taken_back)
+    stop.wait(settings.reconcile_seconds)
 
 
 def _audit(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:

@@ -81,8 +81,8 @@ class ArchiveSummary:
     """Of the archive file."""
 
 
-def inspect_archive(path: Path, limits: ArchiveLimits) -> ArchiveSummary:
-    """Read an archive once, decode every image in it and count the classes.
+def inspect_archive(path: Path, limits: ArchiveLimits, *, sha256: str | None = None) -> ArchiveSummary:
+    """Read an archive once, decode every image in it and count the classes; `sha256` is the file's, where it is known.
 
     Raises:
         InvalidRequest: it is no archive of images, or breaks a rule; the detail names the member.
@@ -105,7 +105,7 @@ def inspect_archive(path: Path, limits: ArchiveLimits) -> ArchiveSummary:
     classes = Counter(shard_classes(images, texts) if form == "webdataset" else folder_classes(images))
     if len(classes) > MAX_CLASSES:
         raise invalid(f"holds {len(classes)} classes; the limit is {MAX_CLASSES}")
-    return ArchiveSummary(form, len(images), dict(sorted(classes.items())), file_sha256(path))
+    return ArchiveSummary(form, len(images), dict(sorted(classes.items())), sha256 or file_sha256(path))
 
 
 def archive_format(path: Path, limits: ArchiveLimits) -> ArchiveFormat:

@@ -11,6 +11,8 @@
     +-- Unauthenticated      no key, or not one of ours
     +-- Forbidden            the key lacks a scope
     +-- TooLarge             an upload over its limit
+    +-- StorageFull          the tenant stores as much as it may
+    +-- TooSlow              an upload that sends nothing any more
     +-- Unavailable          Postgres, Redis or the object storage does not answer
     +-- JobFailure           a job cannot reach its end; its code goes into the job's `error`
 
@@ -135,6 +137,24 @@ class TooLarge(EffaceError):
 
     code = "too_large"
     title = "The upload is too large"
+
+
+class StorageFull(EffaceError):
+    """The tenant stores as much as it may. `policy` is the limit's name; `used` and `allowed` are in its unit."""
+
+    code = "storage_quota_exceeded"
+    title = "The tenant's storage is full"
+
+    def __init__(self, detail: str, *, policy: str, used: int, allowed: int) -> None:
+        super().__init__(detail)
+        self.policy, self.used, self.allowed = policy, used, allowed
+
+
+class TooSlow(EffaceError):
+    """The client has stopped to send."""
+
+    code = "too_slow"
+    title = "The upload has come to a standstill"
 
 
 class Unavailable(EffaceError):

@@ -41,11 +41,31 @@ class Settings(BaseSettings):
     rate_limit_requests: int = Field(6000, ge=0, description="requests of one tenant in a window")
     rate_limit_seconds: int = Field(60, ge=1, description="the window")
     max_unfinished_jobs: int = Field(1000, ge=0, description="queued and running jobs of one tenant")
+    max_tenant_bytes: int = Field(256 * 1024 * MIB, ge=0, description="of all data sets and models of one tenant")
+    max_tenant_datasets: int = Field(1000, ge=0, description="data sets of one tenant")
+    max_tenant_models: int = Field(1000, ge=0, description="models that one tenant has uploaded or registered")
     idempotency_seconds: int = Field(
         24 * 3600, ge=1, description="how long the answer under an Idempotency-Key is kept and replayed"
     )
     token_seconds: int = Field(3600, ge=1, le=24 * 3600, description="life of an OAuth2 access token")
     key_grace_seconds: int = Field(24 * 3600, ge=0, description="how long a rotated key's old secret still works")
+
+    # Uploads. Each of these holds for one gateway process.
+    max_uploads: int = Field(8, ge=1, description="uploads under way at a time, of all tenants")
+    max_tenant_uploads: int = Field(2, ge=1, description="uploads of one tenant under way at a time")
+    upload_wait_seconds: float = Field(30.0, ge=0, description="how long another upload waits for its turn")
+    upload_idle_seconds: float = Field(60.0, gt=0, description="how long an upload may send nothing")
+    max_scratch_bytes: int | None = Field(
+        None, ge=1, description="temporary files of all uploads under way; what the disk has free if unset"
+    )
+    unfinished_upload_hours: float = Field(
+        6.0, gt=0, description="an upload that has been stored for so long has died, and is deleted"
+    )
+    inspectors: int = Field(2, ge=1, description="processes that check what was uploaded, one upload each at a time")
+    max_inspection_bytes: int = Field(1024 * MIB, ge=256 * MIB, description="memory that checking one upload may take")
+    max_inspection_seconds: float = Field(
+        1800.0, ge=1, description="processor time that checking one upload may take; small ones get less"
+    )
 
     # What a request may refer to on this server.
     path_roots: list[Path] = Field(

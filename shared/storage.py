@@ -1,5 +1,6 @@
 """The object storage port: put, get, sign, list, delete. One implementation over obstore, for file: and every cloud."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,8 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from shared.errors import Unavailable
 
 CHUNK_BYTES = 8 * 1024 * 1024
+PROBED = "health/ping"
+"""A key that is asked for to see whether the storage answers. No object lies there."""
 
 
 class ObjectMissing(KeyError):
@@ -117,9 +120,12 @@ class Storage:
         return len(keys)
 
     def ping(self) -> None:
-        """Raise Unavailable unless the storage takes, lists and deletes an object."""
-        self.put("health/ping", b"ok")
-        self.delete("health/ping")
+        """Raise Unavailable unless the storage answers. Nothing is written: a bucket with versions would keep it for ever."""
+        try:
+            self.size(PROBED)
+        except ObjectMissing:  # as it should be, unless the bucket is missing
+            with _translated(self.url, PROBED):
+                next(iter(obstore.list(self._store, PROBED)), None)
 
 
 def local_folder(url: str) -> Path | None:
@@ -161,6 +167,13 @@ def chunks_of(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
                 yield chunk
     else:
         yield from data
+
+
+def hashed(chunks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+    """Yield chunks as they are, and feed them to `digest` on the way."""
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 class _translated:  # noqa: N801 - used as a function

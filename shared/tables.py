@@ -148,6 +148,26 @@ class Dataset(Base):
     __table_args__ = (Index("ix_datasets_tenant_created", "tenant_id", "created_at"),)
 
 
+class UnfinishedUpload(Base):
+    """An upload whose objects are on their way to the storage: written before the first of them, deleted with the commit of
+    the row that knows them. What a gateway leaves that dies in between is found by it.
+    """
+
+    __tablename__ = "unfinished_uploads"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """Of the data set or model that it is to become."""
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    kind: Mapped[str]
+    """`dataset` or `model`."""
+    key: Mapped[str]
+    """Where its objects are: one key, or what is below it."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    """What it takes of the tenant's quota."""
+    given_up_at: Mapped[datetime | None]
+    """Since when its objects are being deleted: it can no longer become anything."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Job(Base):
     """One erasure job. `attempt` is the fence: whoever writes must hold the current one."""
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api.conditional import Unsatisfiable, byte_range, entity_tag, matches
-from api.dependencies import JobReader, PartsDep, SessionDep
+from api.dependencies import BeginDep, JobReader, PartsDep, SessionDep
 from api.problems import responses
 from services import jobs, registers, retention
 from shared.errors import Conflict, NotFound
@@ -41,13 +41,15 @@ PAGE_HEADERS = {
     responses=responses(NotFound, Conflict),
 )
 def report(
-    job_id: str, session: SessionDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
+    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Return report.json, byte for byte as the worker wrote it. A job that missed a threshold has one, too."""
-    artifact = jobs.report(session, caller.tenant_id, job_id)
+    with begin() as session:
+        artifact = jobs.report(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "application/json", REPORT_HEADERS)
     if response.status_code != NOT_MODIFIED:
-        registers.report_fetched(session, caller, job_id)
+        with begin() as session:
+            registers.report_fetched(session, caller, job_id)
     return response
 
 
@@ -65,13 +67,15 @@ def report(
     ),
 )
 def report_page(
-    job_id: str, session: SessionDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
+    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Return report.html, byte for byte as the worker wrote it: no script, and nothing that it loads from elsewhere."""
-    artifact = jobs.report_page(session, caller.tenant_id, job_id)
+    with begin() as session:
+        artifact = jobs.report_page(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "text/html", PAGE_HEADERS)
     if response.status_code != NOT_MODIFIED:
-        registers.report_fetched(session, caller, job_id)
+        with begin() as session:
+            registers.report_fetched(session, caller, job_id)
     return response
 
 
@@ -93,7 +97,7 @@ def report_page(
 )
 def weights(
     job_id: str,
-    session: SessionDep,
+    begin: BeginDep,
     parts: PartsDep,
     caller: JobReader,
     file: Annotated[WeightsFile, Query(description="of open_clip's local-dir layout")] = WEIGHTS,
@@ -105,16 +109,22 @@ def weights(
 
     Weights that missed a threshold are never given out: the answer is 409 with the reason.
     """
-    artifact = jobs.weights(session, caller.tenant_id, job_id, file)
+    with begin() as session:
+        artifact = jobs.weights(session, caller.tenant_id, job_id, file)
     tag = entity_tag(artifact.sha256)
     if matches(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
-    if file == WEIGHTS:
-        registers.weights_fetched(session, caller, job_id, artifact.sha256)
     signed = parts.storage.sign(artifact.key, parts.settings.weights_url_seconds)
+    response: Response
     if signed is not None:
-        return RedirectResponse(signed, 307, headers={"Repr-Digest": _digest(artifact), "Cache-Control": "no-store"})
-    return _streamed(parts.storage, artifact, file, range_ if if_range in (None, tag) else None)
+        headers = {"Repr-Digest": _digest(artifact), "Cache-Control": "no-store"}
+        response = RedirectResponse(signed, 307, headers=headers)
+    else:
+        response = _streamed(parts.storage, artifact, file, range_ if if_range in (None, tag) else None)
+    if file == WEIGHTS:
+        with begin() as session:  # before a byte of it leaves
+            registers.weights_fetched(session, caller, job_id, artifact.sha256)
+    return response
 
 
 @router.get("/{job_id}/purge-receipt", summary="What was deleted after a job", responses=responses(NotFound, Conflict))

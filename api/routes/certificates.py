@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
 from api.conditional import entity_tag, matches
-from api.dependencies import JobReader, PartsDep, SessionDep
+from api.dependencies import BeginDep, JobReader, PartsDep, SessionDep
 from api.problems import CONTENT, responses
 from services import evidence, signing_keys
 from shared.dsse import Envelope
@@ -30,7 +30,7 @@ IfNoneMatch = Annotated[str | None, Header()]
 )
 def certificate(
     job_id: str,
-    session: SessionDep,
+    begin: BeginDep,
     parts: PartsDep,
     caller: JobReader,
     number: Annotated[
@@ -43,7 +43,8 @@ def certificate(
     It comes within seconds after the job has ended, for a missed threshold, too. Until then the answer is 409 with code
     `not_yet`.
     """
-    artifact = evidence.find(session, caller.tenant_id, job_id, number)
+    with begin() as session:
+        artifact = evidence.find(session, caller.tenant_id, job_id, number)
     headers = {"ETag": entity_tag(artifact.sha256)}
     if matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)

@@ -1,17 +1,19 @@
 """Data sets: archives of images that jobs refer to."""
 
-from functools import partial
+from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from api.dependencies import DatasetReader, DatasetWriter, PartsDep, SessionDep
-from api.idempotency import SenderDep, answered, respond
+from api.dependencies import BeginDep, DatasetReader, DatasetWriter, SessionDep
+from api.idempotency import SenderDep, respond
 from api.listing import After, Limit, Listing
 from api.problems import responses
-from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, ReceivedUpload
+from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, UPLOAD_ERRORS, Upload, performed, received
 from services import datasets
-from services.idempotency import Answer, once
-from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
+from services.idempotency import Answer
+from services.uploads import Uploads
+from shared.errors import NotFound
 from shared.schemas.dataset import DatasetView
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -23,6 +25,15 @@ _PURGE = {
     "description": "true: purge it with the last job that uses it; false: keep it for the retention period; "
     "by default it is purged if a job is to forget it",
 }
+
+
+async def _received(request: Request) -> AsyncIterator[Upload]:
+    async with received(request, "dataset") as upload:
+        yield upload
+
+
+ReceivedUpload = Annotated[Upload, Depends(_received, scope="function")]
+
 _BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE]}
 
 
@@ -32,10 +43,10 @@ _BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE]}
     summary="Upload a data set",
     response_model=DatasetView,
     openapi_extra=_BODY,
-    responses=responses(TooLarge, Conflict, IdempotencyKeyReused, also=REFUSED_UPLOADS),
+    responses=responses(*UPLOAD_ERRORS, also=REFUSED_UPLOADS),
 )
-def add(
-    caller: DatasetWriter, upload: ReceivedUpload, session: SessionDep, parts: PartsDep, sender: SenderDep
+async def add(
+    caller: DatasetWriter, upload: ReceivedUpload, request: Request, begin: BeginDep, sender: SenderDep
 ) -> Response:
     """Take a zip or tar of `<class>/<image>`, or a WebDataset shard: as the body, or as the field `file` of a form.
 
@@ -43,25 +54,11 @@ def add(
     """
     name, purge_after_job = upload.name, upload.flag("purge_after_job")
     call = sender.call(upload.content)
-    if (earlier := answered(parts, call)) is not None:
-        return respond(earlier)
-    summary = datasets.inspect(upload.path, parts.settings)
-    stored = datasets.store(parts.storage, caller.tenant_id, upload.path, parts.settings)
 
-    def added() -> Answer:
-        view = datasets.add(
-            session,
-            tenant_id=caller.tenant_id,
-            stored=stored,
-            name=name,
-            size_bytes=upload.path.stat().st_size,
-            summary=summary,
-            purge_after_job=purge_after_job,
-        )
-        return Answer(201, view.model_dump_json(), {})
+    def added(uploads: Uploads) -> Answer:
+        return uploads.add_dataset(upload.file, call, name=name, purge_after_job=purge_after_job)
 
-    undo = partial(parts.storage.delete, stored.key)
-    return respond(once(session, call, added, parts.settings.idempotency_seconds, undo=undo))
+    return respond(await performed(request, caller, begin, added))
 
 
 @router.get("", summary="List data sets, newest first", responses=responses())

@@ -1,23 +1,34 @@
 """Models: checkpoints that are uploaded, or registered where they are."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import ModelReader, ModelWriter, PartsDep, SessionDep
+from api.dependencies import Begin, BeginDep, ModelReader, ModelWriter, PartsDep, SessionDep
 from api.examples import MODEL_REGISTRATION
-from api.idempotency import SenderDep, answered, respond
+from api.idempotency import SenderDep, respond
 from api.json_route import StrictRequest, is_json, parse
 from api.listing import After, Limit, Listing
 from api.problems import responses
-from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, Upload, received, text_parameter
+from api.uploads import (
+    REFUSED_UPLOADS,
+    UPLOAD_BODY,
+    UPLOAD_ERRORS,
+    Upload,
+    performed,
+    received,
+    text_parameter,
+)
 from services import models, registers
-from services.idempotency import Answer, once
-from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
+from services.idempotency import Answer, Call, once
+from services.uploads import Uploads
+from shared.errors import NotFound
 from shared.schemas.model import FetchView, ModelRegistration, ModelView
+from shared.settings import Settings
+from shared.uploaded_checkpoints import EXPANSION
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -27,7 +38,7 @@ async def _sent(request: Request) -> AsyncIterator[ModelRegistration | Upload]:
     if is_json(request):
         yield await parse(StrictRequest(request.scope, request.receive), ModelRegistration)
     else:
-        async with asynccontextmanager(received)(request) as upload:
+        async with received(request, "model") as upload:
             yield upload
 
 
@@ -54,9 +65,11 @@ _BODY = {
     summary="Upload or register a model",
     response_model=ModelView,
     openapi_extra=_BODY,
-    responses=responses(TooLarge, Conflict, IdempotencyKeyReused, also=REFUSED_UPLOADS),
+    responses=responses(*UPLOAD_ERRORS, also=REFUSED_UPLOADS),
 )
-def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep, sender: SenderDep) -> Response:
+async def add(
+    caller: ModelWriter, sent: Sent, request: Request, begin: BeginDep, parts: PartsDep, sender: SenderDep
+) -> Response:
     """Take a checkpoint, or a JSON body that says where one is.
 
     An upload is a zip or tar of a folder in open_clip's local-dir layout, or a `.safetensors` or torch file with
@@ -64,27 +77,28 @@ def add(caller: ModelWriter, sent: Sent, session: SessionDep, parts: PartsDep, s
     """
     if isinstance(sent, ModelRegistration):
         call = sender.call(partial(sent.model_dump, mode="json", exclude_unset=True))
-        registered = partial(models.register, session, caller.tenant_id, sent, parts.settings)
-        return respond(once(session, call, lambda: _made(registered()), parts.settings.idempotency_seconds))
-    name = sent.name
+        registered = partial(_registered, begin, caller.tenant_id, sent, call, parts.settings)
+        return respond(await run_in_threadpool(registered))
+    name, architecture = sent.name, sent.fields.get("architecture")
     call = sender.call(sent.content)
-    if (earlier := answered(parts, call)) is not None:
-        return respond(earlier)
-    values = models.store_upload(
-        parts.storage,
-        caller.tenant_id,
-        sent.path,
-        filename=sent.filename,
-        architecture=sent.fields.get("architecture"),
-        scratch=sent.folder,
-    )
-    stored = partial(models.add, session, tenant_id=caller.tenant_id, name=name, values=values)
-    undo = partial(parts.storage.delete, models.prefix(caller.tenant_id, str(values["id"])))
-    return respond(once(session, call, lambda: _made(stored()), parts.settings.idempotency_seconds, undo=undo))
+    room = sent.share.hold_spare(EXPANSION * sent.file.size_bytes)
+
+    def added(uploads: Uploads) -> Answer:
+        return uploads.add_model(sent.file, call, name=name, architecture=architecture, unpacked_bytes=room)
+
+    return respond(await performed(request, caller, begin, added))
 
 
-def _made(model: ModelView) -> Answer:
-    return Answer(201, model.model_dump_json(), {})
+def _registered(
+    begin: Begin, tenant_id: str, registration: ModelRegistration, call: Call | None, settings: Settings
+) -> Answer:
+    with begin() as session:
+
+        def made() -> Answer:
+            model = models.register(session, tenant_id, registration, settings)
+            return Answer(201, model.model_dump_json(), {})
+
+        return once(session, call, made, settings.idempotency_seconds)
 
 
 @router.get("", summary="List models, newest first", responses=responses())

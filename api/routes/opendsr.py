@@ -3,8 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep, bearer
+from api.dependencies import BeginDep, JobReader, JobWriter, PartsDep, SessionDep, bearer
 from api.examples import SUBJECT_REQUEST
 from api.json_route import JSON
 from api.parts import Parts
@@ -67,10 +68,18 @@ def certificate(parts: PartsDep) -> Response:
     response_model=SignedReceipt,
     responses=responses(),
 )
-def submit(request: RequestBody, body: RawBody, session: SessionDep, parts: PartsDep, caller: JobWriter) -> Response:
+async def submit(request: RequestBody, body: RawBody, begin: BeginDep, parts: PartsDep, caller: JobWriter) -> Response:
     """Make a job of an erasure request. `subject_request_id` becomes its `external_id`; sent twice, there is one job."""
-    opendsr.check_callbacks(request, webhooks.outbound(parts.settings))
-    return _signed(opendsr.submit(session, caller.tenant_id, request, body, parts.settings), parts, 201)
+
+    def submitted() -> Response:
+        with begin() as session:
+            receipt = opendsr.submit(session, caller.tenant_id, request, body, parts.settings)
+        return _signed(receipt, parts, 201)
+
+    if request.status_callback_urls:
+        outbound = webhooks.outbound(parts.settings)
+        await parts.lookups.run(caller.tenant_id, opendsr.check_callbacks, request, outbound)
+    return await run_in_threadpool(submitted)
 
 
 @router.post(
@@ -81,11 +90,11 @@ def submit(request: RequestBody, body: RawBody, session: SessionDep, parts: Part
     responses=responses(),
     deprecated=True,
 )
-def submit_former(
-    request: FormerRequestBody, body: RawBody, session: SessionDep, parts: PartsDep, caller: JobWriter
+async def submit_former(
+    request: FormerRequestBody, body: RawBody, begin: BeginDep, parts: PartsDep, caller: JobWriter
 ) -> Response:
     """Do the same as under the present name; `regulation` is `gdpr` unless given."""
-    return submit(request, body, session, parts, caller)
+    return await submit(request, body, begin, parts, caller)
 
 
 @router.get(f"{PREFIX}/requests/{{subject_request_id}}", summary="How far a request is", responses=responses(NotFound))

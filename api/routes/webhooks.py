@@ -3,8 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Response
+from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import Admin, PartsDep, SessionDep
+from api.dependencies import Admin, BeginDep, PartsDep, SessionDep
 from api.examples import WEBHOOK
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing
@@ -18,16 +19,22 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=StrictRout
 
 
 @router.post("", status_code=201, summary="Register a webhook", responses=responses(Conflict))
-def register(
+async def register(
     wanted: Annotated[WebhookRegistration, Body(openapi_examples=WEBHOOK)],
-    session: SessionDep,
+    begin: BeginDep,
     parts: PartsDep,
     caller: Admin,
     response: Response,
 ) -> WebhookWithSecret:
     """Register an endpoint. Its secret is in this answer and in none that follows."""
-    webhooks.check_url(wanted.url, webhooks.outbound(parts.settings))
-    webhook = webhooks.register(session, caller.tenant_id, wanted, parts.settings)
+
+    def registered() -> WebhookWithSecret:
+        with begin() as session:
+            return webhooks.register(session, caller.tenant_id, wanted, parts.settings)
+
+    outbound = webhooks.outbound(parts.settings)
+    await parts.lookups.run(caller.tenant_id, webhooks.check_url, wanted.url, outbound)
+    webhook = await run_in_threadpool(registered)
     response.headers["Location"] = f"/webhooks/{webhook.id}"
     response.headers["Cache-Control"] = "no-store"
     return webhook

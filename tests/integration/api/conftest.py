@@ -17,12 +17,14 @@ from structlog.testing import capture_logs
 from api.client import Client
 from services import jobs, keys, lifecycle, models
 from shared.database import Database
+from shared.inspection import Inspectors
 from shared.schemas.job import JobError
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.settings import Settings
 from shared.states import Scope, Stage
 from shared.storage import Storage
+from tests.support.connections import watched
 from tests.support.servers import serving
 
 WEIGHTS = bytes(range(256)) * 40
@@ -32,11 +34,34 @@ REPORT = b"""{"verdict": "passed", "thresholds": [], "evaluations": [],
 PAGE = "<!DOCTYPE html><title>Forgetting “horse”</title>".encode()
 
 
+@pytest.fixture(autouse=True)
+def no_connection_waits_for_the_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Fails every test in which the storage is asked while its caller holds a connection of the database."""
+    with watched(monkeypatch) as found:
+        yield found
+    assert found == [], "a connection was held while the storage answered"
+
+
 @pytest.fixture
 def logs() -> Iterator[list[MutableMapping[str, Any]]]:
     """What is logged, as dictionaries; rendered for a terminal a traceback would take seconds."""
     with capture_logs() as captured:
         yield captured
+
+
+@pytest.fixture(scope="session")
+def inspectors() -> Iterator[Inspectors]:
+    """Inspectors of the whole session: to start some for each server would take longer than most tests."""
+    kept = Inspectors(2)
+    yield kept
+    Inspectors.close(kept)
+
+
+@pytest.fixture(autouse=True)
+def servers_share_inspectors(monkeypatch: pytest.MonkeyPatch, inspectors: Inspectors) -> None:
+    """Servers take the session's inspectors, and leave them running."""
+    monkeypatch.setattr(inspectors, "close", lambda: None)
+    monkeypatch.setattr("api.upload_desk.Inspectors", lambda count: inspectors)
 
 
 @pytest.fixture

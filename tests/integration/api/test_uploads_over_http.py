@@ -38,6 +38,13 @@ def model_archive(tmp_path):
     return tmp_path / "model.tar"
 
 
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path, monkeypatch):
+    """One of the test's own: neighbours may upload at the same time."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
 def left_over():
     return list(Path(tempfile.gettempdir()).glob("efface-upload-*"))
 

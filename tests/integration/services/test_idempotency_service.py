@@ -1,7 +1,6 @@
 """One key, one piece of work, one answer: also from many threads, over a real Postgres."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -108,20 +107,6 @@ def test_while_the_first_is_in_flight_the_second_is_told_so(database: Database, 
             idempotency.once(other, call, never, 60)
     with database.transaction() as other:
         assert idempotency.once(other, call, never, 60).replayed
-
-
-def test_what_was_prepared_is_taken_back_unless_it_was_used(database: Database, tenant: str, call: Call) -> None:
-    undone: list[str] = []
-
-    def ask(request: Call, work: Callable[[], Answer], name: str) -> Answer:
-        with database.transaction() as session:
-            return idempotency.once(session, request, work, 60, undo=lambda: undone.append(name))
-
-    ask(call, made, "first")
-    ask(call, never, "replay")
-    with pytest.raises(IdempotencyKeyReused):
-        ask(idempotency.call(tenant, "k", method="POST", path="/", payload=None), never, "reused")
-    assert undone == ["replay", "reused"]
 
 
 def test_the_same_request_from_many_threads_makes_one_job(

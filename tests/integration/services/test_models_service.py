@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from services import models
 from shared.errors import InvalidRequest, NotFound
+from shared.ids import new_id
 from shared.schemas.model import ModelRegistration
 from shared.schemas.model_reference import ModelReference
 from shared.settings import Settings
@@ -46,9 +47,8 @@ def store(storage: Storage, tenant: str, tmp_path: Path) -> Callable[..., dict[s
     scratch.mkdir()
 
     def store_file(path: Path, architecture: str | None = None) -> dict[str, object]:
-        return models.store_upload(
-            storage, tenant, path, filename=path.name, architecture=architecture, scratch=scratch
-        )
+        checked = models.check_upload(path, filename=path.name, architecture=architecture, scratch=scratch)
+        return models.store(storage, tenant, new_id("mdl"), checked)
 
     return store_file
 
