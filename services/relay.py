@@ -35,8 +35,8 @@ log = structlog.get_logger()
 class Bell(Protocol):
     """The queue (`shared.queue.Doorbell`)."""
 
-    def ring(self, job_id: str, attempt: int) -> None:
-        """Tell the workers that this job waits."""
+    def ring(self) -> None:
+        """Tell the workers that some job waits."""
 
     def length(self) -> int:
         """Return how many messages wait."""
@@ -48,14 +48,14 @@ def publish(session: Session, bell: Bell, limit: int = BATCH) -> int:
     A crash between sending and commit sends a message twice, which costs a worker one failed claim. The jobs' rows are
     locked only when everything is sent: a worker that hears the bell at once must not wait for the rest.
     """
-    query = select(Outbox.id, Outbox.job_id, Job.attempt).join(Job, Job.id == Outbox.job_id).order_by(Outbox.id)
-    rows = session.execute(query.limit(limit).with_for_update(of=Outbox, skip_locked=True)).all()
-    for _, job_id, attempt in rows:
-        bell.ring(job_id, attempt + 1)
+    query = select(Outbox.id, Outbox.job_id).order_by(Outbox.id)
+    rows = session.execute(query.limit(limit).with_for_update(skip_locked=True)).all()
+    for _ in rows:
+        bell.ring()
     if rows:
-        rung = [job_id for _, job_id, _ in rows]
+        rung = [job_id for _, job_id in rows]
         session.execute(update(Job).where(Job.id.in_(rung)).values(doorbell_at=func.clock_timestamp()))
-        session.execute(delete(Outbox).where(Outbox.id.in_([number for number, _, _ in rows])))
+        session.execute(delete(Outbox).where(Outbox.id.in_([number for number, _ in rows])))
     return len(rows)
 
 
