@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 # The states are spelled out, not bound: with a bound one Postgres could not use the partial indexes in a prepared
 # statement. `line` hops through ix_jobs_waiting from tenant to tenant, so that the cost grows with the number of tenants
 # that wait, neither with that of their jobs nor with history.
-_FIRST_IN_LINE = text(
+FIRST_IN_LINE = text(
     """
     WITH RECURSIVE line AS (
         (SELECT tenant_id FROM jobs WHERE state = 'queued' AND held_at IS NULL ORDER BY tenant_id LIMIT 1)
@@ -55,5 +55,5 @@ def first_in_line(session: Session, weights: Mapping[str, float] | None = None) 
         session: its transaction.
         weights: by the names of tenants; a tenant of weight 2 has twice as many jobs running as others before it waits.
     """
-    job_id: str | None = session.connection().execute(_FIRST_IN_LINE, {"weights": json.dumps(weights or {})}).scalar()
+    job_id: str | None = session.connection().execute(FIRST_IN_LINE, {"weights": json.dumps(weights or {})}).scalar()
     return job_id
