@@ -7,12 +7,13 @@ from typing import Literal
 
 import structlog
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 import migrations
 from api.dependencies import PartsDep
 from api.parts import Parts
+from services import health
 from shared.storage import ObjectMissing
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -28,11 +29,23 @@ class Live(BaseModel):
     status: Literal["up"] = "up"
 
 
+class Owed(BaseModel):
+    """What the relay has still to do."""
+
+    certificates: int
+    purges: int
+    deliveries: int
+
+
 class Ready(BaseModel):
     """What the service stands on, part by part."""
 
-    status: State
+    status: Literal["up", "degraded", "down"] = Field(
+        description="degraded: this gateway can work, and something beside it is amiss; see `notes`"
+    )
     checks: dict[str, State]
+    notes: list[str] = Field(default_factory=list, description="who is silent: relays, workers, the key that signs")
+    owed: Owed | None = Field(None, description="what the relay has still to do; unknown while Postgres is down")
 
 
 @router.get("/live", summary="Is the process alive?")
@@ -43,13 +56,23 @@ def live() -> Live:
 
 @router.get("/ready", summary="Can it work?", responses={503: {"model": Ready, "description": "A part is down"}})
 def ready(parts: PartsDep, response: Response) -> Ready:
-    """Try Postgres and its schema, Redis and the object storage. 503 names what is down; the log says why."""
+    """Try Postgres and its schema, Redis and the object storage. 503 names what is down; the log says why.
+
+    What is amiss beside this gateway (no relay, no worker, no signing key) is in `notes`, and the answer stays 200.
+    """
     with ThreadPoolExecutor(len(CHECKS)) as pool:
         states = dict(zip(CHECKS, pool.map(lambda name: _state(name, parts), CHECKS), strict=True))
     if "down" in states.values():
         response.status_code = 503
         return Ready(status="down", checks=states)
-    return Ready(status="up", checks=states)
+    with parts.database.transaction() as session:
+        found = health.look(session)
+    return Ready(
+        status="degraded" if found.notes else "up",
+        checks=states,
+        notes=list(found.notes),
+        owed=Owed.model_validate(found.owed, from_attributes=True),
+    )
 
 
 def _state(name: str, parts: Parts) -> State:
