@@ -8,8 +8,14 @@ taken; the lease and the reconciler bring the job back, not the broker), no pref
 who reaches Redis can command a worker.
 """
 
-from celery import Celery
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import redis
+from celery import Celery
+from kombu.exceptions import KombuError
+
+from shared.errors import Unavailable
 from shared.settings import Settings
 from shared.states import WAKE_TASK
 
@@ -59,22 +65,36 @@ def make_queue(settings: Settings) -> Celery:
 
 
 class Doorbell:
-    """Rings the workers."""
+    """Rings the workers.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     def ring(self) -> None:
         """Put a message on the queue: some job waits."""
-        self._app.send_task(WAKE_TASK, retry=False)
+        with _translated():
+            self._app.send_task(WAKE_TASK, retry=False)
 
     def ping(self) -> None:
-        """Raise unless the broker answers."""
-        with self._app.connection_for_write() as connection:
+        """Ask whether Redis answers."""
+        with _translated(), self._app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
 
     def length(self) -> int:
         """Return how many messages wait."""
-        with self._app.connection_for_write() as connection:
+        with _translated(), self._app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
             return int(connection.default_channel.client.llen(QUEUE))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the errors of kombu and of Redis' client into ours."""
+    try:
+        yield
+    except (KombuError, redis.RedisError, OSError) as error:
+        raise Unavailable(f"Redis does not answer: {error}") from error

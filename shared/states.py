@@ -110,3 +110,5 @@ class DoorbellState(StrEnum):
 
 WAKE_TASK = "efface.wake"
 """The one task. Its message carries nothing: it says that some job waits, and the worker finds out which."""
+FORMER_WAKE_TASK = "efface.run_job"
+"""What relays of the version before send, with the id of some job, which is not looked at."""

@@ -27,7 +27,8 @@ PROBE_SECONDS = 2.0
 SILENT_SECONDS = 10.0
 """Messages that lie in Redis for so long beside a listener that holds none mean that it is deaf."""
 START_SECONDS = 30.0
-"""A listener that was just started is given so long to take its first message."""
+"""A listener that was just started is given so long to take its first message; twice as long after each that took none."""
+LONGEST_START_SECONDS = 600.0
 RESTART_SECONDS = (1.0, 60.0)
 """The first and the longest pause between two starts of a listener that ends by itself."""
 
@@ -47,7 +48,13 @@ class Bell:
         self, settings: Settings, *, silent_seconds: float = SILENT_SECONDS, start_seconds: float = START_SECONDS
     ) -> None:
         self._doorbell = Doorbell(make_queue(settings))
+        self._environment = os.environ | {
+            "EFFACE_REDIS_URL": settings.redis_url.get_secret_value(),
+            "EFFACE_LOG_LEVEL": settings.log_level,
+            "EFFACE_LOG_FORMAT": settings.log_format,
+        }
         self._silent_seconds, self._start_seconds = silent_seconds, start_seconds
+        self._grace = start_seconds
         self._lock = threading.RLock()  # `stop` may be called by a signal handler while it is held
         self._stop = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,7 +100,7 @@ class Bell:
 
     def _heard(self) -> None:
         self._rung_at, self._lying_since = time.monotonic(), None
-        self._pause = RESTART_SECONDS[0]
+        self._pause, self._grace = RESTART_SECONDS[0], self._start_seconds
         if self._state is not DoorbellState.HEARD:
             log.info("doorbell.heard")
         self._state = DoorbellState.HEARD
@@ -129,16 +136,18 @@ class Bell:
         elif self._lying_since is None:
             self._lying_since = now
         lain = 0.0 if self._lying_since is None else now - max(self._lying_since, self._rung_at)
-        if lain > self._silent_seconds and now - self._started_at > self._start_seconds:
+        if lain > self._silent_seconds and now - self._started_at > self._grace:
             log.warning("doorbell.silent", messages=messages, seconds=round(lain, 1))
             self._state = DoorbellState.SILENT
             self._renewals += 1
+            self._grace = min(2 * self._grace, LONGEST_START_SECONDS)
             self._renew()
 
     def _revive(self) -> None:
         """Start the listener again that has ended by itself; at growing intervals."""
         code = None if self._process is None else self._process.returncode
         log.warning("doorbell.ended", exit_code=code, restart_seconds=self._pause)
+        self._state, self._renewals = DoorbellState.SILENT, self._renewals + 1
         if not self._stop.wait(self._pause):
             self._pause = min(2 * self._pause, RESTART_SECONDS[1])
             self._renew()
@@ -158,6 +167,7 @@ class Bell:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worker.listener", str(descriptor), str(os.getpid())],
                 pass_fds=(descriptor,),
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is for the worker
             )

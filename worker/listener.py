@@ -8,26 +8,27 @@ scale workers by. Nothing is lost when this process is killed, or deaf.
 import os
 import socket
 import sys
+import warnings
 from contextlib import suppress
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from shared.queue import make_queue
 from shared.settings import Settings, get_settings
-from shared.states import WAKE_TASK
+from shared.states import FORMER_WAKE_TASK, WAKE_TASK
 from shared.telemetry import configure_logging
 from worker.orphans import when_orphaned
 
 RING = b"r"
 LOOKED = b"l"
-ARGUMENTS = ("worker", "--quiet", "--without-gossip", "--without-mingle", "--without-heartbeat")
+ARGUMENTS = ("--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 def make_listener(settings: Settings, worker: socket.socket) -> Celery:
     """Return the Celery application whose only task rings at `worker` and waits until it has looked."""
     app = make_queue(settings)
 
-    @app.task(name=WAKE_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def wake(*_: object, **__: object) -> None:
         with suppress(OSError):
             worker.sendall(RING)
@@ -35,6 +36,8 @@ def make_listener(settings: Settings, worker: socket.socket) -> Celery:
                 return
         os._exit(0)  # the worker is gone, or has another listener
 
+    for name in (WAKE_TASK, FORMER_WAKE_TASK):
+        app.task(name=name)(wake)
     signals.setup_logging.connect(lambda **_: configure_logging(settings), weak=False)
     return app
 
@@ -44,6 +47,7 @@ def main(descriptor: int, parent: int) -> None:
     when_orphaned(lambda: os._exit(1), parent)
     settings = get_settings()
     configure_logging(settings)
+    warnings.simplefilter("ignore", SecurityWarning)  # about root and pickle, of which this process takes none
     app = make_listener(settings, socket.socket(fileno=descriptor))
     app.worker_main([*ARGUMENTS, f"--loglevel={settings.log_level}"])
 
