@@ -25,6 +25,7 @@ from api.routes import (
     rulings,
     schemas,
     webhooks,
+    workers,
 )
 from api.telemetry import HttpMetrics
 from shared.settings import Settings
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         oauth,
         health,
         meta,
+        workers,
         schemas,
     ):
         app.include_router(module.router)

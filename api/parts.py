@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from fastapi import Request
 
@@ -15,6 +14,7 @@ from services import quotas
 from shared.database import Database, make_engine
 from shared.limiter import RequestLimiter
 from shared.queue import Doorbell, make_queue
+from shared.schemas.health import Ready
 from shared.settings import Settings
 from shared.storage import Storage
 
@@ -34,7 +34,7 @@ class Parts:
     uploads: UploadDesk
     lookups: Turns
     """Of names of hosts that tenants choose."""
-    readiness: Remembered[dict[str, Literal["up", "down"]]]
+    readiness: Remembered[Ready]
     metrics: HttpMetrics
 
 

@@ -43,7 +43,7 @@ class HttpMetrics:
 
 
 class QueueMetrics(Collector):
-    """Jobs by state, messages on the queue, the age of the job that waits longest, certificates owed: at this moment."""
+    """Jobs by state, what waits and what is owed, who works, messages on the queue: at this moment."""
 
     def __init__(self, census: Census, messages: Callable[[], int]) -> None:
         self._census = census
@@ -60,11 +60,31 @@ class QueueMetrics(Collector):
             "Age of the job that waits longest, 0 where none waits.",
             self._census.oldest_queued_seconds,
         )
-        yield GaugeMetricFamily(
-            "efface_certificates_owed",
-            "Jobs with a verdict whose certificate is not issued yet.",
-            self._census.certificates_owed,
-        )
+        census, owed = self._census, self._census.owed
+        for name, what, value in (
+            ("efface_certificates_owed", "Jobs with a verdict whose certificate is not issued yet.", owed.certificates),
+            (
+                "efface_purges_owed",
+                "Finished jobs and data sets of which something is still to be deleted.",
+                owed.purges,
+            ),
+            ("efface_deliveries_owed", "Calls to webhooks that are due and not made yet.", owed.deliveries),
+            ("efface_jobs_at_risk", "Unfinished jobs that are expected to end after they are due.", census.at_risk),
+            ("efface_jobs_overdue", "Unfinished jobs that are past their due date.", census.overdue),
+            (
+                "efface_doorbells_silent",
+                "Workers that hear no messages; they find jobs all the same.",
+                census.doorbells_silent,
+            ),
+            ("efface_doorbell_renewals", "Listeners made anew by the workers alive.", census.doorbell_renewals),
+        ):
+            yield GaugeMetricFamily(name, what, value)
+        alive = GaugeMetricFamily("efface_processes", "Workers and relays that live.", labels=["kind", "state"])
+        for (kind, state), count in census.processes.items():
+            alive.add_metric([kind, state], count)
+        yield alive
+        if census.relay_seconds is not None:
+            yield GaugeMetricFamily("efface_relay_seconds", "Since a relay was last heard of.", census.relay_seconds)
         try:
             yield GaugeMetricFamily("efface_queue_messages", "Messages that wait in Redis.", self._messages())
         except Exception as error:  # whatever the broker's client raises: the other figures stand without it

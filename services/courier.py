@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -32,8 +32,9 @@ Call = asyncio.Task[tuple[Due, Outcome]]
 class Courier:
     """Sends until it is told to stop. Any number of couriers may run: each call is taken by one of them."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self._database, self._settings = database, settings
+    def __init__(self, database: Database, settings: Settings, beat: Callable[[], None] = lambda: None) -> None:
+        """Take the database that calls are owed in; `beat` is called whenever the courier looks for what is due."""
+        self._database, self._settings, self._beat = database, settings, beat
         self._outbound = webhooks.outbound(settings)
 
     def work(self, stop: threading.Event) -> None:
@@ -50,6 +51,7 @@ class Courier:
         calls: dict[Call, Due] = {}
         try:
             while not stop.is_set():
+                self._beat()
                 for due in await loop.run_in_executor(books, self._take, list(calls.values())):
                     calls[asyncio.create_task(self._send(due))] = due
                 if not calls:

@@ -135,6 +135,22 @@ def with_keys(session: Session, spec: JobSpec) -> JobSpec:
     return spec.model_copy(update={"data": spec.data.mapped(with_key)})
 
 
+def with_opened_keys(spec: JobSpec, settings: Settings) -> JobSpec:
+    """Return a job with the keys of its data sets opened, for the process that works on it and has no master key.
+
+    Raises:
+        Unavailable: there is no master key, or not the one that sealed a key.
+    """
+
+    def opened(source: DataSource) -> DataSource:
+        if source.data_key is None or source.id is None:
+            return source
+        key = Sealer.of(settings).opened(base64.b64decode(source.data_key), source.id)
+        return source.model_copy(update={"data_key": base64.b64encode(key).decode()})
+
+    return spec.model_copy(update={"data": spec.data.mapped(opened)})
+
+
 def get(session: Session, tenant_id: str, dataset_id: str) -> DatasetView:
     """Return one data set.
 

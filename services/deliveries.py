@@ -145,7 +145,7 @@ def take_due(
     due = []
     for delivery, kind, url in taken:
         delivery.attempts += 1
-        delivery.next_attempt_at = datetime.now(UTC) + timedelta(seconds=lease_seconds)
+        delivery.next_attempt_at = now + timedelta(seconds=lease_seconds)  # by the clock that it is compared with
         secrets = webhooks.valid_secrets(session, delivery.webhook_id)
         due.append(
             Due(delivery.id, delivery.attempts, delivery.webhook_id, CallKind(kind), url, delivery.body, secrets)
@@ -167,7 +167,7 @@ def settle(session: Session, due: Due, outcome: Outcome) -> None:
     delivery.log = [*delivery.log, tried.model_dump(mode="json")][-LOG_LENGTH:]
     if outcome.own_fault:
         delivery.attempts -= 1
-        delivery.next_attempt_at = outcome.at + timedelta(seconds=OWN_FAULT_SECONDS)
+        delivery.next_attempt_at = func.clock_timestamp() + timedelta(seconds=OWN_FAULT_SECONDS)
     elif outcome.status is not None and HTTPStatus.OK <= outcome.status < HTTPStatus.MULTIPLE_CHOICES:
         _end(delivery, DeliveryState.DELIVERED)
     elif outcome.status == HTTPStatus.GONE:
@@ -190,7 +190,9 @@ def replay(session: Session, tenant_id: str, webhook_id: str, delivery_id: str) 
     delivery = session.scalar(select(WebhookDelivery).where(*of_it).with_for_update())
     if delivery is None:
         raise NotFound("delivery", delivery_id, listed=f"/webhooks/{webhook_id}/deliveries")
-    delivery.state, delivery.attempts, delivery.next_attempt_at = DeliveryState.PENDING, 0, datetime.now(UTC)
+    delivery.state, delivery.attempts, delivery.next_attempt_at = DeliveryState.PENDING, 0, func.clock_timestamp()
+    session.flush()
+    session.refresh(delivery)
     return _view(delivery)
 
 
@@ -233,13 +235,13 @@ def retry_after_seconds(header: str | None, now: datetime) -> float:
 def _try_again(session: Session, delivery: WebhookDelivery, outcome: Outcome) -> None:
     asked = retry_after_seconds(outcome.retry_after, outcome.at)
     if asked or outcome.status in THROTTLED:
-        until = outcome.at + timedelta(seconds=asked or THROTTLE_SECONDS)
+        until = func.clock_timestamp() + timedelta(seconds=asked or THROTTLE_SECONDS)
         session.execute(update(Webhook).where(Webhook.id == delivery.webhook_id).values(paused_until=until))
     if delivery.attempts >= len(SCHEDULE_SECONDS):
         _end(delivery, DeliveryState.FAILED)
         return
     pause = SCHEDULE_SECONDS[delivery.attempts] * (1 + random.uniform(0, JITTER))
-    delivery.next_attempt_at = outcome.at + timedelta(seconds=max(pause, asked))
+    delivery.next_attempt_at = func.clock_timestamp() + timedelta(seconds=max(pause, asked))
 
 
 def _disable(session: Session, webhook_id: str, reason: str) -> None:

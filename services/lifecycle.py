@@ -4,24 +4,30 @@ A worker that lost its lease finds its writes refused, whatever it believes abou
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from services import datasets, registers
+from services import datasets, registers, turns
 from services.jobs import finish, record, ring_later
 from shared.ids import new_id
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
 from shared.states import JobState, Stage
-from shared.tables import Artifact, Job, JobMetric, Model, Outbox
+from shared.tables import Artifact, Job, JobMetric, Model, Outbox, Tenant
 
 WORKER_LOST = "worker_lost"
+TRIES = 50
+"""So often a worker asks anew whose turn it is where another one was quicker each time."""
+PATIENCE = "10s"
+"""For a row that somebody holds. A worker that was frozen amid a claim must not hold up the others: Postgres ends its
+transaction after as long, and whoever waited looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,17 @@ class Claim:
 
     spec: JobSpec
     attempt: int
+    waited_seconds: float
+    """Since it was put into the queue, or a message was sent for it."""
+
+
+class Standing(NamedTuple):
+    """How a job stands."""
+
+    state: JobState
+    error: str | None
+    """The code, where it failed."""
+    verdict: str | None
 
 
 class Lease(StrEnum):
@@ -50,24 +67,39 @@ class Step:
     metrics: dict[str, float]
 
 
-def claim_next(session: Session, owner: str, lease_seconds: float) -> Claim | None:
-    """Take the job that is due first among those that may be taken, or return None.
+def claim_next(
+    session: Session, owner: str, lease_seconds: float, weights: Mapping[str, float] | None = None
+) -> Claim | None:
+    """Take the job whose turn it is (`services.turns`), or return None where none waits.
 
-    A message on the queue says that some job waits, not which is the most urgent: whoever hears it asks here. A row that
-    is locked is waited for: it may be the only one, in the hands of the relay that has just rung for it.
+    Nothing tells a worker which job it is: whoever wakes up asks here.
+
+    Raises:
+        OperationalError: a row was locked for longer than `PATIENCE`.
     """
-    query = select(Job.id).where(*_free()).order_by(Job.due_at, Job.id).limit(1)
-    job_id = session.scalar(query.with_for_update())
-    return None if job_id is None else claim(session, job_id, owner, lease_seconds)
+    session.execute(
+        text(
+            f"SELECT set_config('lock_timeout', '{PATIENCE}', true),"
+            f" set_config('idle_in_transaction_session_timeout', '{PATIENCE}', true)"
+        )
+    )
+    for _ in range(TRIES):
+        job_id = turns.first_in_line(session, weights)
+        if job_id is None:
+            return None
+        if (taken := claim(session, job_id, owner, lease_seconds)) is not None:
+            return taken
+    return None
 
 
 def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
     """Take a job by compare-and-set, or return None: it is taken, on hold, finished or was never there.
 
-    What may be taken: a job that waits, and one whose lease has run out.
+    What may be taken: a job that waits, and one whose lease has run out. A row that is locked is waited for.
     """
     now = func.clock_timestamp()
-    job = session.scalar(
+    waited = func.extract("epoch", now - func.coalesce(Job.doorbell_at, Job.created_at))
+    row = session.execute(
         update(Job)
         .where(Job.id == job_id, *_free())
         .values(
@@ -80,13 +112,22 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Cl
             progress=0.0,
             version=Job.version + 1,
         )
-        .returning(Job)
-    )
-    if job is None:
+        .returning(Job, waited)
+    ).one_or_none()
+    if row is None:
         return None
+    job, waited_seconds = row
+    session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(served_at=now))
     record(session, job, "job.started", {"attempt": job.attempt})
     spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt})
-    return Claim(datasets.with_keys(session, spec), job.attempt)
+    return Claim(datasets.with_keys(session, spec), job.attempt, float(waited_seconds))
+
+
+def standing(session: Session, job_id: str) -> Standing:
+    """Return how a job stands, for whoever has just worked on it."""
+    columns = (Job.state, Job.error["code"].astext, Job.verdict)
+    state, error, verdict = session.execute(select(*columns).where(Job.id == job_id)).one()
+    return Standing(JobState(state), error, verdict)
 
 
 def renew(session: Session, job_id: str, attempt: int, owner: str, lease_seconds: float) -> Lease:
@@ -272,6 +313,7 @@ def _requeue(session: Session, job: Job, reason: JobError) -> None:
         return
     job.state = JobState.QUEUED
     job.stage = job.lease_owner = job.lease_expires_at = None
+    job.progress = 0.0
     job.doorbell_at = func.clock_timestamp()
     job.version += 1
     record(session, job, "job.requeued", {"attempt": job.attempt, "reason": reason.message})

@@ -52,10 +52,14 @@ class Sealer:
         """Return a data key sealed under the first master key, whichever it was sealed under."""
         return self._box.resealed(data_key, name)
 
+    def opened(self, data_key: bytes, name: str) -> bytes:
+        """Return a data key as `unsealed` takes it: whoever has it needs no master key, and opens this data set alone."""
+        return self._box.open(data_key, name)
+
     def seal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
         """Yield `chunks` sealed, as they come."""
         sink = _Sink()
-        stream = self._primitive(data_key, name).new_encrypting_stream(sink, name.encode())
+        stream = _primitive(self.opened(data_key, name)).new_encrypting_stream(sink, name.encode())
         for chunk in chunks:
             stream.write(chunk)
             yield sink.drained()
@@ -68,21 +72,30 @@ class Sealer:
         Raises:
             SealBroken: the bytes are not those that were sealed, to the last one.
         """
-        source = _Source(chunks)
-        buffered = io.BufferedReader(source, CHUNK_BYTES)
-        stream = self._primitive(data_key, name).new_decrypting_stream(buffered, name.encode())
-        try:
-            while chunk := stream.read(CHUNK_BYTES):
-                yield chunk
-        except tink.TinkError as error:
-            if source.error is not None:  # the storage failed, not the seal
-                raise source.error from None
-            raise SealBroken(f"{name} was changed or cut off in the storage; upload it again.") from error
+        yield from unsealed(chunks, self.opened(data_key, name), name)
 
-    def _primitive(self, data_key: bytes, name: str) -> streaming_aead.StreamingAead:
-        _register()
-        handle = proto_keyset_format.parse(self._box.open(data_key, name), secret_key_access.TOKEN)
-        return handle.primitive(streaming_aead.StreamingAead)
+
+def unsealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[bytes]:
+    """Yield what was sealed under a data key that is open already (`Sealer.opened`).
+
+    Raises:
+        SealBroken: the bytes are not those that were sealed, to the last one.
+    """
+    source = _Source(chunks)
+    buffered = io.BufferedReader(source, CHUNK_BYTES)
+    stream = _primitive(opened_key).new_decrypting_stream(buffered, name.encode())
+    try:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
+    except tink.TinkError as error:
+        if source.error is not None:  # the storage failed, not the seal
+            raise source.error from None
+        raise SealBroken(f"{name} was changed or cut off in the storage; upload it again.") from error
+
+
+def _primitive(opened_key: bytes) -> streaming_aead.StreamingAead:
+    _register()
+    return proto_keyset_format.parse(opened_key, secret_key_access.TOKEN).primitive(streaming_aead.StreamingAead)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
@@ -109,6 +109,13 @@ class Settings(BaseSettings):
     )
     kill_grace_seconds: float = Field(5.0, ge=0, description="between SIGTERM and SIGKILL")
     job_seconds: float = Field(6 * 3600.0, gt=0, description="wall clock for one attempt")
+    look_seconds: float = Field(
+        5.0, gt=0, le=60, description="an idle worker looks for a job this often even when nothing wakes it"
+    )
+    tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="tenants, by name, that may have more (or fewer) jobs running than others; 1 each",
+    )
     relay_seconds: float = Field(1.0, gt=0, description="the relay looks this often even when nothing wakes it")
     reconcile_seconds: float = Field(30.0, gt=0)
     sweep_seconds: float = Field(3600.0, gt=0, description="how often uploads are looked for that no row knows of")
@@ -139,6 +146,13 @@ class Settings(BaseSettings):
     # Workers.
     pipeline: str = Field("worker.pipeline:run_pipeline", description="what a child runs, as module:function")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    isolation: Literal["auto", "off"] = Field(
+        "auto", description="auto: a job's process has no network where it needs none and the kernel allows that"
+    )
+    child_memory_bytes: int = Field(0, ge=0, description="address space of a job's process (RLIMIT_AS); 0 is no limit")
+    child_environment: list[str] = Field(
+        default_factory=list, description="further variables of the worker that a job's process may see"
+    )
     runtime_dir: Path | None = Field(None, description="where the worker keeps its socket; a temporary folder if unset")
 
     # Deadlines and webhooks.
@@ -180,6 +194,8 @@ class Settings(BaseSettings):
     def _lease_outlives_a_missed_heartbeat(self) -> Self:
         if self.heartbeat_seconds > self.lease_seconds / 3:
             raise ValueError("EFFACE_HEARTBEAT_SECONDS must be at most a third of EFFACE_LEASE_SECONDS")
+        if self.kill_grace_seconds > self.lease_seconds / 2:
+            raise ValueError("EFFACE_KILL_GRACE_SECONDS must be at most half of EFFACE_LEASE_SECONDS")
         return self
 
     def sqlalchemy_url(self) -> str:

@@ -90,5 +90,25 @@ class CallKind(StrEnum):
     """The call-back of an asynchronous connector of Fides."""
 
 
-RUN_JOB_TASK = "efface.run_job"
-"""The one task name. Its message carries a job id and nothing else."""
+class ProcessKind(StrEnum):
+    """What a process of the service is that says that it lives."""
+
+    WORKER = "worker"
+    RELAY = "relay"
+
+
+class DoorbellState(StrEnum):
+    """How a worker and its Celery consumer stand. Whatever it is, the worker finds its jobs in Postgres."""
+
+    HEARD = "heard"
+    """Messages are taken as they come."""
+    SILENT = "silent"
+    """Messages lay in Redis and the consumer took none; it was made anew and has taken none since."""
+    AWAY = "away"
+    """Redis does not answer."""
+
+
+WAKE_TASK = "efface.wake"
+"""The one task. Its message carries nothing: it says that some job waits, and the worker finds out which."""
+FORMER_WAKE_TASK = "efface.run_job"
+"""What relays of the version before send, with the id of some job, which is not looked at."""

@@ -54,6 +54,8 @@ class Tenant(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    served_at: Mapped[datetime | None]
+    """When a worker last took a job of it: of two tenants with as many running, the one served longer ago is next."""
 
 
 class ApiKey(Base):
@@ -190,7 +192,7 @@ class Job(Base):
     """SHA-256 of what is asked for (`services.duplicates`); null without an `external_id`."""
     received_at: Mapped[datetime]
     due_at: Mapped[datetime] = mapped_column(server_default=text("now() + '1 mon'::interval"))
-    """The last second of the period of Art. 12(3) GDPR (`services.deadlines`). The queue is in this order.
+    """The last second of the period of Art. 12(3) GDPR (`services.deadlines`). See `TURN` for the order of the queue.
 
     The default serves gateways of the version before, which go on for a while after the migration.
     """
@@ -210,7 +212,7 @@ class Job(Base):
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     doorbell_at: Mapped[datetime | None]
-    """When a message for this job was last put on the queue."""
+    """When it was last put into the queue, or rung for since."""
     cancel_requested_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]
     """`{code, message, detail}` of a failed job."""
@@ -238,6 +240,14 @@ class Job(Base):
             "ix_jobs_unfinished", "state", "lease_expires_at", postgresql_where=text("state IN ('queued', 'running')")
         ),
         Index("ix_jobs_unfinished_due", "due_at", postgresql_where=text("state IN ('queued', 'running')")),
+        Index(
+            "ix_jobs_waiting",
+            "tenant_id",
+            text("GREATEST(due_at, created_at)"),
+            "id",
+            postgresql_where=text("state = 'queued' AND held_at IS NULL"),
+        ),
+        Index("ix_jobs_running", "tenant_id", "lease_expires_at", postgresql_where=text("state = 'running'")),
         Index("ix_jobs_durations", "method", "finished_at", postgresql_where=text("verdict IS NOT NULL")),
         Index(
             "ix_jobs_unpurged", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL")
@@ -246,6 +256,11 @@ class Job(Base):
             "ix_jobs_uncertified", "finished_at", postgresql_where=text("verdict IS NOT NULL AND certified_at IS NULL")
         ),
     )
+
+
+TURN = func.greatest(Job.due_at, Job.created_at)
+"""Where a job stands among those of its tenant. One that was overdue when it came counts as due at that moment: the date
+that a request came with (`received_at`) is the client's word, and a year long gone would be first for ever."""
 
 
 class JobEvent(Base):
@@ -301,6 +316,24 @@ class Outbox(Base):
     """`doorbell`: ring the queue for a job."""
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ServiceProcess(Base):
+    """A process of the service that says every few seconds that it lives: a worker or a relay."""
+
+    __tablename__ = "processes"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    """`ProcessKind`."""
+    host: Mapped[str]
+    pid: Mapped[int]
+    version: Mapped[str]
+    job_id: Mapped[str | None]
+    """What a worker works on."""
+    facts: Mapped[dict[str, Any]]
+    """Of a worker: `device`, `isolation`, `doorbell`, `renewals`. Of a relay: `signing_key`, `parts`."""
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class Webhook(Base):

@@ -31,6 +31,13 @@ def configure_logging(settings: Settings) -> None:
             foreign_pre_chain=common, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
         )
     )
+    handler.addFilter(_is_no_chatter)
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
-    for chatty in ("httpx", "alembic"):
+    logging.captureWarnings(True)  # else Python writes them as plain text between the lines
+    for chatty in ("httpx", "alembic", "celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _is_no_chatter(record: logging.LogRecord) -> bool:
+    """Drop what libraries tell the root logger, as open_clip does in sentences at each load; their warnings pass."""
+    return record.name != "root" or record.levelno >= logging.WARNING

@@ -1,8 +1,8 @@
 """The process that does the work: `python -m worker.child LISTENING_DESCRIPTOR PARENT NICENESS`.
 
-It imports torch, waits for one connection, runs one job and exits. It leads its own process group, so that whoever
-kills the group gets everything. It ends itself when its supervisor is gone or silent for a lease, and when the worker
-is gone.
+It confines itself, imports torch, waits for one connection, runs one job and exits. It leads its own process group, so
+that whoever kills the group gets everything. It ends itself when its supervisor is gone or silent for a lease, and when
+the worker is gone.
 """
 
 import os
@@ -23,10 +23,12 @@ from shared.errors import EffaceError, JobFailure, Unavailable
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
-from shared.settings import get_settings
+from shared.settings import Settings, get_settings
 from shared.states import Stage
 from shared.storage import Storage
 from shared.telemetry import configure_logging
+from worker.confinement import confine
+from worker.narrowed import narrowed
 from worker.orphans import when_orphaned
 from worker.ports import Progress
 from worker.protocol import Lines, Message
@@ -38,7 +40,8 @@ Pipeline = Callable[[JobSpec, Storage, Progress, Path, str], PipelineResult]
 
 INTERNAL_ERROR = "internal_error"
 
-READY = "ready"
+CONFINED = "confined: "
+"""How far that went follows."""
 TAKEN = "taken"
 
 
@@ -73,17 +76,19 @@ def main(descriptor: int, parent: int, niceness: int) -> None:
         parent: the worker's main process.
         niceness: of the imports, 0 to 19.
     """
-    when_orphaned(_end_group, parent)
+    Settings.model_config["env_file"] = None  # the worker has passed on what we may know of it
     settings = get_settings()
+    confined = confine(settings)
+    when_orphaned(_end_group, parent)
     configure_logging(settings)
+    print(f"{CONFINED}{confined}", flush=True)  # noqa: T201 - the keeper reads it
     if not settings.allow_hub:
         os.environ["HF_HUB_OFFLINE"] = "1"  # a config may name a tower or tokenizer that would be fetched
     with ThreadPoolExecutor(1) as pool:
         pipeline = pool.submit(_import_pipeline, settings.pipeline, niceness).result()
-    print(READY, flush=True)  # noqa: T201 - the keeper reads it
     with socket.socket(fileno=descriptor) as listener:
         connection, _ = listener.accept()
-    print(TAKEN, flush=True)  # noqa: T201
+    print(TAKEN, flush=True)  # noqa: T201 - this, too
     lines = Lines(connection)
     job = _first_message(lines)
     threading.Thread(target=_watch, args=(lines, float(job["lease_seconds"])), daemon=True).start()
@@ -109,7 +114,7 @@ def _run(pipeline: Pipeline, spec: JobSpec, progress: SocketProgress) -> Message
     """Run the pipeline and return the last message."""
     settings = get_settings()
     structlog.contextvars.bind_contextvars(job_id=spec.job_id, attempt=spec.attempt)
-    storage = Storage(settings.storage_url)
+    storage = narrowed(Storage(settings.storage_url), spec)
     try:
         with tempfile.TemporaryDirectory(prefix="efface-job-") as scratch:
             result = pipeline(spec, storage, progress, Path(scratch), settings.device)

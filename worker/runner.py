@@ -7,6 +7,7 @@ out.
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,9 +19,10 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import lifecycle, retention
+from services import datasets, lifecycle, retention
 from services.lifecycle import Claim, Lease, Step
 from shared.database import Database
+from shared.errors import EffaceError
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.settings import Settings
@@ -37,29 +39,26 @@ DEATH_SECONDS = 5.0
 log = structlog.get_logger()
 
 
-def supervise(job_id: str, *, database: Database, settings: Settings, socket_path: Path, stopping_file: Path) -> None:
-    """Run the most urgent job to its end, or find that there is nothing to claim. `job_id` is the one that rang."""
-    owner = f"{socket.gethostname()}:{os.getpid()}"
-    with database.transaction() as session:
-        claim = lifecycle.claim_next(session, owner, settings.lease_seconds)
-    if claim is None:
-        log.info("job.nothing_to_claim", job_id=job_id)
-        return
-    with structlog.contextvars.bound_contextvars(job_id=claim.spec.job_id, attempt=claim.attempt):
-        log.info("job.claimed")
-        Supervisor(claim, owner, database, settings, stopping_file).run(socket_path)
-
-
 class Supervisor:
     """One claimed job and the child that works on it."""
 
-    def __init__(self, claim: Claim, owner: str, database: Database, settings: Settings, stopping_file: Path) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        owner: str,
+        database: Database,
+        settings: Settings,
+        stopping: threading.Event,
+        beat: Callable[[], None],
+    ) -> None:
+        """Take a claimed job; `stopping` is set when it must be given back, `beat` is called while all is well."""
         self._spec, self._attempt, self._owner = claim.spec, claim.attempt, owner
-        self._database, self._settings, self._stopping_file = database, settings, stopping_file
+        self._database, self._settings, self._stopping, self._show_life = database, settings, stopping, beat
         self._child: int | None = None
+        self._lost: str | None = None
         self._steps: list[Step] = []
         self._progress: float | None = None
-        now = time.monotonic()
+        now = self._begin = time.monotonic()
         self._lease_ends = now + settings.lease_seconds
         self._job_ends = now + settings.job_seconds
         self._start_ends = now + START_SECONDS
@@ -71,14 +70,13 @@ class Supervisor:
         connection = socket.socket(socket.AF_UNIX)
         lines = Lines(connection)
         try:
+            spec = datasets.with_opened_keys(self._spec, self._settings)
             connection.connect(str(socket_path))
-            job = {
-                "type": "job",
-                "spec": self._spec.model_dump(mode="json"),
-                "lease_seconds": self._settings.lease_seconds,
-            }
+            job = {"type": "job", "spec": spec.model_dump(mode="json"), "lease_seconds": self._settings.lease_seconds}
             lines.send(job)
             end = self._follow(lines)
+        except EffaceError as error:
+            end = self._give_back(error.detail, error.code)
         except OSError as error:
             end = self._give_back(f"the standby child could not be reached ({error})")
         finally:
@@ -100,7 +98,7 @@ class Supervisor:
             now = time.monotonic()
             if now >= self._next_flush:
                 self._flush()
-            if self._stopping_file.exists():
+            if self._stopping.is_set():
                 return self._give_back("its worker was stopped")
             if self._child is None and now >= self._start_ends:
                 return self._give_back("no child process took it; the worker's log says why")
@@ -132,6 +130,7 @@ class Supervisor:
                 return lambda session: lifecycle.complete(session, self._spec.job_id, self._attempt, result)
             case "error":
                 error = JobError.model_validate(message["error"])
+                self._lost = error.message
                 commit = lifecycle.fail if message["final"] else lifecycle.give_back
                 return lambda session: commit(session, self._spec.job_id, self._attempt, error)
         return None
@@ -139,6 +138,7 @@ class Supervisor:
     def _beat(self, lines: Lines) -> Lease:
         """Renew the lease and tell the child that we live. A silent database is no verdict before the lease ends."""
         self._next_beat = time.monotonic() + self._settings.heartbeat_seconds
+        self._show_life()
         asked = time.monotonic()
         lease = self._write(
             lambda s: lifecycle.renew(s, self._spec.job_id, self._attempt, self._owner, self._settings.lease_seconds)
@@ -173,13 +173,30 @@ class Supervisor:
             committed = self._write(end)
             if committed is None:
                 time.sleep(1.0)
-        log.info("job.ended", committed=bool(committed))
-        if not committed:
+        if committed:
+            self._tell()
+        else:
+            log.warning("job.discarded", committed=False, seconds=self._seconds())
             self._write(lambda session: retention.sweep_again(session, self._spec.job_id))
 
-    def _give_back(self, reason: str) -> Callable[[Session], bool]:
-        counts = not self._stopping_file.exists()
-        lost = JobError(code=lifecycle.WORKER_LOST, message=reason)
+    def _tell(self) -> None:
+        """Log what became of the job."""
+        found = self._write(lambda session: lifecycle.standing(session, self._spec.job_id))
+        if found is None or found.state.final:
+            what = found._asdict() if found else {}
+            log.info("job.ended", committed=True, seconds=self._seconds(), **what)
+        elif self._stopping.is_set():
+            log.info("job.requeued_by_stop", seconds=self._seconds())
+        else:
+            log.warning("job.requeued", seconds=self._seconds(), reason=self._lost)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._begin, 1)
+
+    def _give_back(self, reason: str, code: str = lifecycle.WORKER_LOST) -> Callable[[Session], bool]:
+        counts = not self._stopping.is_set()
+        lost = JobError(code=code, message=reason)
+        self._lost = reason
         return lambda session: lifecycle.give_back(session, self._spec.job_id, self._attempt, lost, counts=counts)
 
     def _fail(self, message: str, code: str) -> Callable[[Session], bool]:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from worker.child import TAKEN
+from shared.settings import Settings
+from worker.child import CONFINED, TAKEN
+from worker.environment import child_environment
 
 log = structlog.get_logger()
 
@@ -26,16 +28,18 @@ IMPORT_NICENESS = 10
 class Standby:
     """Owns the listening socket and the children that inherit it.
 
-    Lives in the worker's main process. The process that runs the task connects to `path`; the kernel holds the
-    connection until a child accepts it, so a task may come before a child is ready.
+    The supervisor connects to `path`; the kernel holds the connection until a child accepts it, so a job may come before
+    a child is ready.
     """
 
-    def __init__(self, folder: Path, scratch: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, scratch: Path) -> None:
         """Listen in `folder`; give each child a folder below `scratch` for its temporary files, deleted when it ends."""
+        self._environment = child_environment(settings)
         self._scratch = scratch
+        self.isolation: str | None = None
+        """How far the last child could be confined (`worker.confinement`); None before there was one."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"standby-{os.getpid()}.sock"
-        self.stopping_file = folder / f"standby-{os.getpid()}.stopping"
         self.remove()  # of an earlier process with this id, as in a container that was restarted
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
@@ -50,8 +54,7 @@ class Standby:
         threading.Thread(target=self._keep, name="standby", daemon=True).start()
 
     def stop(self) -> None:
-        """End every child, with all that it started. A task whose child ends now gives its job back."""
-        self.stopping_file.touch()
+        """End every child, with all that it started."""
         self._stop.set()
         with self._lock:
             for child in self._children:
@@ -59,9 +62,8 @@ class Standby:
                     os.killpg(child.pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Delete the socket and the mark; for the very end."""
+        """Delete the socket; for the very end."""
         self.path.unlink(missing_ok=True)
-        self.stopping_file.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         while not self._stop.is_set():
@@ -84,7 +86,7 @@ class Standby:
             child = subprocess.Popen(
                 [sys.executable, "-m", "worker.child", *map(str, arguments)],
                 pass_fds=(descriptor,),
-                env=os.environ | {"TMPDIR": scratch},
+                env=self._environment | {"TMPDIR": scratch},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -98,11 +100,18 @@ class Standby:
     def _taken(self, child: subprocess.Popen[str]) -> bool:
         """Wait until the child has a job (True) or is dead; go on reading, so that it never blocks on its output."""
         for line in child.stdout or ():
+            if line.startswith(CONFINED):
+                self._confined(line.removeprefix(CONFINED).strip())
             if line.strip() == TAKEN:
                 threading.Thread(target=self._drain, args=(child,), daemon=True).start()
                 return True
         self._reap(child)
         return False
+
+    def _confined(self, how: str) -> None:
+        if how != self.isolation:
+            log.info("standby.confined", isolation=how)
+        self.isolation = how
 
     def _drain(self, child: subprocess.Popen[str]) -> None:
         for _ in child.stdout or ():

@@ -33,7 +33,7 @@ class DataSource(Schema):
     """`storage:<key>` of an archive, or an absolute path of an archive or a class folder."""
     id: str | None = None
     digest: str | None = None
-    data_key: str | None = Field(None, description="base64, sealed; filled in for the worker that has the job")
+    data_key: str | None = Field(None, description="base64; sealed as a worker gets it, opened as its child does")
     purged: bool = Field(False, description="true where it goes with the last job that uses it")
 
 

@@ -40,7 +40,7 @@ from tests.chaos.promises import Promise, World
 from tests.support import parts
 from tests.support.certificates import key_folder
 from tests.support.flaky import Way, Weather, flaky
-from tests.support.fleet import Member, Worker, marked, wait_until
+from tests.support.fleet import MARK, Member, Worker, marked, wait_until
 from tests.support.object_server import BUCKET, object_server, variables
 from tests.support.receiver import Receiver, receiving
 
@@ -158,7 +158,7 @@ class Storm:
         self.blows: Counter[str] = Counter()
         self._kinds: dict[str, tuple[int, Callable[[], bool]]] = {
             "kill -9: child": (5, self._kill_child),
-            "kill -9: supervisor": (3, self._kill_supervisor),
+            "kill -9: listener": (3, self._kill_listener),
             "kill -9: worker": (2, partial(self._kill, "worker")),
             "kill -9: worker and all that it started": (2, self._kill_family),
             "kill -9: relay": (3, partial(self._kill, "relay")),
@@ -211,9 +211,11 @@ class Storm:
             self._chance.choice(children).kill()
         return bool(children)
 
-    def _kill_supervisor(self) -> bool:
-        self._worker().supervisor().kill()
-        return True
+    def _kill_listener(self) -> bool:
+        listener = self._worker().listener()
+        if listener is not None:
+            listener.kill()
+        return listener is not None
 
     def _kill(self, role: str) -> bool:
         self._chance.choice(self._crew.role(role)).process.kill()
@@ -342,6 +344,7 @@ def _settings(folder: Path, postgres_url: str, redis_url: str) -> Settings:
         update={
             "storage_url": f"s3://{BUCKET}/storm",
             "pipeline": "tests.support.pipelines:run",
+            "child_environment": [MARK],
             "path_roots": [folder],
             "port": free_port(),
             "audit_key_file": audit_key,

@@ -50,22 +50,19 @@ def test_kill_9_of_the_children(fleet: Fleet) -> None:
 
 
 @pytest.mark.usefixtures("relay")
-@pytest.mark.parametrize("victim", ["main process", "supervisor", "everything"])
+@pytest.mark.parametrize("victim", ["supervisor", "everything"])
 def test_kill_9_of_the_worker(fleet: Fleet, victim: str) -> None:
     worker = fleet.worker()
     job = fleet.submit(at=Stage.FORGETTING, what="family", attempts=1)
     fleet.wait_for_stage(job, Stage.FORGETTING)
     wait_until(lambda: any(p.name() == "sleep" for p in worker.family()), "the job started nothing")
     if victim == "supervisor":
-        worker.supervisor().kill()  # the main process starts another one, which takes the job again
+        worker.supervisor().kill()
     else:
-        if victim == "main process":
-            worker.process.kill()
-        else:
-            worker.signal_all(signal.SIGKILL)
-        worker.wait_gone()
-        fleet.workers.remove(worker)
-        fleet.worker()
+        worker.signal_all(signal.SIGKILL)
+    worker.wait_gone()
+    fleet.workers.remove(worker)
+    fleet.worker()
     settle(fleet, [job])
     assert fleet.job(job).attempt == 2
     assert not any(p.name() == "sleep" for w in [worker, *fleet.workers] for p in w.family())
@@ -89,7 +86,7 @@ def test_the_same_message_three_times(fleet: Fleet) -> None:
         fleet.worker()
     job = fleet.submit(seconds=SLOW)
     for _ in range(3):
-        fleet.doorbell.ring(job, 1)
+        fleet.doorbell.ring()
     settle(fleet, [job])
     wait_until(lambda: fleet.doorbell.length() == 0, "messages are left")
     assert fleet.events(job).count("job.started") == 1
@@ -110,7 +107,7 @@ def test_a_worker_that_slept_past_its_lease_is_refused(fleet: Fleet, stage: Stag
     fleet.worker()
     fleet.wait_for_state(job, JobState.SUCCEEDED)
     sleeper.signal_all(signal.SIGCONT)
-    wait_until(lambda: "committed=False" in sleeper.plain_log(), "the sleeper never learnt that it lost the job")
+    wait_until(lambda: "job.discarded" in sleeper.plain_log(), "the sleeper never learnt that it lost the job")
     settle(fleet, [job])
     assert fleet.job(job).attempt == 2
 
@@ -135,8 +132,8 @@ from shared.settings import get_settings
 from shared.storage import Storage
 
 class Dying(Doorbell):
-    def ring(self, job_id, attempt):
-        super().ring(job_id, attempt)
+    def ring(self):
+        super().ring()
         os._exit(9)
 
 settings = get_settings()

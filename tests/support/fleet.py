@@ -30,6 +30,7 @@ from tests.support import requests
 from tests.support.pipelines import USED
 
 ROOT = Path(__file__).parents[2]
+MARK = "EFFACE_TEST_MARK"
 PATIENCE_SECONDS = 60.0
 """How long a test waits for what must come; nothing is asserted about how soon it comes."""
 
@@ -59,7 +60,7 @@ def marked(marks: Collection[str]) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            if process.environ().get("EFFACE_TEST_MARK") in marks:
+            if process.environ().get(MARK) in marks:
                 found.append(process)
     return found
 
@@ -75,7 +76,7 @@ class Member:
                 [sys.executable, "-m", *arguments],
                 cwd=ROOT,
                 env=environment(settings)
-                | {"EFFACE_TEST_MARK": self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
+                | {MARK: self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -123,16 +124,24 @@ class Worker(Member):
         return found
 
     def supervisor(self) -> psutil.Process:
-        """Return the process that runs the task."""
-        (found,) = (p for p in psutil.Process(self.process.pid).children() if "worker.child" not in p.cmdline())
-        return found
+        """Return the process that supervises jobs."""
+        return psutil.Process(self.process.pid)
+
+    def listener(self) -> psutil.Process | None:
+        """Return the process that hears messages; None for the moment in which there is none."""
+        for process in self.family():
+            with suppress(psutil.NoSuchProcess):
+                if "worker.listener" in process.cmdline():
+                    return process
+        return None
 
 
 class Fleet:
     """Everything of the service but its HTTP door, on the session's Postgres and Redis."""
 
     def __init__(self, settings: Settings, database: Database, storage: Storage, folder: Path, temporary: Path) -> None:
-        self.settings = settings.model_copy(update={"pipeline": "tests.support.pipelines:run", "path_roots": [folder]})
+        own = {"pipeline": "tests.support.pipelines:run", "path_roots": [folder], "child_environment": [MARK]}
+        self.settings = settings.model_copy(update=own)
         self.database, self.storage, self.folder, self.temporary = database, storage, folder, temporary
         self.doorbell = Doorbell(make_queue(settings))
         self.workers: list[Worker] = []

@@ -23,7 +23,7 @@ from shared.errors import JobFailure
 from shared.schemas.job import JobError
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import JobSpec
-from shared.sealing import Sealer
+from shared.sealing import unsealed
 from shared.settings import get_settings
 from shared.states import Stage
 from shared.storage import Storage
@@ -78,7 +78,7 @@ def look_at_images(spec: JobSpec, storage: Storage, scratch: Path) -> None:
     archive = scratch / "archive"
     sealed = storage.stream(source.uri.removeprefix("storage:"))
     key = base64.b64decode(source.data_key)
-    archive.write_bytes(b"".join(Sealer.of(settings).unseal(sealed, key, source.id)))
+    archive.write_bytes(b"".join(unsealed(sealed, key, source.id)))
     extract_archive(archive, scratch / "images", ArchiveLimits.of(settings))
     seen = [file.name for file in (scratch / "images").rglob("*.png")]
     storage.put(f"{spec.job_cache_prefix}/seen", "\n".join(seen).encode())

@@ -9,7 +9,7 @@ from shared.archives import ArchiveLimits, archive_format, extract_archive, file
 from shared.errors import InvalidRequest, JobFailure
 from shared.layouts import folder_classes, invalid, is_image
 from shared.schemas.spec import DataSource
-from shared.sealing import SealBroken, Sealer
+from shared.sealing import SealBroken, unsealed
 from shared.settings import get_settings
 from shared.storage import ObjectMissing, Storage
 from worker.data.images import ImageSet
@@ -46,9 +46,8 @@ def _downloaded(source: DataSource, storage: Storage, path: Path) -> Path:
     if source.data_key is None or source.id is None:
         return storage.download(key, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sealer = Sealer.of(get_settings())
     with path.open("wb") as file:
-        for chunk in sealer.unseal(storage.stream(key), base64.b64decode(source.data_key), source.id):
+        for chunk in unsealed(storage.stream(key), base64.b64decode(source.data_key), source.id):
             file.write(chunk)
     return path
 

@@ -29,9 +29,22 @@ def flag(database: Database, longest_seconds: float = 60) -> int:
         return risk.flag(session, longest_seconds=longest_seconds)
 
 
-def test_whoever_hears_a_bell_takes_what_is_due_first(database: Database, submit: Callable[..., str]) -> None:
-    later, first, last = (submit(received_at=f"2026-{month}-15T00:00:00Z") for month in ("06", "05", "07"))
+def days_ago(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).isoformat()
+
+
+def test_of_one_tenants_jobs_the_one_that_is_due_first_is_taken(
+    database: Database, submit: Callable[..., str]
+) -> None:
+    later, first, last = (submit(received_at=days_ago(days)) for days in (10, 20, 5))
     assert [claim_next(database) for _ in range(4)] == [first, later, last, None]
+
+
+def test_a_date_long_gone_does_not_buy_the_front(database: Database, submit: Callable[..., str]) -> None:
+    """A job that was overdue when it came counts as due at that moment, not in the year that its client names."""
+    overdue, ancient = submit(received_at=days_ago(40)), submit(received_at="2000-01-01T00:00:00Z")
+    in_time, urgent = submit(received_at=days_ago(5)), submit(received_at=days_ago(20))
+    assert [claim_next(database) for _ in range(4)] == [overdue, ancient, urgent, in_time]
 
 
 def test_a_job_that_was_lost_keeps_its_place(database: Database, tenant: str, submit: Callable[..., str]) -> None:

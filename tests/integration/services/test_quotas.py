@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from pydantic import SecretStr
 from sqlalchemy import func, select
 from structlog.testing import capture_logs
@@ -112,6 +113,38 @@ def test_without_redis_everybody_is_let_in_and_one_line_says_so(limited: Setting
         assert [limiter.hit("tnt_a") for _ in range(5)] == [None] * 5
     lines: list[MutableMapping[str, Any]] = list(captured)
     assert [(line["event"], line["log_level"]) for line in lines] == [("rate_limit.redis_away", "warning")]
+
+
+def windows(redis_url: str) -> list[bytes]:
+    with redis.Redis.from_url(redis_url) as client:
+        return client.keys("efface:limits*")
+
+
+def test_a_count_that_never_ends_counts_as_lost(limited: Settings, redis_url: str) -> None:
+    limiter = RequestLimiter(limited)
+    limiter.hit("tnt_a")
+    (key,) = windows(redis_url)
+    for lives in ({}, {"ex": 10**7}):
+        with redis.Redis.from_url(redis_url) as client:
+            client.set(key, 10**9, **lives)
+        usage = limiter.hit("tnt_a")
+        assert usage
+        assert (usage.allowed, usage.remaining) == (True, 2)
+    assert [usage and usage.allowed for usage in (limiter.hit("tnt_a") for _ in range(3))] == [True, True, False]
+
+
+@pytest.mark.parametrize("put", ["list", "text"])
+def test_what_is_no_count_is_dropped_and_concerns_one_tenant(limited: Settings, redis_url: str, put: str) -> None:
+    limiter = RequestLimiter(limited)
+    limiter.hit("tnt_a")
+    (key,) = windows(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(key)
+        client.lpush(key, "x") if put == "list" else client.set(key, "many")
+    with capture_logs() as captured:
+        usages = [limiter.hit(tenant) for tenant in ("tnt_a", "tnt_b", "tnt_a")]
+    assert [usage and usage.remaining for usage in usages] == [2, 2, 1]
+    assert [line["event"] for line in captured] == ["rate_limit.window_lost"]
 
 
 def test_no_limit_asks_no_redis(settings: Settings) -> None:

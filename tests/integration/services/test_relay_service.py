@@ -4,13 +4,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from sqlalchemy import select
 
 from services import idempotency, lifecycle, relay, retention
 from shared.database import Database
 from shared.embedded import free_port
+from shared.errors import Unavailable
 from shared.queue import Doorbell, make_queue
 from shared.settings import Settings
 from shared.storage import Storage
@@ -52,7 +52,7 @@ def test_while_redis_is_down_the_row_waits(
 ) -> None:
     submit()
     down = settings.model_copy(update={"redis_url": SecretStr(f"redis://127.0.0.1:{free_port()}/0")})
-    with pytest.raises(OperationalError), database.transaction() as session:
+    with pytest.raises(Unavailable, match="Redis does not answer"), database.transaction() as session:
         relay.publish(session, Doorbell(make_queue(down)))
     with database.transaction() as session:
         assert relay.publish(session, doorbell) == 1

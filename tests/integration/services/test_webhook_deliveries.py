@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from ipaddress import ip_network
 
@@ -327,6 +327,21 @@ def test_two_couriers_make_each_call_once(post: Post, start: Callable[..., None]
     wait_until(lambda: all(d.state == DELIVERED for d in post.log()), "not all arrived")
     received = [call.headers["webhook-id"] for call in post.receiver.calls]
     assert len(received) == len(set(received)) == 20
+
+
+def test_a_relay_whose_clock_is_slow_keeps_what_it_took(
+    post: Post, cancelled: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(seconds=80)
+
+    cancelled()
+    monkeypatch.setattr(deliveries, "datetime", Slow)
+    for expected in (1, 0):
+        with post.database.transaction() as session:
+            assert len(deliveries.take_due(session, limit=10, lease_seconds=60)) == expected
 
 
 def test_a_call_whose_courier_was_lost_is_made_by_another(
