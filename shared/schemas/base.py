@@ -70,9 +70,7 @@ def _known_century(moment: datetime) -> datetime:
     return moment
 
 
-Label = Annotated[
-    str, Field(min_length=1, max_length=100), AfterValidator(printable), AfterValidator(_read_by_clip)
-]
+Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable), AfterValidator(_read_by_clip)]
 """A name, as it stands in prompts. Two of them are one where `shared.names.name_key` says so."""
 
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
