@@ -85,7 +85,7 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Cl
     if job is None:
         return None
     record(session, job, "job.started", {"attempt": job.attempt})
-    spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt})
+    spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt, "warnings": job.warnings})
     return Claim(datasets.with_keys(session, spec), job.attempt)
 
 
