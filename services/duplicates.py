@@ -24,9 +24,9 @@ OVER = (JobState.FAILED, JobState.CANCELLED)
 def business_key(request: ErasureRequest, model: ModelSource, data: DataSources) -> str | None:
     """Return the SHA-256 of what is asked for, None without an `external_id`.
 
-    Names in another spelling are the same names. A model is its digest, so that two uploads of the same weights are one; where it is not known, its reference. A
-    subgroup is also the images that show it. Labels, thresholds, parameters and seed say how to work and measure,
-    not what to forget, and are left out.
+    Names in another spelling are the same names. A model is its digest, so that two uploads of the same weights are one;
+    where it is not known, its reference. A subgroup is also the images that show it. Labels, thresholds, parameters and
+    seed say how to work and measure, not what to forget, and are left out.
     """
     if request.external_id is None:
         return None

@@ -119,7 +119,7 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Cl
     job, waited_seconds = row
     session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(served_at=now))
     record(session, job, "job.started", {"attempt": job.attempt})
-    spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt})
+    spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt, "warnings": job.warnings})
     return Claim(datasets.with_keys(session, spec), job.attempt, float(waited_seconds))
 
 

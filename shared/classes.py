@@ -156,6 +156,9 @@ def _forget_error(request: ErasureRequest, pointer: str, found: Collection[str])
     other = [folder for folder in sorted(found) if folder not in Spellings(names)]
     if other and len(key_set(found)) > 1:
         return FieldError(pointer, f"holds the class {other[0]!r}, which is not to be forgotten; take it out")
+    if other and other[0] in Spellings(request.target.labels):
+        detail = f"which is another of the labels; call the folder {names[0]!r}, or give images of that"
+        return FieldError(pointer, f"holds the class {other[0]!r}, {detail}")
     if other and len(names) > 1:
         detail = "but several classes are to be forgotten: put the images of each into a folder with its name"
         return FieldError(pointer, f"holds the folder {other[0]!r} alone, {detail}")

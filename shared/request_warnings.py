@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from shared.classes import own_set, spelled
+from shared.classes import FORGET, own_set, spelled
 from shared.layouts import UNLABELLED
-from shared.names import Spellings, key_set, name_key
+from shared.names import Spellings, key_set, like, name_key
 from shared.schemas.request import ErasureRequest
 from shared.schemas.resolution import MeasuredSet, RequestWarning
 
@@ -28,6 +28,7 @@ def request_warnings(
     """
     found = [
         *_spellings(request, labels, counts),
+        *_of_any_name(request, counts),
         *_unshown(request, sets),
         *(warning for number, entry in enumerate(sets) for warning in _of_set(number, entry, labels)),
         *_own_images(request, labels, counts),
@@ -48,6 +49,15 @@ def _spellings(request: ErasureRequest, labels: tuple[str, ...], counts: Counts)
                 pointer,
                 f"takes {_listed(others, 'folders')}: for CLIP they are one name; rename them if they are not",
             )
+
+
+def _of_any_name(request: ErasureRequest, counts: Counts) -> Iterator[tuple[str, str]]:
+    """Say that the one folder of what is to be forgotten is taken as the class, whatever it is called."""
+    known = Spellings(request.target.names())
+    for pointer in FORGET if request.target.type == "class" else ():
+        others = [name for name in counts.get(pointer, ()) if name not in known and name != UNLABELLED]
+        if others:
+            yield pointer, f"takes the images in its one folder, {others[0]!r}, as of {request.target.names()[0]!r}"
 
 
 def _labels_at(request: ErasureRequest, pointer: str, labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -73,7 +83,9 @@ def _of_set(number: int, entry: MeasuredSet, labels: tuple[str, ...]) -> Iterato
     pointer = f"/data/evaluation/{number}/dataset"
     if entry.role == "target":
         if entry.left_out:
-            listed, images = _listed(map(repr, entry.left_out), "folders"), sum(entry.left_out.values())
+            missing = [label for label in labels if label not in entry.classes]
+            listed = _listed((_with_near(folder, missing) for folder in entry.left_out), "folders")
+            images = sum(entry.left_out.values())
             detail = f"{_images(images)} left out of what is measured; add the labels, or take the folders out"
             yield pointer, f"holds {listed}, for which there is no label: {detail}"
         yield from _without_folder(pointer, entry.classes, labels)
@@ -122,6 +134,11 @@ def _unnamed(request: ErasureRequest, labels: tuple[str, ...], counts: Counts) -
                 pointer,
                 f"holds {listed}, for which there is no label: a method may see these images, but not by name",
             )
+
+
+def _with_near(folder: str, labels: Sequence[str]) -> str:
+    near = like(folder, labels)
+    return f"{folder!r} (nearly {near!r})" if near else repr(folder)
 
 
 def _listed(names: Iterable[str], noun: str) -> str:

@@ -185,6 +185,11 @@ class Job(Base):
     request: Mapped[dict[str, Any]]
     spec: Mapped[dict[str, Any]]
     """The request resolved (`JobSpec`), without the attempt."""
+    warnings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, default=list, server_default=text("'[]'::jsonb"))
+    """What the request was told when it came (`RequestWarning`).
+
+    Not in `spec`: workers of the version before, which go on for a while, refuse a specification with fields unknown to them.
+    """
     method: Mapped[str]
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     external_id: Mapped[str | None]

@@ -31,6 +31,8 @@ def run(
         from worker.data_parallel import is_main
         from worker.run_command import run as run_request  # torch, which takes its time: a request may be wrong
 
+        for warning in spec.warnings if is_main() else ():
+            print(f"efface: warning: {warning.pointer}: {warning.detail}", file=sys.stderr)  # noqa: T201
         code = run_request(spec, out, device)
     except EffaceError as error:
         print(f"efface: {error}", file=sys.stderr)  # noqa: T201

@@ -1,13 +1,14 @@
 """The erasure request: what to forget in which model, by which method, judged on what."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shared.measures import RESERVED
-from shared.names import CONTEXT_TOKENS, Spellings, cut_off, given_twice, like, name_key
+from shared.names import CONTEXT_TOKENS, Spellings, cut_off, given_twice, like, name_key, spoken
 from shared.schemas.audit import Audit, MeasureThreshold
 from shared.schemas.base import Fraction, Identifier, Label, Moment, Reference, Schema, wrong_fields
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
@@ -196,7 +197,7 @@ class SubgroupTarget(_Target):
 
 
 def _no_label(name: str, labels: tuple[str, ...]) -> str:
-    near = like(name, labels)
+    near = like(name, labels) or next(iter(get_close_matches(spoken(name), labels, n=1, cutoff=0.75)), None)
     return f"{name!r} is not among the labels" + (f", of which {near!r} is the nearest" if near else "")
 
 

@@ -200,6 +200,11 @@ SOUND: dict[str, Make] = {
     ),
     "two folders of one name": lambda d: d.measured("horse", "Cat", "cat", "dog"),
     "a folder more than labels": lambda d: d.measured(*LABELS, "zebra_x"),
+    "a folder that is nearly a label": lambda d: d.measured("horse", "dogs", "cat"),
+    "a folder of any name to forget": lambda d: d.request(
+        method={"name": "delete"},
+        data={"forget": d.images("brown ones", name="forget"), "evaluation": [d.evaluation(*LABELS)]},
+    ),
     "a folder fewer than labels": lambda d: d.measured("horse", "cat"),
     "the target alone": lambda d: d.measured("horse", thresholds={"max_retain_drop": None}),
     "no set with the target": lambda d: d.measured("cup", "bowl"),
@@ -262,6 +267,7 @@ WRONG: dict[str, Make] = {
     "synonyms of another": lambda d: d.request(target={"synonyms": {"dog": ["hound"]}}),
     "labels that differ too late": lambda d: d.request(target={"labels": ["horse", "1" * 99 + "a", "1" * 99 + "b"]}),
     "other images to forget": lambda d: d.request(data={"forget": d.images("horse", "dog", name="forget")}),
+    "images of another label to forget": lambda d: d.request(data={"forget": d.images("DOG", name="forget")}),
     "several classes in one odd folder": lambda d: d.request(
         target={"class": ["horse", "dog"]},
         method={"name": "delete"},

@@ -75,6 +75,34 @@ def test_submit_and_wait_exits_as_the_job_ended(efface, alice, make_job, request
     assert "Traceback" not in done.stderr
 
 
+def test_what_can_be_known_here_is_refused_before_anything_is_uploaded(efface, alice, request_file):
+    body = json.loads(request_file.read_text())
+    body["target"]["labels"] = ["horse", "cow", "COW"]
+    request_file.write_text(json.dumps(body))
+    twice = efface("submit", request_file)
+    body["target"]["labels"] = ["horses", "cow"]
+    body["target"]["class"] = "horses"
+    request_file.write_text(json.dumps(body))
+    near = efface("submit", request_file)
+
+    assert (twice.returncode, near.returncode) == (2, 2)
+    assert "/target/labels: names 'COW', 'cow'" in twice.stderr
+    assert "/data/evaluation/0/dataset: holds 'horse', which is nearly 'horses'" in near.stderr
+    assert alice.get("/datasets").json()["data"] == []
+
+
+def test_what_was_read_otherwise_than_written_is_said(efface, request_file):
+    body = json.loads(request_file.read_text())
+    body["target"] = {"type": "class", "class": "HORSE", "labels": ["Horse", "Cow"]}
+    request_file.write_text(json.dumps(body))
+
+    done = efface("submit", request_file)
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("job_")
+    assert "warning: /data/evaluation/0/dataset: takes 'cow' as 'Cow', 'horse' as 'Horse'" in done.stderr
+
+
 def test_a_request_that_the_server_refuses_exits_2(efface, request_body, tmp_path):
     path = tmp_path / "request.json"
     path.write_text(json.dumps(request_body | {"model": {"id": "mdl_missing"}}))

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services import jobs, models
+from services import jobs, lifecycle, models
 from shared.database import Database
 from shared.errors import InvalidRequest
 from shared.schemas.job import JobDraft
@@ -79,6 +79,25 @@ def test_references_are_resolved(
         "max_transfer_drop": 0.02,
         "measures": (),
     }
+
+
+def test_warnings_stay_with_the_job_and_reach_its_worker(
+    session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
+) -> None:
+    data = {"evaluation": [{"name": "own", "dataset": upload("Horse", "dog", "zebra")}]}
+    view = jobs.submit(session, tenant, requests.names_only(clip, data=data), settings)
+    said = " ".join(warning.detail for warning in view.warnings)
+    assert {warning.pointer for warning in view.warnings} == {"/data/evaluation/0/dataset"}
+    assert all(words in said for words in ("'Horse' as 'horse'", "'zebra'", "its image is left out", "'cat'"))
+    assert view.thresholds.max_forget_accuracy == 0.05
+    session.expire_all()
+    assert jobs.get(session, tenant, view.id).warnings == view.warnings
+    claim = lifecycle.claim(session, view.id, "worker", 60)
+    assert claim is not None
+    assert claim.spec.warnings == view.warnings
+    assert (
+        "warnings" not in session.get_one(Job, view.id).spec
+    )  # the workers of the version before refuse what they do not know
 
 
 def test_every_error_is_reported_at_once(errors: Callable[..., Any], clip: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shared.names import Spellings
 from worker.clip import Clip
 from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure, kept
@@ -119,7 +120,7 @@ def texts_of(erasure: Erasure, clip: Clip) -> Texts:
     few = shared[: len(target.templates) + COMMON_TEMPLATES]
     forgotten = template_embeddings(clip, target.all_names(), templates)
     stays = _stored(erasure, clip, labels, shared)[[label not in target.names() for label in labels]]
-    taken = {name.lower() for name in (*target.all_names(), *labels)}
+    taken = Spellings((*target.all_names(), *labels))
     common = _stored(erasure, clip, COMMON_NAMES, few)[[name not in taken for name in COMMON_NAMES]]
     alone = unrelated(*(names[:, : len(few)].mean(dim=1) for names in (forgotten, common, stays)))
     return Texts(forgotten, stays, common[alone])

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from shared.names import Spellings
 from worker.clip import Clip, zero_shot_classifier
 from worker.clip.classifier import template_embeddings
 from worker.methods.frame import Erasure
@@ -68,11 +69,11 @@ def own_names(erasure: Erasure, features: Tensor) -> tuple[str, ...]:
     target = erasure.request.target
     if target.type != "subgroup":
         return ()
-    names = tuple(dict.fromkeys((*target.all_names(), *erasure.labels, *COMMON_NAMES)))
+    names = tuple(Spellings((*target.all_names(), *erasure.labels, *COMMON_NAMES)))
     cosines = zero_shot_classifier(erasure.original, names, target.templates) @ features.mean(dim=0)
     best = names[int(cosines.argmax())]
     far = cosines.max() - cosines[: len(target.all_names())].max() > cosines.std()
-    return (best,) if far and best not in erasure.labels else ()
+    return (best,) if far and best not in Spellings(erasure.labels) else ()
 
 
 def prompt_bank(
