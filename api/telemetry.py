@@ -63,11 +63,19 @@ class QueueMetrics(Collector):
         census, owed = self._census, self._census.owed
         for name, what, value in (
             ("efface_certificates_owed", "Jobs with a verdict whose certificate is not issued yet.", owed.certificates),
-            ("efface_purges_owed", "Finished jobs and data sets of which something is still to be deleted.", owed.purges),
+            (
+                "efface_purges_owed",
+                "Finished jobs and data sets of which something is still to be deleted.",
+                owed.purges,
+            ),
             ("efface_deliveries_owed", "Calls to webhooks that are due and not made yet.", owed.deliveries),
             ("efface_jobs_at_risk", "Unfinished jobs that are expected to end after they are due.", census.at_risk),
             ("efface_jobs_overdue", "Unfinished jobs that are past their due date.", census.overdue),
-            ("efface_doorbells_silent", "Workers that hear no messages; they find jobs all the same.", census.doorbells_silent),
+            (
+                "efface_doorbells_silent",
+                "Workers that hear no messages; they find jobs all the same.",
+                census.doorbells_silent,
+            ),
             ("efface_doorbell_renewals", "Listeners made anew by the workers alive.", census.doorbell_renewals),
         ):
             yield GaugeMetricFamily(name, what, value)

@@ -79,7 +79,7 @@ def claim_next(
     """
     session.execute(
         text(
-            f"SELECT set_config('lock_timeout', '{PATIENCE}', true),"  # noqa: S608 - a constant of ours
+            f"SELECT set_config('lock_timeout', '{PATIENCE}', true),"
             f" set_config('idle_in_transaction_session_timeout', '{PATIENCE}', true)"
         )
     )

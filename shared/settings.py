@@ -93,7 +93,8 @@ class Settings(BaseSettings):
         5.0, gt=0, le=60, description="an idle worker looks for a job this often even when nothing wakes it"
     )
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="tenants, by name, that may have more (or fewer) jobs running than others; 1 each"
+        default_factory=dict,
+        description="tenants, by name, that may have more (or fewer) jobs running than others; 1 each",
     )
     relay_seconds: float = Field(1.0, gt=0, description="the relay looks this often even when nothing wakes it")
     reconcile_seconds: float = Field(30.0, gt=0)
