@@ -16,7 +16,12 @@ OUTBOX_CHANNEL = "efface_outbox"
 """Postgres channel that wakes the relay when an outbox row is committed."""
 
 
-PATIENCE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+PATIENCE: dict[str, Any] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 """A connection whose other end is gone without a word is given up after half a minute, not after a quarter of an hour."""
 
 

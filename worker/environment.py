@@ -21,7 +21,7 @@ SETTINGS = frozenset(
 )  # fmt: skip
 """Settings that are handed on."""
 NAMES = frozenset({"HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "TZ", "USER", "XDG_CACHE_HOME"})
-PREFIXES = (
+PREFIXES: tuple[str, ...] = (
     "CUDA_", "CUBLAS_", "CUDNN_", "GOMP_", "HF_HUB_CACHE", "HF_HOME", "HIP_", "KMP_", "LC_", "LD_LIBRARY_PATH", "MALLOC_",
     "MKL_", "NUMEXPR_", "NVIDIA_", "OMP_", "OPENBLAS_", "PYTHON", "PYTORCH_", "ROCR_", "TORCH",
 )  # fmt: skip
