@@ -80,8 +80,8 @@ class QueueMetrics(Collector):
         ):
             yield GaugeMetricFamily(name, what, value)
         alive = GaugeMetricFamily("efface_processes", "Workers and relays that live.", labels=["kind", "state"])
-        for (kind, state), count in census.processes.items():
-            alive.add_metric([kind, state], count)
+        for (kind, doing), count in census.processes.items():
+            alive.add_metric([kind, doing], count)
         yield alive
         if census.relay_seconds is not None:
             yield GaugeMetricFamily("efface_relay_seconds", "Since a relay was last heard of.", census.relay_seconds)

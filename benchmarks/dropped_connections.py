@@ -49,7 +49,12 @@ def away(fleet: Fleet, proxy: Proxy, seconds: float) -> Waits:
 
 def say(kind: str, waits: Waits) -> None:
     """Print a line."""
-    row = {"kind": kind, "rounds": waits.rounds, "waits_over_10_s": waits.forgotten, "longest_s": round(waits.longest, 2)}
+    row = {
+        "kind": kind,
+        "rounds": waits.rounds,
+        "waits_over_10_s": waits.forgotten,
+        "longest_s": round(waits.longest, 2),
+    }
     print(json.dumps(row), flush=True)
 
 

@@ -14,6 +14,7 @@ from services.pages import Page, page_of
 from shared import standard_webhooks
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
+from shared.locks import lock
 from shared.outbound import CallFailed, Outbound
 from shared.schemas.webhook import EventType, WebhookRegistration, WebhookView, WebhookWithSecret
 from shared.secret_box import SecretBox
@@ -63,6 +64,7 @@ def register(session: Session, tenant_id: str, wanted: WebhookRegistration, sett
         Unavailable: there is no master key to seal its secret with.
     """
     box = SecretBox.of(settings)
+    lock(session, "webhooks", tenant_id)  # until the commit: two that come at once are counted one after the other
     if (session.scalar(select(func.count()).where(Webhook.tenant_id == tenant_id, LISTED)) or 0) >= PER_TENANT:
         raise Conflict(f"There are {PER_TENANT} webhooks already, which is the limit; delete one that is not needed.")
     webhook = Webhook(

@@ -16,13 +16,22 @@ OUTBOX_CHANNEL = "efface_outbox"
 """Postgres channel that wakes the relay when an outbox row is committed."""
 
 
+PATIENCE: dict[str, Any] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""A connection whose other end is gone without a word is given up after half a minute, not after a quarter of an hour."""
+
+
 def make_engine(settings: Settings) -> Engine:
     """Return an engine whose connections are checked before use, so that a restarted Postgres costs nobody an error."""
     engine = create_engine(
         settings.sqlalchemy_url(),
         pool_size=settings.database_pool_size,
         max_overflow=0,  # a connection beyond the pool would be made and thrown away by every request of a burst
-        connect_args={"connect_timeout": 5, "application_name": "efface"},
+        connect_args={"connect_timeout": 5, "application_name": "efface", **PATIENCE},
     )
 
     def check(connection: Any, *_: object) -> None:  # noqa: ANN401 - psycopg's, which the engine hides

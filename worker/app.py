@@ -84,9 +84,7 @@ class Worker:
     def _claim(self) -> Claim | None:
         settings = self._settings
         with self._database.transaction() as session:
-            return lifecycle.claim_next(
-                session, self._presence.owner, settings.lease_seconds, settings.tenant_weights
-            )
+            return lifecycle.claim_next(session, self._presence.owner, settings.lease_seconds, settings.tenant_weights)
 
     def _tell(self, claim: Claim, heard: Heard, idle_seconds: float) -> None:
         job = {"job_id": claim.spec.job_id, "attempt": claim.attempt, "waited_seconds": round(claim.waited_seconds, 2)}

@@ -81,11 +81,10 @@ class Bell:
 
     def take(self) -> bool:
         """Return True if a message has come that `looked` has not answered yet. Never waits."""
-        with self._lock:
-            with suppress(BlockingIOError):
-                if self._socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
-                    self._heard()
-                    return True
+        with self._lock, suppress(BlockingIOError):
+            if self._socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                self._heard()
+                return True
         return False
 
     def looked(self) -> None:

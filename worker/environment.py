@@ -21,7 +21,7 @@ SETTINGS = frozenset(
 )  # fmt: skip
 """Settings that are handed on."""
 NAMES = frozenset({"HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "TZ", "USER", "XDG_CACHE_HOME"})
-PREFIXES = (
+PREFIXES: tuple[str, ...] = (
     "CUDA_", "CUBLAS_", "CUDNN_", "GOMP_", "HF_HUB_CACHE", "HF_HOME", "HIP_", "KMP_", "LC_", "LD_LIBRARY_PATH", "MALLOC_",
     "MKL_", "NUMEXPR_", "NVIDIA_", "OMP_", "OPENBLAS_", "PYTHON", "PYTORCH_", "ROCR_", "TORCH",
 )  # fmt: skip
@@ -47,12 +47,15 @@ def child_environment(settings: Settings, own: Mapping[str, str] = os.environ) -
     prefixes = PREFIXES
     if needs_network(settings):
         prefixes += NETWORK
+    if local_folder(settings.storage_url) is None:
         prefixes += CLOUDS.get(settings.storage_url.split("://")[0], ANY_CLOUD)
     if settings.allow_hub:
         prefixes += HUB
     names = NAMES | set(settings.child_environment)
     kept = {name: value for name, value in own.items() if name in names or name.upper().startswith(prefixes)}
-    return {name: value for name, value in kept.items() if not name.startswith("EFFACE_") or name in names} | _told(settings)
+    return {name: value for name, value in kept.items() if not name.startswith("EFFACE_") or name in names} | _told(
+        settings
+    )
 
 
 def _told(settings: Settings) -> dict[str, str]:

@@ -23,7 +23,8 @@ class OutOfBounds(EffaceError):
 
 def narrowed(storage: Storage, spec: JobSpec) -> Storage:
     """Return a storage that reads what a job names and writes below the job, and its tenant's cache."""
-    sources = (spec.model.reference, *(s.uri for s in spec.data.all()), *((spec.reference.reference,) if spec.reference else ()))
+    models = [model.reference for model in (spec.model, spec.reference) if model is not None]
+    sources = (*models, *(source.uri for source in spec.data.all()))
     named = tuple(source.removeprefix(SCHEME) for source in sources if source.startswith(SCHEME))
     own = (spec.job_prefix, spec.cache_prefix)
     return _Narrowed(storage, reads=named + own, writes=own)
@@ -58,7 +59,7 @@ class _Narrowed(Storage):
 
     def sign(self, key: str, seconds: int) -> str | None:
         """Refuse: a job hands nothing out."""
-        raise OutOfBounds(f"A job may not sign a URL for {key!r}.")
+        raise OutOfBounds(f"A job may not sign a URL for {key!r} ({seconds} s).")
 
     def list(self, prefix: str) -> list[StoredObject]:
         """Return what lies below a prefix that the job names."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 import psycopg
 import structlog
 
-from shared.database import OUTBOX_CHANNEL
+from shared.database import OUTBOX_CHANNEL, PATIENCE
 from shared.settings import Settings
 from worker.bell import Bell
 
@@ -69,7 +69,9 @@ class WakeUps:
         if self._listener is not None:
             return False
         try:
-            listener = psycopg.connect(self._url, autocommit=True, connect_timeout=5, application_name="efface")
+            listener = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=5, application_name="efface", **PATIENCE
+            )
             listener.execute(f"LISTEN {OUTBOX_CHANNEL}")
             self._listener = listener
         except psycopg.Error as error:

@@ -76,7 +76,6 @@ def test_flushall_with_jobs_queued(fleet: Fleet) -> None:
     waiting = [fleet.submit() for _ in range(4)]
     wait_until(lambda: fleet.doorbell.length() == len(waiting), "the messages are not on the queue")
     parts.flush(fleet.settings.redis_url.get_secret_value())
-    assert fleet.doorbell.length() == 0
     settle(fleet, [running, *waiting, fleet.submit()])
 
 

@@ -100,7 +100,7 @@ def proxied(url: str) -> Iterator[Proxy]:
 class Dropper:
     """Drops the connections of everybody in one of several ways."""
 
-    def __init__(self, client: "redis.Redis[bytes]", proxy: Proxy, server: psutil.Process) -> None:
+    def __init__(self, client: redis.Redis, proxy: Proxy, server: psutil.Process) -> None:
         self._client, self._proxy, self._server = client, proxy, server
         self.kinds: dict[str, Callable[[], None]] = {
             "CLIENT KILL, once": lambda: self._kill(1),

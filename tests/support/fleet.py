@@ -75,8 +75,7 @@ class Member:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=ROOT,
-                env=environment(settings)
-                | {MARK: self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
+                env=environment(settings) | {MARK: self.mark, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

@@ -29,7 +29,7 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
     """Return settings with a storage in `folder`, and leases short enough to lose."""
     key_file, certificate_file = processor_files()
     return Settings(
-        _env_file=None,  # type: ignore[call-arg]
+        _env_file=None,
         database_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         storage_url=f"file://{folder / 'objects'}",

@@ -1,26 +1,125 @@
 """Health, version, metrics, and what happens when a part is down."""
 
 import contextlib
+from datetime import timedelta
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import func, text, update
 
 from api.boundary import OPEN_PATHS
+from services import processes
+from services.processes import Sign
 from shared.embedded import free_port
 from shared.schemas.methods import METHOD_PARAMETERS
+from shared.states import ProcessKind
+from shared.tables import Job, ServiceProcess
+
+RELAY, WORKER = ProcessKind.RELAY, ProcessKind.WORKER
 
 
-def test_ready_when_everything_is(server):
+OWED_NOTHING = {"certificates": 0, "purges": 0, "deliveries": 0}
+
+
+@pytest.fixture
+def beat(database):
+    """Write that a process lives, or did a while ago."""
+
+    def say(kind, *, seconds_ago=0, job_id=None, **facts):
+        sign = Sign(f"{kind}-1", kind, "here", 1, "1.0", job_id, facts)
+        with database.transaction() as session:
+            processes.beat(session, sign)
+            past = func.clock_timestamp() - timedelta(seconds=seconds_ago)
+            session.execute(update(ServiceProcess).where(ServiceProcess.id == sign.id).values(seen_at=past))
+
+    return say
+
+
+def test_ready_when_everything_is(server, beat):
+    beat(RELAY, signing_key=True, stuck={})
+    beat(WORKER, doorbell="heard")
+
     response = httpx.get(f"{server}/health/ready")
 
     assert response.status_code == 200
     assert response.json() == {
         "status": "up",
         "checks": {"postgres": "up", "migrations": "up", "redis": "up", "storage": "up"},
+        "notes": [],
+        "owed": OWED_NOTHING,
     }
+
+
+def test_ready_though_others_are_silent_and_says_who(server, beat, make_job):
+    def asked():
+        response = httpx.get(f"{server}/health/ready")
+        assert response.status_code == 200
+        return response.json()
+
+    make_job.succeeded()
+    nobody = asked()
+    beat(RELAY, seconds_ago=100, signing_key=True, stuck={})
+    beat(WORKER, doorbell="heard")
+    silent = asked()
+    beat(RELAY, signing_key=False, stuck={"relay.purge": 300})
+    beat(WORKER, doorbell="silent")
+    amiss = asked()
+
+    assert nobody["status"] == silent["status"] == amiss["status"] == "degraded"
+    assert nobody["owed"] == OWED_NOTHING | {"certificates": 1, "purges": 1}
+    assert [note.split(";")[0] for note in nobody["notes"]] == ["no relay was seen", "no worker was seen"]
+    (note,) = silent["notes"]
+    assert note.startswith("no relay was heard of for 10")
+    assert [note.split(";")[0] for note in amiss["notes"]] == [
+        "relay.purge of the relay on here is stuck",
+        "no relay has a key that signs certificates",
+        "the worker on here hears no messages",
+    ]
+
+
+def test_workers_are_listed_and_jobs_of_others_are_not_named(alice, bob, beat, make_job):
+    job = make_job.running()
+    beat(WORKER, job_id=job, device="cpu", isolation="no network", doorbell="heard", renewals=2)
+    beat(RELAY, seconds_ago=60, signing_key=True, stuck={})
+
+    mine, theirs = (client.get("/workers").json()["data"] for client in (alice, bob))
+
+    assert [(row["kind"], row["alive"], row["busy"], row["job"]) for row in mine] == [
+        ("relay", False, False, None),
+        ("worker", True, True, job),
+    ]
+    assert mine[1]["facts"] == {"device": "cpu", "isolation": "no network", "doorbell": "heard", "renewals": 2}
+    assert [(row["busy"], row["job"]) for row in theirs] == [(False, None), (True, None)]
+
+
+def test_metrics_tell_who_works_and_what_is_late(alice, beat, make_job, database):
+    overdue, risky = make_job.queued(), make_job.queued()
+    with database.transaction() as session:
+        past = func.clock_timestamp() - timedelta(days=1)
+        session.execute(update(Job).where(Job.id == overdue).values(due_at=past))
+        session.execute(update(Job).where(Job.id == risky).values(at_risk_at=past))
+    beat(WORKER, job_id=overdue, doorbell="away", renewals=3)
+    beat(RELAY, seconds_ago=20, signing_key=True, stuck={})
+
+    lines = alice.get("/metrics").text.splitlines()
+
+    for line in (
+        'efface_processes{kind="worker",state="busy"} 1.0',
+        'efface_processes{kind="worker",state="idle"} 0.0',
+        'efface_processes{kind="relay",state="idle"} 1.0',
+        "efface_jobs_overdue 1.0",
+        "efface_jobs_at_risk 1.0",
+        "efface_doorbells_silent 1.0",
+        "efface_doorbell_renewals 3.0",
+        "efface_certificates_owed 0.0",
+        "efface_purges_owed 0.0",
+        "efface_deliveries_owed 0.0",
+    ):
+        assert line in lines
+    (age,) = [float(line.split()[1]) for line in lines if line.startswith("efface_relay_seconds ")]
+    assert 20 <= age < 60
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ def days_ago(days: int) -> str:
     return (datetime.now(UTC) - timedelta(days=days)).isoformat()
 
 
-def test_of_one_tenants_jobs_the_one_that_is_due_first_is_taken(
-    database: Database, submit: Callable[..., str]
-) -> None:
+def test_of_one_tenants_jobs_the_one_that_is_due_first_is_taken(database: Database, submit: Callable[..., str]) -> None:
     later, first, last = (submit(received_at=days_ago(days)) for days in (10, 20, 5))
     assert [claim_next(database) for _ in range(4)] == [first, later, last, None]
 

@@ -2,19 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
-from services import idempotency, lifecycle, relay, retention
+from services import health, idempotency, lifecycle, processes, relay, retention
 from shared.database import Database
 from shared.embedded import free_port
 from shared.errors import Unavailable
 from shared.queue import Doorbell, make_queue
 from shared.settings import Settings
+from shared.states import ProcessKind
 from shared.storage import Storage
-from shared.tables import IdempotencyKey, Job, Outbox
+from shared.tables import IdempotencyKey, Job, Outbox, ServiceProcess
 from tests.support.fleet import wait_until
 from tests.support.world import World, passed
 
@@ -113,3 +115,74 @@ def test_the_relay_deletes_answers_whose_time_is_over(
     finally:
         stop.set()
         running.join(30)
+
+
+def test_a_relay_shows_that_it_lives_and_what_of_it_is_stuck(
+    database: Database, doorbell: Doorbell, storage: Storage, settings: Settings
+) -> None:
+    def seen() -> list[processes.Seen]:
+        with database.transaction() as session:
+            return processes.seen(session, ProcessKind.RELAY)
+
+    stop = threading.Event()
+    running = threading.Thread(target=relay.run_relay, args=(database, doorbell, storage, settings, stop))
+    running.start()
+    try:
+        wait_until(seen, "it says nothing")
+        (row,) = seen()
+        assert row.alive
+        assert row.facts == {"signing_key": False, "stuck": {}}
+    finally:
+        stop.set()
+        running.join(30)
+    assert seen() == []
+
+
+def test_a_part_that_does_not_come_round_is_stuck() -> None:
+    pulse = relay.Pulse()
+    parts = [relay.Part("quick", lambda: None, 0), relay.Part("slow", lambda: None, 3600)]
+    for part in parts:
+        pulse.of(part.name)()
+    assert pulse.stuck(parts) == {}
+    for name in ("quick", "slow"):
+        pulse._last[name] -= relay.PATIENCE_SECONDS + 10
+    assert list(pulse.stuck(parts)) == ["quick"]
+
+
+def test_without_redis_deadlines_are_watched_and_lost_jobs_taken_back(
+    database: Database, settings: Settings, storage: Storage, tenant: str, submit: Callable[..., str]
+) -> None:
+    away = settings.model_copy(update={"redis_url": SecretStr(f"redis://127.0.0.1:{free_port()}/0")})
+    lost, late = submit(), submit()
+    World(database, tenant, lost).claim()
+    with database.transaction() as session:
+        past = func.clock_timestamp() - timedelta(seconds=1)
+        session.execute(update(Job).where(Job.id == lost).values(lease_expires_at=past))
+        session.execute(update(Job).where(Job.id == late).values(due_at=past))
+    stop = threading.Event()
+    arguments = (database, Doorbell(make_queue(away)), storage, away, stop)
+    running = threading.Thread(target=relay.run_relay, args=arguments)
+    running.start()
+    try:
+        wait_until(lambda: World(database, tenant, lost).view().state == "queued", "it is not taken back")
+        wait_until(lambda: World(database, tenant, late).view().at_risk_at, "nobody watches the deadline")
+    finally:
+        stop.set()
+        running.join(30)
+
+
+def test_processes_that_are_long_gone_are_forgotten(database: Database) -> None:
+    with database.transaction() as session:
+        for name in ("old", "new"):
+            processes.beat(session, processes.Sign(name, ProcessKind.WORKER, "here", 1, "1.0"))
+        past = func.clock_timestamp() - timedelta(seconds=processes.FORGET_SECONDS + 1)
+        session.execute(update(ServiceProcess).where(ServiceProcess.id == "old").values(seen_at=past))
+        processes.forget(session)
+    with database.transaction() as session:
+        assert [row.id for row in processes.seen(session)] == ["new"]
+        assert health.silent_here(session, ProcessKind.WORKER, "here") is None
+        assert (
+            health.silent_here(session, ProcessKind.WORKER, "elsewhere")
+            == "no worker on elsewhere has said that it lives"
+        )
+        assert health.silent_here(session, ProcessKind.RELAY, "here") is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, text, update
 
 from services import jobs, keys, lifecycle, turns
 from shared.database import Database
@@ -95,7 +95,9 @@ def test_finding_whose_turn_it_is_reads_neither_history_nor_the_whole_line(
     first = submit_as("alpha")
     submit_as("beta")
     with database.transaction() as session:
-        columns = [column.name for column in Job.__table__.columns if column.name not in ("id", "state", "business_key")]
+        columns = [
+            column.name for column in Job.__table__.columns if column.name not in ("id", "state", "business_key")
+        ]
         listed = ", ".join(columns)
         for state, mark in (("queued", "q"), ("succeeded", "s")):
             session.execute(

@@ -2,17 +2,17 @@
 
 import base64
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from services import datasets, jobs, retention
 from shared.errors import JobFailure, Unavailable
-from shared.schemas.spec import DataSource
-from shared.settings import Settings, get_settings
+from shared.schemas.spec import DataSource, DataSources, JobSpec
+from shared.settings import Settings
 from shared.storage import Storage
-from tests.support import requests
+from tests.support import certificates, requests
 from tests.support.fleet import Fleet, wait_until
 from tests.support.tiny import write_model, write_pictures
 from worker.data.archives import open_images
@@ -22,18 +22,20 @@ LONG_SECONDS = 240.0
 
 
 @pytest.fixture
-def sealed(
-    settings: Settings, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[DataSource]:
-    """A stored archive, as a worker's specification names it."""
-    assert settings.master_key is not None
-    monkeypatch.setenv("EFFACE_MASTER_KEY", settings.master_key.get_secret_value())
-    get_settings.cache_clear()
+def sealed_spec(settings: Settings, storage: Storage, tmp_path: Path) -> JobSpec:
+    """A job with a stored archive, as a worker gets it."""
     stored = datasets.store(storage, "t", requests.archive(tmp_path / "up.zip", "horse", "dog"), settings)
     key = base64.b64encode(stored.data_key).decode()
-    yield DataSource(name="forget", uri=f"storage:{stored.key}", id=stored.dataset_id, data_key=key)
-    monkeypatch.undo()
-    get_settings.cache_clear()
+    source = DataSource(name="forget", uri=f"storage:{stored.key}", id=stored.dataset_id, data_key=key)
+    return certificates.spec().model_copy(update={"data": DataSources(forget=source)})
+
+
+@pytest.fixture
+def sealed(sealed_spec: JobSpec, settings: Settings) -> DataSource:
+    """The archive as the child gets it."""
+    opened = datasets.with_opened_keys(sealed_spec, settings).data.forget
+    assert opened is not None
+    return opened
 
 
 def test_it_is_opened_below_the_scratch_folder(sealed: DataSource, storage: Storage, tmp_path: Path) -> None:
@@ -58,13 +60,11 @@ def test_an_archive_that_was_purged_fails_the_job(sealed: DataSource, storage: S
         open_images(sealed, scratch=tmp_path / "scratch", storage=storage)
 
 
-def test_a_worker_with_another_master_key_can_be_mended(
-    sealed: DataSource, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EFFACE_MASTER_KEY", base64.b64encode(bytes(32)).decode())
-    get_settings.cache_clear()
+def test_a_worker_with_another_master_key_can_be_mended(sealed_spec: JobSpec, settings: Settings) -> None:
+    """It says which setting is wrong, and the job is tried again; the child never has a master key at all."""
+    other = settings.model_copy(update={"master_key": SecretStr(base64.b64encode(bytes(32)).decode())})
     with pytest.raises(Unavailable, match="EFFACE_MASTER_KEY"):
-        open_images(sealed, scratch=tmp_path / "scratch", storage=storage)
+        datasets.with_opened_keys(sealed_spec, other)
 
 
 def upload(fleet: Fleet, folder: Path, classes: tuple[str, ...], seed: int) -> str:
