@@ -1,7 +1,7 @@
 """Everything about a request that can be checked before its job exists, and what its references stand for."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +36,37 @@ class Resolved:
     """What `audit.reference` names."""
 
 
-def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> Resolved:
-    """Check a request against what the tenant has, and resolve it.
+LocalClasses = Mapping[Path, set[str] | InvalidRequest]
+"""The classes of each data set that a request names by a path, or what is wrong with it."""
+
+
+def local_classes(request: ErasureRequest, settings: Settings) -> LocalClasses:
+    """Read what a request names by a path. Slow, for archives are decoded: hold no transaction."""
+    given = [getattr(request.data, role) for role in ROLES]
+    given += [entry.dataset for role in LISTS for entry in getattr(request.data, role)]
+    found: dict[Path, set[str] | InvalidRequest] = {}
+    for reference in given:
+        if reference is None or reference.startswith("ds_"):
+            continue
+        with suppress(InvalidRequest):  # a path that is not allowed is told of later, with its place
+            path = allowed_path(reference, settings, "")
+            if path not in found:
+                try:
+                    found[path] = classes_at(path, ArchiveLimits.of(settings))
+                except InvalidRequest as error:
+                    found[path] = error
+    return found
+
+
+def resolve(
+    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalClasses
+) -> Resolved:
+    """Check a request against what the tenant has, and resolve it; `local` is what `local_classes` has read of it.
 
     Raises:
         InvalidRequest: with every error that was found, not just the first.
     """
-    finder = _Finder(session, tenant_id, settings)
+    finder = _Finder(session, tenant_id, settings, local)
     model = finder.model("/model", request.model)
     reference = finder.model("/audit/reference", request.audit.reference) if request.audit.reference else None
     roles = {role: finder.data(f"/data/{role}", role, getattr(request.data, role)) for role in ROLES}
@@ -69,8 +93,8 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
 class _Finder:
     """Finds what references stand for; what is wrong with them comes together in `errors`."""
 
-    def __init__(self, session: Session, tenant_id: str, settings: Settings) -> None:
-        self._session, self._tenant_id, self._settings = session, tenant_id, settings
+    def __init__(self, session: Session, tenant_id: str, settings: Settings, local: LocalClasses) -> None:
+        self._session, self._tenant_id, self._settings, self._local = session, tenant_id, settings, local
         self.errors: list[FieldError] = []
         self.classes: dict[str, set[str]] = {}
         """Pointer -> the classes of the data set there."""
@@ -106,10 +130,10 @@ class _Finder:
         return None
 
     def _classes_at(self, path: Path, pointer: str) -> set[str]:
-        try:
-            return classes_at(path, ArchiveLimits.of(self._settings))
-        except InvalidRequest as error:
-            raise error.under(pointer) from error
+        classes = self._local.get(path, InvalidRequest.at("", "has changed meanwhile; send the request again"))
+        if isinstance(classes, InvalidRequest):
+            raise classes.under(pointer)
+        return classes
 
     @contextmanager
     def _collected(self) -> Iterator[None]:

@@ -59,11 +59,18 @@ class JobFilter:
 
 
 def submit(
-    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, *, validate_only: bool = False
+    session: Session,
+    tenant_id: str,
+    request: ErasureRequest,
+    settings: Settings,
+    *,
+    validate_only: bool = False,
+    local: checks.LocalClasses | None = None,
 ) -> JobView:
     """Check a request and, unless it is only to be validated, write job, event and outbox row.
 
     Where a job stands for the same erasure already (see `services.duplicates`), that one is returned as `existing`.
+    `local` is what `checks.local_classes` has read of the request. Whoever gives none must hold no connection yet.
 
     Raises:
         InvalidRequest: with every field that is wrong.
@@ -71,7 +78,9 @@ def submit(
     """
     if request.received_at is not None and request.received_at.tzinfo is None:
         raise InvalidRequest.at("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
-    resolved = checks.resolve(session, tenant_id, request, settings)
+    resolved = checks.resolve(
+        session, tenant_id, request, settings, checks.local_classes(request, settings) if local is None else local
+    )
     business_key = duplicates.business_key(request, resolved.model, resolved.data)
     if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):
         return view(twin).model_copy(update={"existing": True})

@@ -14,7 +14,7 @@ from api.idempotency import SenderDep, respond
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing, Text
 from api.problems import refused, responses
-from services import jobs, rulings
+from services import checks, jobs, rulings
 from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.deadline import Reason
@@ -61,7 +61,7 @@ def submit(
     """
 
     def submitted(session: Session) -> Answer:
-        job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only)
+        job = jobs.submit(session, caller.tenant_id, request, parts.settings, validate_only=validate_only, local=local)
         if hold is not None and not (validate_only or job.existing):
             job = rulings.hold(session, caller.tenant_id, job.id, hold)
         return _answer(job, validate_only)
@@ -69,6 +69,7 @@ def submit(
     def asked() -> dict[str, Any]:
         return {"request": request.model_dump(mode="json", exclude_unset=True), "hold": hold}
 
+    local = checks.local_classes(request, parts.settings)  # before there is a transaction
     call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
     with begin() as session:
         answer = once(session, call, partial(submitted, session), parts.settings.idempotency_seconds)
