@@ -221,3 +221,14 @@ def test_an_archive_on_the_server_is_read_before_a_connection_is_held(serve, set
     body["data"] = {"evaluation": [{"name": "farm", "dataset": str(archive.parent / "broken.zip")}]}
     refused = httpx.post(f"{url}/jobs", json=body, headers=headers | {"Idempotency-Key": "l"}, timeout=60)
     assert [error["pointer"] for error in refused.json()["errors"]] == ["/data/evaluation/0/dataset"]
+
+
+def test_a_full_quota_does_not_stand_before_an_answer_that_was_given(client, archive):
+    content, key = archive.read_bytes(), {"Idempotency-Key": "k"}
+    alice = client(max_tenant_datasets=1)
+    first, again = (alice.post("/datasets?name=x", content=content, headers=key) for _ in range(2))
+
+    assert (first.status_code, again.content) == (201, first.content)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    refused = alice.post("/datasets?name=x", content=content, headers={"Idempotency-Key": "other"})
+    assert (refused.status_code, refused.json()["violated-policies"]) == (403, ["datasets"])
