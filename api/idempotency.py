@@ -13,6 +13,7 @@ from services import idempotency
 from services.idempotency import Answer, Call
 from services.keys import Principal
 
+KEY_HEADER = "Idempotency-Key"
 MAX_KEY_CHARACTERS = 255
 REPLAYED = {"Idempotency-Replayed": "true"}
 
@@ -38,7 +39,7 @@ def _key(header: str | None) -> str | None:
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        alias="Idempotency-Key",
+        alias=KEY_HEADER,
         description="your own name for this request, e.g. a UUID in double quotes: sent again, it is answered with "
         "what it was answered before, and nothing is done twice",
     ),

@@ -24,6 +24,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from api.idempotency import KEY_HEADER
 from api.parts import parts_of
 from api.problems import refused
 from api.upload_desk import Share
@@ -233,7 +234,8 @@ async def received(request: Request, kind: Kind) -> AsyncIterator[Upload]:
     async with desk.turns.taken(caller.tenant_id):
         is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
         declared = limited.declared_bytes()
-        await run_in_threadpool(_uploads(request, caller).check_room, kind, 0 if is_form else declared)
+        if KEY_HEADER not in request.headers:  # under a key it may have been taken before, and is answered as it was
+            await run_in_threadpool(_uploads(request, caller).check_room, kind, 0 if is_form else declared)
         with desk.scratch.share(declared) as share:
             async with _folder(desk.disk) as folder:
                 with (folder / FILE).open("wb") as file:

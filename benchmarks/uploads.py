@@ -3,10 +3,11 @@
     python -m benchmarks.uploads [--uploads 44] [--megapixels 40] [--mib 64]
 
 Starts Postgres, Redis and the gateway. First it sends `--uploads` archives at once, each a zip with one image of
-`--megapixels`, and asks for `/health/live` all the while; then one archive and one checkpoint of `--mib` MiB each, under an
-Idempotency-Key, as a body and as a form. It prints one JSON line for each: how long `/health/live` took, the memory of the
-gateway with all its children (resident, summed: pages that they share are counted for each), and how many bytes they read
-from and wrote to files for each byte that was sent (`rchar` and `wchar` of /proc/PID/io, which what sockets carry is no part of).
+`--megapixels`, and asks for `/health/live` all the while, and for some seconds before it (`quiet`). Then it sends one archive
+and one checkpoint of `--mib` MiB each, under an Idempotency-Key, as a body and as a form. It prints one JSON line for each:
+how long `/health/live` took, the memory of the gateway with all its children (resident, summed: pages that they share are
+counted for each), and how many bytes they read from and wrote to files for each byte that was sent (`rchar` and `wchar` of
+/proc/PID/io, which what sockets carry is no part of).
 """
 
 import argparse
@@ -34,6 +35,8 @@ from benchmarks.service import Service, gateway_with_bare_endpoint
 
 MIB = 1024 * 1024
 LOOK_SECONDS = 0.02
+QUIET_SECONDS = 5.0
+"""How long `/health/live` is asked for before anything is sent: what the machine is like by itself."""
 ANSWER_SECONDS = 1800.0
 
 
@@ -133,6 +136,8 @@ def many(service: Service, gateway: psutil.Process, count: int, megapixels: int)
         url = f"{service.url}/datasets?name=one"
         return httpx.post(url, content=body, headers=headers, timeout=ANSWER_SECONDS).status_code
 
+    with Watch(service, gateway).looking() as before:
+        time.sleep(QUIET_SECONDS)
     start = time.perf_counter()
     with Watch(service, gateway).looking() as watch, ThreadPoolExecutor(count) as pool:
         statuses = Counter(pool.map(send, bodies))
@@ -142,6 +147,8 @@ def many(service: Service, gateway: psutil.Process, count: int, megapixels: int)
         bytes_each=len(bodies[0]),
         statuses=dict(sorted(statuses.items())),
         seconds=round(time.perf_counter() - start, 1),
+        quiet_p50_ms=round(float(np.percentile(before.milliseconds, 50)), 1),
+        quiet_p99_ms=round(float(np.percentile(before.milliseconds, 99)), 1),
         live_requests=len(watch.milliseconds),
         live_p50_ms=round(float(np.percentile(watch.milliseconds, 50)), 1),
         live_p99_ms=round(float(np.percentile(watch.milliseconds, 99)), 1),
@@ -164,7 +171,7 @@ def one(service: Service, gateway: psutil.Process, path: str, body: bytes, *, fo
     read, written = moved(gateway)
     with httpx.Client(base_url=service.url, headers=headers, params=params, timeout=ANSWER_SECONDS) as client:
         sent = {"files": {"file": ("one.safetensors", body)}} if form else {"content": body}
-        answer = client.post(path, **sent)  # type: ignore[arg-type]  # one of the two
+        answer = client.post(path, **sent)
     answer.raise_for_status()
     read, written = (now - before for now, before in zip(moved(gateway), (read, written), strict=True))
     show(

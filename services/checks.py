@@ -1,5 +1,7 @@
 """What the references of a tenant's request stand for: its rows, and the paths that the operator allows."""
 
+from contextlib import suppress
+
 from sqlalchemy.orm import Session
 
 from services import datasets, models
@@ -7,7 +9,7 @@ from services.references import allowed_path, model_reference
 from shared.archives import ArchiveLimits
 from shared.errors import InvalidRequest
 from shared.references import FoundData, LocalData
-from shared.resolution import Resolved
+from shared.resolution import Resolved, given_sets
 from shared.resolution import resolve as resolve_with
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
@@ -19,19 +21,30 @@ EARLIER = "/data/earlier"
 """Where the images to be forgotten are, and those that were: unless their owner has said otherwise, they go when the job ends."""
 
 
-def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> Resolved:
-    """Check a request against what the tenant has, and resolve it.
+def read_local(request: ErasureRequest, settings: Settings) -> LocalData:
+    """Read the data sets that a request names by a path. Slow, for archives are decoded: hold no transaction."""
+    local = LocalData(ArchiveLimits.of(settings))
+    for pointer, name, reference in given_sets(request):
+        if not reference.startswith("ds_"):
+            with suppress(InvalidRequest):  # it is told of later, together with all other errors
+                local.at(allowed_path(reference, settings, pointer), pointer, name)
+    return local
+
+
+def resolve(
+    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData
+) -> Resolved:
+    """Check a request against what the tenant has, and resolve it; `local` is what `read_local` has read of it.
 
     Raises:
         InvalidRequest: with every error that was found, not just the first.
     """
-    return resolve_with(request, _TenantFinder(session, tenant_id, settings))
+    return resolve_with(request, _TenantFinder(session, tenant_id, settings, local))
 
 
 class _TenantFinder:
-    def __init__(self, session: Session, tenant_id: str, settings: Settings) -> None:
-        self._session, self._tenant_id, self._settings = session, tenant_id, settings
-        self._local = LocalData(ArchiveLimits.of(settings))
+    def __init__(self, session: Session, tenant_id: str, settings: Settings, local: LocalData) -> None:
+        self._session, self._tenant_id, self._settings, self._local = session, tenant_id, settings, local
 
     def model(self, pointer: str, reference: ModelReference) -> ModelSource:
         if reference.id is None:

@@ -15,6 +15,7 @@ from services.pages import Page, page_of
 from shared.database import OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
+from shared.references import LocalData
 from shared.resolution import Resolved
 from shared.schemas.deadline import Extension, Hold, Refusal
 from shared.schemas.job import ArtifactView, EventView, JobDraft, JobError, JobView, MetricPoint, MetricSeries
@@ -59,13 +60,15 @@ class JobFilter:
     external_id: str | None = None
 
 
-def validated(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> JobDraft | JobView:
+def validated(
+    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData
+) -> JobDraft | JobView:
     """Check a request as `submit` does, and write nothing. Return what it would be, or the job that stands for it already.
 
     Raises:
         InvalidRequest: with every field that is wrong.
     """
-    resolved = checks.resolve(session, tenant_id, request, settings)
+    resolved = checks.resolve(session, tenant_id, request, settings, local)
     business_key = duplicates.business_key(request, resolved.model, resolved.data)
     if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):
         return view(twin).model_copy(update={"existing": True})
@@ -82,16 +85,21 @@ def validated(session: Session, tenant_id: str, request: ErasureRequest, setting
     )
 
 
-def submit(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> JobView:
+def submit(
+    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData | None = None
+) -> JobView:
     """Check a request, and write job, event and outbox row.
 
     Where a job stands for the same erasure already (see `services.duplicates`), that one is returned as `existing`.
+    `local` is what `checks.read_local` has read of the request. Whoever gives none must hold no connection yet.
 
     Raises:
         InvalidRequest: with every field that is wrong.
         QuotaExceeded: the tenant has too many unfinished jobs.
     """
-    resolved = checks.resolve(session, tenant_id, request, settings)
+    if local is None:
+        local = checks.read_local(request, settings)
+    resolved = checks.resolve(session, tenant_id, request, settings, local)
     business_key = duplicates.business_key(request, resolved.model, resolved.data)
     if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):
         return view(twin).model_copy(update={"existing": True})

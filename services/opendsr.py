@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services import jobs, opendsr_status, webhooks
+from services import checks, jobs, opendsr_status, webhooks
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.locks import lock
 from shared.outbound import Outbound
@@ -75,10 +75,11 @@ def submit(session: Session, tenant_id: str, request: SubjectRequest, body: byte
     """
     key = ProcessorKey.of(settings)
     erasure = _erasure(request, key.domain)
+    local = checks.read_local(erasure, settings)  # before a connection is held
     lock(session, "opendsr", tenant_id, request.subject_request_id)
     row = _find(session, tenant_id, request.subject_request_id)
     if row is None:
-        job_id = jobs.submit(session, tenant_id, erasure, settings).id
+        job_id = jobs.submit(session, tenant_id, erasure, settings, local=local).id
         row = _add(session, tenant_id, request, job_id, key.domain, _base_url(settings, key))
     elif row.fingerprint != _fingerprint(request):
         raise Conflict("The subject_request_id was used for another request; make a new UUID for a new request.")

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 ROOT = Path(__file__).parents[1]
 PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
-"""Variables that a inspector gets. None of them is a secret or names another part of the service."""
+"""Variables that an inspector gets. None of them is a secret or names another part of the service."""
 LOOK_SECONDS = 0.1
 LEAST_SECONDS = 60.0
 SECONDS_PER_MIB = 5.0
@@ -43,7 +43,7 @@ class Gone(EffaceError):
 
 
 class InspectorFault(RuntimeError):
-    """A inspector failed in a way that no file should bring about."""
+    """An inspector failed in a way that no file should bring about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +115,6 @@ class Inspectors:
         arguments = {"path": str(path), "filename": filename, "architecture": architecture, "scratch": str(scratch)}
         return CheckpointFiles(**self._result("checkpoint", arguments, within, gone))
 
-    def classes(self, path: Path, limits: ArchiveLimits, within: InspectionLimits) -> set[str]:
-        """Do what `shared.classes.classes_at` does.
-
-        Raises:
-            InvalidRequest: as there, or a limit was reached.
-        """
-        return set(self._result("classes", {"path": str(path), "limits": asdict(limits)}, within, None))
-
     def close(self) -> None:
         """End all of them, with what they are doing."""
         with self._lock:
@@ -149,7 +141,7 @@ class Inspectors:
 
     @contextmanager
     def _taken(self, gone: threading.Event) -> Iterator["_Inspector"]:
-        """Give a inspector that nobody else uses; one that lives goes back."""
+        """Give an inspector that nobody else uses; one that lives goes back."""
         while not self._free.acquire(timeout=LOOK_SECONDS):
             if gone.is_set():
                 raise Gone("The client has left.")
@@ -157,17 +149,21 @@ class Inspectors:
             with self._lock:
                 if self._closed:
                     raise Unavailable("The service is about to stop; send it again.")
-                inspector = self._idle.pop() if self._idle else None
-            if inspector is None or not inspector.lives:
-                inspector = _Inspector(self._all.discard)
-                with self._lock:
-                    self._all.add(inspector)
+                inspector = self._idle.pop() if self._idle else self._started()
+                if not inspector.lives:
+                    inspector.kill()  # which lets go of what is left of it
+                    inspector = self._started()
             yield inspector
             with self._lock:
                 if inspector.lives:
                     self._idle.append(inspector)
         finally:
             self._free.release()
+
+    def _started(self) -> "_Inspector":
+        inspector = _Inspector(self._all.discard)
+        self._all.add(inspector)
+        return inspector
 
 
 class _Inspector:
@@ -177,9 +173,10 @@ class _Inspector:
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self._ended = ended
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "shared.inspector"],
+            [sys.executable, "-P", "-m", "shared.inspector"],
             cwd="/",
-            env=environment | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+            env=environment
+            | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries print there what the file leads them to

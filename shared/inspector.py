@@ -28,7 +28,6 @@ import numpy  # noqa: F401 - safetensors imports it late, which every fork would
 from PIL import Image
 
 from shared.archives import ArchiveLimits, inspect_archive
-from shared.classes import classes_at
 from shared.errors import InvalidRequest
 from shared.uploaded_checkpoints import unpack_checkpoint
 
@@ -49,15 +48,11 @@ def _archive(path: str, limits: dict[str, int], options: dict[str, Any]) -> Answ
     return asdict(inspect_archive(Path(path), ArchiveLimits(**limits), **options))
 
 
-def _classes(path: str, limits: dict[str, int]) -> list[str]:
-    return sorted(classes_at(Path(path), ArchiveLimits(**limits)))
-
-
 def _checkpoint(path: str, filename: str, architecture: str | None, scratch: str) -> Answer:
     return asdict(unpack_checkpoint(Path(path), filename, architecture, Path(scratch)))
 
 
-TASKS: dict[str, Callable[..., object]] = {"archive": _archive, "checkpoint": _checkpoint, "classes": _classes}
+TASKS: dict[str, Callable[..., object]] = {"archive": _archive, "checkpoint": _checkpoint}
 
 
 def main() -> None:

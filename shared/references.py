@@ -65,7 +65,7 @@ class LocalData:
 
     def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
-        self._counts: dict[Path, dict[str, int]] = {}
+        self._counts: dict[Path, dict[str, int] | InvalidRequest] = {}
 
     def at(self, path: Path, pointer: str, name: str) -> FoundData:
         """Return the data set at a path.
@@ -73,14 +73,20 @@ class LocalData:
         Raises:
             InvalidRequest: it holds no images that can be read, or breaks a rule.
         """
+        if path not in self._counts:
+            self._counts[path] = self._read(path)
+        counts = self._counts[path]
+        if isinstance(counts, InvalidRequest):
+            raise counts.under(pointer)
+        return FoundData(DataSource(name=name, uri=str(path)), counts)
+
+    def _read(self, path: Path) -> dict[str, int] | InvalidRequest:
         try:
-            if path not in self._counts:
-                self._counts[path] = class_counts(path, self._limits)
+            return class_counts(path, self._limits)
         except InvalidRequest as error:
-            raise error.under(pointer) from error
+            return error
         except OSError as error:
-            raise InvalidRequest.at(pointer, f"cannot be read: {error.strerror or error}") from error
-        return FoundData(DataSource(name=name, uri=str(path)), self._counts[path])
+            return InvalidRequest.at("", f"cannot be read: {error.strerror or error}")
 
 
 def looked_up(text: str, pointer: str, *, home: bool = False) -> Path:

@@ -125,6 +125,15 @@ class Lookup:
         return DataSources.model_validate(roles | lists)
 
 
+def given_sets(request: ErasureRequest) -> Iterator[tuple[str, str, str]]:
+    """Yield the pointer, name and reference of every data set that a request gives."""
+    for role in ROLES:
+        if (reference := getattr(request.data, role)) is not None:
+            yield f"/data/{role}", role, reference
+    for role in LISTS:
+        yield from named_sets(request, role)
+
+
 def named_sets(request: ErasureRequest, role: str) -> Iterator[tuple[str, str, str]]:
     """Yield the pointer, name and reference of each set in a role that may have several."""
     for number, entry in enumerate(getattr(request.data, role)):
@@ -148,9 +157,7 @@ def _look_up(request: ErasureRequest, finder: Finder) -> Lookup:
     if request.audit.reference is not None:
         with _collected(found.errors):
             found.reference = finder.model("/audit/reference", request.audit.reference)
-    roles = ((f"/data/{role}", role, getattr(request.data, role)) for role in ROLES)
-    given = (entry for entry in roles if entry[2] is not None)
-    for pointer, name, reference in (*given, *(entry for role in LISTS for entry in named_sets(request, role))):
+    for pointer, name, reference in given_sets(request):
         with _collected(found.errors):
             there = finder.data(pointer, name, reference)
             found.data[pointer] = there.source

@@ -14,7 +14,7 @@ from api.idempotency import SenderDep, respond
 from api.json_route import StrictRoute
 from api.listing import After, Limit, Listing, Text
 from api.problems import refused, responses
-from services import jobs, rulings
+from services import checks, jobs, rulings
 from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.deadline import Reason
@@ -67,8 +67,8 @@ def submit(
 
     def submitted(session: Session) -> Answer:
         if validate_only:
-            return _answer(jobs.validated(session, caller.tenant_id, request, parts.settings))
-        job = jobs.submit(session, caller.tenant_id, request, parts.settings)
+            return _answer(jobs.validated(session, caller.tenant_id, request, parts.settings, local))
+        job = jobs.submit(session, caller.tenant_id, request, parts.settings, local)
         if hold is not None and not job.existing:
             job = rulings.hold(session, caller.tenant_id, job.id, hold)
         return _answer(job)
@@ -76,6 +76,7 @@ def submit(
     def asked() -> dict[str, Any]:
         return {"request": request.model_dump(mode="json", exclude_unset=True), "hold": hold}
 
+    local = checks.read_local(request, parts.settings)  # before there is a transaction
     call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
     with begin() as session:
         answer = once(session, call, partial(submitted, session), parts.settings.idempotency_seconds)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from shared.classes import classes_at
 from shared.storage import PROBED, Storage
 
 METHODS = ("put", "get", "size", "list", "delete", "download", "sign")
@@ -24,7 +26,7 @@ def request_of() -> object:
 
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Give a list to which every call of a storage is added that a request makes while it holds a connection."""
+    """Give a list to which is added what a request asks of a storage, or reads of an archive, while it holds a connection."""
     held: Counter[object] = Counter()
     found: list[str] = []
 
@@ -58,7 +60,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
         return call
 
+    def reading(path: Path, *arguments: Any, **options: Any) -> set[str]:
+        look("classes_at", path)
+        return classes_at(path, *arguments, **options)
+
     with monkeypatch.context() as patch:
+        patch.setattr("services.checks.classes_at", reading)
         for name in METHODS:
             patch.setattr(Storage, name, calling(name, getattr(Storage, name)))
         for name in STREAMS:

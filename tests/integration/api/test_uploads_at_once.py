@@ -208,3 +208,27 @@ def test_ready_asks_once_for_many_and_writes_nothing(client, storage, monkeypatc
         assert {answer.status_code for answer in pool.map(lambda _: httpx.get(url, timeout=60), range(40))} == {200}
     assert len(asked) <= 2 + (time.monotonic() - start) / 2
     assert storage.list("") == []
+
+
+def test_an_archive_on_the_server_is_read_before_a_connection_is_held(serve, settings, make_key, request_body, archive):
+    """`no_connection_waits_for_the_storage` would tell, for the lock of the key is held first."""
+    url = serve(settings.model_copy(update={"path_roots": [archive.parent]}))
+    headers = {"Authorization": f"Bearer {make_key()}", "Idempotency-Key": "k"}
+    body = request_body | {"data": {"evaluation": [{"name": "farm", "dataset": str(archive)}]}}
+
+    assert httpx.post(f"{url}/jobs", json=body, headers=headers, timeout=60).status_code == 202
+    (archive.parent / "broken.zip").write_bytes(b"x")
+    body["data"] = {"evaluation": [{"name": "farm", "dataset": str(archive.parent / "broken.zip")}]}
+    refused = httpx.post(f"{url}/jobs", json=body, headers=headers | {"Idempotency-Key": "l"}, timeout=60)
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/data/evaluation/0/dataset"]
+
+
+def test_a_full_quota_does_not_stand_before_an_answer_that_was_given(client, archive):
+    content, key = archive.read_bytes(), {"Idempotency-Key": "k"}
+    alice = client(max_tenant_datasets=1)
+    first, again = (alice.post("/datasets?name=x", content=content, headers=key) for _ in range(2))
+
+    assert (first.status_code, again.content) == (201, first.content)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    refused = alice.post("/datasets?name=x", content=content, headers={"Idempotency-Key": "other"})
+    assert (refused.status_code, refused.json()["violated-policies"]) == (403, ["datasets"])
