@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import JsonValue, ValidationError
 
 from api.parts import parts_of
-from api.strict_json import loads
+from shared.strict_json import loads
 from shared.errors import InvalidRequest
 from shared.schemas.base import Schema
 from shared.schemas.wording import invalid_request

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from api.cli import show
 from api.client import Client
-from api.strict_json import loads
+from shared.strict_json import loads
 from shared.errors import InvalidRequest
 from shared.schemas.dataset import DatasetView
 from shared.schemas.model import ModelView

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from api.strict_json import MAX_DEPTH, loads
+from shared.strict_json import MAX_DEPTH, loads
 
 
 @pytest.mark.parametrize(
