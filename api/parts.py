@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
 from fastapi import Request
 
 from api.telemetry import HttpMetrics
@@ -12,6 +13,9 @@ from shared.limiter import RequestLimiter
 from shared.queue import Doorbell, make_queue
 from shared.settings import Settings
 from shared.storage import Storage
+
+BODY_THREADS = 2
+"""Parsing holds the interpreter's lock: more threads would not be faster, and keep the loop waiting longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Parts:
     doorbell: Doorbell
     limiter: RequestLimiter
     metrics: HttpMetrics
+    body_threads: CapacityLimiter
+    """Threads that JSON bodies are parsed and checked in. They share nothing with those that let requests in."""
 
 
 @contextmanager
@@ -39,6 +45,7 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
             doorbell=Doorbell(make_queue(settings)),
             limiter=limiter,
             metrics=metrics,
+            body_threads=CapacityLimiter(BODY_THREADS),
         )
     finally:
         limiter.close()

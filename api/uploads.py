@@ -14,6 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from api import query
+from api.decoding import check_coding, decoded
+from api.json_route import Route
 from api.parts import parts_of
 from api.problems import refused
 from shared.errors import FieldError, InvalidRequest, TooLarge
@@ -108,11 +111,7 @@ class _Limited(Request):
         too_large = TooLarge(f"An upload may have {limit} bytes (EFFACE_MAX_UPLOAD_BYTES); split it.")
         if int(self.headers.get("content-length", 0)) > limit:
             raise too_large
-        received = 0
-        async for chunk in super().stream():
-            received += len(chunk)
-            if received > limit:
-                raise too_large
+        async for chunk in decoded(super().stream(), check_coding(self), too_large, limit):
             yield chunk
 
 
@@ -155,8 +154,15 @@ async def _form(request: Request, folder: Path) -> AsyncIterator[Upload]:
         if not isinstance(file, UploadFile):
             raise InvalidRequest.at("/file", "is missing; send the file as the form field 'file'")
         await run_in_threadpool(_copy, file.file, path)
+        query.check_form(form.multi_items(), _known(request))
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
     yield Upload(path, file.filename or "", dict(request.query_params) | fields, folder)
+
+
+def _known(request: Request) -> dict[str, bool]:
+    """Return the fields of a form: the file, and what may also stand in the query."""
+    route: Route = request.scope["route"]
+    return {FILE: False, **route.query}
 
 
 def _copy(source: BinaryIO, path: Path) -> None:

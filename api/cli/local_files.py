@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from api.cli import show
 from api.client import Client
-from shared.strict_json import loads
 from shared.errors import InvalidRequest
 from shared.schemas.dataset import DatasetView
 from shared.schemas.model import ModelView
 from shared.schemas.request import ErasureRequest
 from shared.schemas.wording import invalid_request
+from shared.strict_json import loads
 
 LOCAL_DIR = "local-dir:"
 MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")

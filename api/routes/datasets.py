@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.dependencies import DatasetReader, DatasetWriter, PartsDep, SessionDep
 from api.idempotency import SenderDep, answered, respond
+from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, ReceivedUpload
@@ -14,7 +15,7 @@ from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.dataset import DatasetView
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=Route)
 
 _PURGE = {
     "name": "purge_after_job",

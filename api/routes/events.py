@@ -9,6 +9,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import JobReader, PartsDep
+from api.json_route import Route
 from api.listing import Limit, Listing
 from api.parts import Parts
 from api.problems import responses
@@ -22,7 +23,7 @@ RECONNECT_MILLISECONDS = 2000
 BATCH = 100
 LARGEST_SEQ = 2**31 - 1
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Route)
 
 Seq = Annotated[int, Query(ge=0, le=LARGEST_SEQ, description="only events with a higher seq")]
 

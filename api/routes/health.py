@@ -12,10 +12,11 @@ from sqlalchemy import text
 
 import migrations
 from api.dependencies import PartsDep
+from api.json_route import Route
 from api.parts import Parts
 from shared.storage import ObjectMissing
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], route_class=Route)
 
 State = Literal["up", "down"]
 

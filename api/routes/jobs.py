@@ -11,7 +11,7 @@ from api.conditional import entity_tag, matches
 from api.dependencies import BeginDep, JobReader, JobWriter, PartsDep, SessionDep
 from api.examples import JOB_REQUESTS
 from api.idempotency import SenderDep, respond
-from api.json_route import StrictRoute
+from api.json_route import Route
 from api.listing import After, Limit, Listing, Text
 from api.problems import refused, responses
 from services import jobs, rulings
@@ -27,7 +27,7 @@ POLL_SECONDS = 2
 
 EXISTING = {"Efface-Existing-Job": "true"}
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictRoute)
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Route)
 
 IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given before; 304 if it is still right")]
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from api.dependencies import ModelReader, ModelWriter, PartsDep, SessionDep
 from api.examples import MODEL_REGISTRATION
 from api.idempotency import SenderDep, answered, respond
-from api.json_route import StrictRequest, is_json, parse
+from api.json_route import Route, StrictRequest, is_json, parse
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, Upload, received, text_parameter
@@ -19,7 +19,7 @@ from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.model import FetchView, ModelRegistration, ModelView
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=Route)
 
 
 async def _sent(request: Request) -> AsyncIterator[ModelRegistration | Upload]:
