@@ -85,6 +85,9 @@ def _lifespan(settings: Settings, metrics: HttpMetrics) -> Callable[[FastAPI], A
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with opened(settings, metrics) as parts:
             app.state.parts = parts
-            yield
+            try:
+                yield
+            finally:
+                await parts.streams.close()
 
     return lifespan

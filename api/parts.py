@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from anyio import CapacityLimiter
 from fastapi import Request
 
+from api.streams import Streams
 from api.telemetry import HttpMetrics
 from shared.database import Database, make_engine
 from shared.limiter import RequestLimiter
@@ -28,6 +29,7 @@ class Parts:
     doorbell: Doorbell
     limiter: RequestLimiter
     metrics: HttpMetrics
+    streams: Streams
     body_threads: CapacityLimiter
     """Threads that JSON bodies are parsed and checked in. They share nothing with those that let requests in."""
 
@@ -37,10 +39,12 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
     """Open everything; close it at the end. Nothing is connected yet: a part that is down shows in /health/ready."""
     engine = make_engine(settings)
     limiter = RequestLimiter(settings)
+    database = Database(engine)
     try:
         yield Parts(
             settings=settings,
-            database=Database(engine),
+            database=database,
+            streams=Streams(database, settings),
             storage=Storage(settings.storage_url, settings.storage_public_endpoint),
             doorbell=Doorbell(make_queue(settings)),
             limiter=limiter,

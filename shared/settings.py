@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     rate_limit_requests: int = Field(6000, ge=0, description="requests of one tenant in a window")
     rate_limit_seconds: int = Field(60, ge=1, description="the window")
     max_unfinished_jobs: int = Field(1000, ge=0, description="queued and running jobs of one tenant")
+    max_streams: int = Field(20, ge=0, description="event streams of one tenant at a time, in one gateway process")
+    stream_seconds: float = Field(
+        3600.0, gt=0, description="an event stream ends after this; clients go on where it did"
+    )
     idempotency_seconds: int = Field(
         24 * 3600, ge=1, description="how long the answer under an Idempotency-Key is kept and replayed"
     )

@@ -19,7 +19,7 @@ from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.deadline import Reason
 from shared.schemas.job import JobView, MetricSeries
-from shared.schemas.request import ErasureRequest
+from shared.schemas.request import ErasureRequest, MethodName
 from shared.states import JobState
 
 POLL_SECONDS = 2
@@ -89,7 +89,7 @@ def list_jobs(
     session: SessionDep,
     caller: JobReader,
     state: JobState | None = None,
-    method: Text = None,
+    method: MethodName | None = None,
     model: Annotated[Text, Query(description="id of the model that is edited")] = None,
     external_id: Text = None,
     after: After = None,
