@@ -15,6 +15,7 @@ from api import problems, ratelimit
 from api.conditional import HEAD
 from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
+from api.routes.docs import OPEN_PATHS as DOCS
 from api.telemetry import HttpMetrics
 from services import keys, tokens
 from services.keys import Principal
@@ -27,7 +28,7 @@ from shared.schemas.report import REPORT_SCHEMA_PATH
 from shared.schemas.wording import cut
 
 PROBES = frozenset({"/health/live", "/health/ready"})
-OPEN_PATHS = PROBES | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
+OPEN_PATHS = PROBES | DOCS | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
 """What needs no key: the token endpoint asks for client credentials itself, and strangers check signatures."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNREAD = frozenset(

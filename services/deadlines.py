@@ -13,9 +13,13 @@ import calendar
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from shared.errors import FieldError, InvalidRequest
+
 MONTHS = 1
 EXTENDED_MONTHS = 3
 """One month, and two further months."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""So far may a client's clock be ahead of ours."""
 
 
 def due(
@@ -35,6 +39,28 @@ def due(
     last_day = _months_later(received_at.astimezone(zone).date(), EXTENDED_MONTHS if extended else MONTHS)
     last_second = datetime.combine(last_day + timedelta(days=held_for.days), time(23, 59, 59), zone)
     return last_second.astimezone(UTC)
+
+
+def check_received(moment: datetime, pointer: str, *, parameter: str | None = None) -> None:
+    """Refuse a time of receipt that is still to come: nobody has asked yet, and the deadline would move with it.
+
+    Args:
+        moment: when the data subject asked.
+        pointer: the field that says so.
+        parameter: the query parameter that does, where it is no field.
+
+    Raises:
+        InvalidRequest: the time is more than `CLOCK_SKEW` ahead, or has no time zone.
+    """
+    if moment.tzinfo is None:
+        detail = "has no time zone; write it as 2026-11-02T09:00:00Z"
+    elif moment > datetime.now(UTC) + CLOCK_SKEW:
+        detail = "lies in the future; give the time when the data subject asked, and check the year and the time zone"
+    else:
+        return
+    raise InvalidRequest(
+        [FieldError(pointer, f"query parameter {parameter} {detail}" if parameter else detail, parameter)]
+    )
 
 
 def _months_later(day: date, months: int) -> date:

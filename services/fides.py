@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from services import deliveries, jobs, webhooks
+from services import deadlines, deliveries, jobs, webhooks
 from shared.errors import Conflict, FieldError, InvalidRequest
 from shared.schemas.fides import FidesErasure, FidesJob
 from shared.schemas.request import ErasureRequest
@@ -51,6 +51,8 @@ def submit(
         Unavailable: there is no master key to seal the token with.
     """
     url = _callback_url(reply_to, settings)
+    if received_at is not None:
+        deadlines.check_received(received_at, "", parameter="received_at")
     request = _request(wanted, class_, privacy_request, received_at)
     job = jobs.submit(session, tenant_id, request, settings)
     if url and reply_to:

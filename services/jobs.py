@@ -78,8 +78,8 @@ def submit(
         InvalidRequest: with every field that is wrong.
         QuotaExceeded: the tenant has too many unfinished jobs.
     """
-    if request.received_at is not None and request.received_at.tzinfo is None:
-        raise InvalidRequest.at("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
+    if request.received_at is not None:
+        deadlines.check_received(request.received_at, "/received_at")
     resolved = checks.resolve(session, tenant_id, request, settings)
     business_key = duplicates.business_key(request, resolved.model, resolved.data)
     if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):

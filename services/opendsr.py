@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services import jobs, opendsr_status, webhooks
+from services import deadlines, jobs, opendsr_status, webhooks
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.locks import lock
 from shared.outbound import Outbound
@@ -136,6 +136,7 @@ def _erasure(request: SubjectRequest, domain: str) -> ErasureRequest:
     for name in GIVEN_OUTSIDE:
         if name in asked:
             raise InvalidRequest.at(f"{pointer}/{name}", "is taken from the request itself; leave it out here")
+    deadlines.check_received(request.submitted_time, "/submitted_time")
     outside = {"external_id": request.subject_request_id, "received_at": request.submitted_time}
     try:
         return ErasureRequest.model_validate(asked | outside)
@@ -174,7 +175,7 @@ def _base_url(settings: Settings, key: ProcessorKey) -> str:
 
 
 def _find(session: Session, tenant_id: str, subject_request_id: str) -> OpenDsrRequest | None:
-    return session.get(OpenDsrRequest, (tenant_id, subject_request_id))
+    return session.get(OpenDsrRequest, (tenant_id, subject_request_id.lower()))
 
 
 def _existing(session: Session, tenant_id: str, subject_request_id: str) -> OpenDsrRequest:

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         None, description="address that clients use; OpenDSR takes https:// and the domain of its certificate if unset"
     )
+    max_connections: int = Field(2000, ge=10, description="connections of one gateway process; 503 beyond")
     max_body_bytes: int = Field(1 * MIB, description="JSON bodies")
     max_upload_bytes: int = Field(8192 * MIB, description="a checkpoint or a data set archive")
     weights_url_seconds: int = Field(300, ge=1, le=604_800, description="how long a signed download URL lives")

@@ -13,7 +13,7 @@ from typing import NoReturn
 from pydantic import JsonValue
 
 MAX_DEPTH = 32
-MAX_VALUES = 100_000
+MAX_VALUES = 50_000
 MAX_MEMBERS = 1000
 """Of one list or object: no field of a request takes more."""
 INTEGER_BITS = 63
