@@ -46,13 +46,20 @@ class TimedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait on while a head is incomplete."""
         super().data_received(data)
-        begun = bool(self.conn.trailing_data[0])
-        self._time_head(waiting=self.conn.their_state is h11.IDLE and begun)
+        self._time_head(waiting=self._head_has_begun())
+
+    def on_response_complete(self) -> None:
+        """Wait for the next head, if it has begun to come already."""
+        super().on_response_complete()
+        self._time_head(waiting=self._head_has_begun())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._time_head(waiting=False)
         super().connection_lost(exc)
+
+    def _head_has_begun(self) -> bool:
+        return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
 
     def _time_head(self, *, waiting: bool) -> None:
         if not waiting and self._timer is not None:

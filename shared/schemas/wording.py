@@ -34,7 +34,7 @@ def field_errors(
     """
     found: dict[str, list[Mapping[str, Any]]] = {}
     for error in errors[:MAX_READ]:
-        known = error | {"input": None} if not set(hidden).isdisjoint(error["loc"]) else error
+        known = error if set(hidden).isdisjoint(error["loc"]) else {**error, "input": None}
         found.setdefault(pointer(body, error["loc"], absent=error["type"] == "missing"), []).append(known)
     above = {at[: slash.start()] for at in found for slash in re.finditer("/", at)}
     return [FieldError(cut(at, MAX_POINTER), cut(_sentence(found[at]))) for at in found if at not in above]
