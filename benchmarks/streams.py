@@ -30,6 +30,8 @@ from shared.settings import Settings
 from shared.states import Scope
 
 QUIET_SECONDS = 10.0
+SETTLE_SECONDS = 15.0
+"""Postgres counts what an idle connection has done within ten."""
 
 
 def hold_streams(url: str, key: str, job: str, count: int, opened: Event, end: Event) -> None:
@@ -74,7 +76,7 @@ def statements_per_second(database_url: str) -> float:
             ).fetchone()
             return int(row[0]) if row else 0
 
-    time.sleep(2)  # what was asked before is counted by now
+    time.sleep(SETTLE_SECONDS)
     before = taken()
     time.sleep(QUIET_SECONDS)
     return round((taken() - before) / QUIET_SECONDS, 2)
