@@ -95,7 +95,7 @@ def _validated(schema: TypeAdapter[Any], body: bytes, hidden: Collection[str]) -
     try:
         value: JsonValue = loads(body)
     except TooManyMembers as error:
-        raise InvalidRequest.at(cut(error.pointer, MAX_POINTER), error.msg) from None
+        raise InvalidRequest.at(cut(error.pointer, MAX_POINTER), error.detail) from None
     except json.JSONDecodeError as error:
         raise UnreadableBody.at("", f"the body is not acceptable JSON: {error.msg}") from error
     try:
@@ -128,7 +128,8 @@ class Route(APIRoute):
         handler = super().get_route_handler()
         scopes = scope_of(self.dependant)
         self.query = query.declared(self.dependant, self.openapi_extra)
-        body = self.body_field and TypeAdapter(self.body_field.field_info.annotation)
+        annotation: Any = self.body_field and self.body_field.field_info.annotation
+        body = TypeAdapter[Any](annotation) if annotation else None
 
         async def strict(request: Request) -> Response:
             strictly = StrictRequest(request.scope, request.receive)

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg
 import structlog
@@ -30,7 +31,7 @@ KEPT = 500
 CHECK_SECONDS = 2.0
 """How often it is looked whether the keys of all streams are still good: one statement for all of them."""
 LONGEST_PAUSE_SECONDS = 10.0
-KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+KEEPALIVE: dict[str, Any] = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 
 log = structlog.get_logger()
 
@@ -102,7 +103,11 @@ class _Feed:
             if self._stale:
                 await self._refresh()
         if seq < self._since:
-            return await self._look(seq)
+            look = await self._look(seq)
+            newest = look.events[-1].seq if look.events else seq
+            if not look.has_more and not self._events:  # who came first named a seq that never was
+                self._since = min(self._since, newest)
+            return look
         return Look(tuple(event for event in self._events if event.seq > seq), has_more=False, ended=self._ended)
 
     async def _refresh(self) -> None:

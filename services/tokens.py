@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from sqlalchemy import BindParameter, Connection, bindparam, func, select, union_all
+from sqlalchemy import BindParameter, CompoundSelect, Connection, bindparam, func, select, union_all
 from sqlalchemy.orm import Session
 
 from services import keys
@@ -39,7 +39,7 @@ def identify(connection: Connection, bearer: str) -> Principal:
     return Principal(token.tenant_id, token.key_id, frozenset(Scope(scope) for scope in token.scopes))
 
 
-_GOOD = union_all(
+_GOOD: CompoundSelect[tuple[str]] = union_all(
     select(AccessToken.hash)
     .join(ApiKey, ApiKey.id == AccessToken.key_id)
     .where(AccessToken.hash.in_(_DIGESTS), AccessToken.expires_at > func.now(), keys.valid()),

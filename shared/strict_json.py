@@ -33,9 +33,9 @@ class UnacceptableJson(json.JSONDecodeError):
 class TooManyMembers(UnacceptableJson):
     """One list or object of a body, at `pointer`, holds more than any field takes."""
 
-    def __init__(self, message: str, pointer: str) -> None:
-        super().__init__(message)
-        self.pointer = pointer
+    def __init__(self, detail: str, pointer: str) -> None:
+        super().__init__(f"{pointer[:200] or '/'} {detail}")
+        self.detail, self.pointer = detail, pointer
 
 
 def loads(body: bytes) -> JsonValue:

@@ -102,6 +102,23 @@ def test_an_event_is_read_once_for_all_who_listen(alice, make_job, monkeypatch):
     assert len([read for read in reads if "pg_notify" not in read]) <= 3
 
 
+def test_one_who_names_a_seq_that_never_was_costs_the_others_nothing(alice, make_job):
+    job_id = make_job.running()
+    with contextlib.ExitStack() as stack:
+        ahead = alice.stream("GET", f"/jobs/{job_id}/events", headers=LIVE | {"Last-Event-ID": "1000"})
+        stack.enter_context(ahead)
+        listening = [stack.enter_context(stream(alice, job_id)) for _ in range(20)]
+        for messages in listening:
+            assert [next(messages)["event"] for _ in range(2)] == ["job.queued", "job.started"]
+        with counted() as seen:
+            make_job.enter(job_id, Stage.FORGETTING)
+            for messages in listening:
+                assert next(messages)["event"] == "job.stage"
+            reads = [text for text in seen if text.lstrip().startswith("SELECT") and "job_events" in text]
+
+    assert len([read for read in reads if "pg_notify" not in read]) <= 5
+
+
 def test_streams_over_the_limit_are_429_and_closed_ones_make_room(serve, settings, make_key, make_job):
     url = serve(settings.model_copy(update={"max_streams": 2}))
     job_id = make_job.queued()
