@@ -1,7 +1,10 @@
 """The application."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,6 +16,7 @@ from api.routes import (
     artifacts,
     certificates,
     datasets,
+    docs,
     events,
     fides,
     health,
@@ -28,6 +32,8 @@ from api.routes import (
     workers,
 )
 from api.telemetry import HttpMetrics
+from services.opendsr import PREFIX
+from shared.errors import InvalidRequest
 from shared.settings import Settings
 
 DESCRIPTION = """
@@ -35,16 +41,40 @@ Efface makes CLIP models forget, and measures that they did.
 
 Post an erasure request to `/jobs`, follow the job, and fetch its report, its certificate and the new weights. Every
 call needs an API key or an access token from `/oauth/token`, `Authorization: Bearer <key>`, but for the health checks,
-schemas, and what certificates are checked with. Every error is `application/problem+json` (RFC 9457).
+this document, schemas, and what certificates are checked with. Every error is `application/problem+json` (RFC 9457).
 """
+
+
+LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
 
 
 class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document, with the schema of problems."""
-        document = super().openapi()
-        document["components"]["schemas"].update(problems.SCHEMAS)
-        return document
+        """Return the OpenAPI document, with the schema of problems and what every route has in common."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["components"]["schemas"].update(problems.SCHEMAS)
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    _complete(path, operation)
+        return self.openapi_schema or {}
+
+    @cache  # noqa: B019 - there is one application, and it lives as long as its process
+    def rendered_openapi(self) -> bytes:
+        """Return the document as JSON."""
+        return json.dumps(self.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _complete(path: str, operation: dict[str, Any]) -> None:
+    """Write into an operation what `api.json_route` does for all of them."""
+    operation.setdefault("security", [])
+    answers = operation["responses"]
+    if not any(status.startswith("4") for status in answers):  # an unknown parameter is refused everywhere
+        wrong = HTTPStatus.BAD_REQUEST if path.startswith(PREFIX) else HTTPStatus.UNPROCESSABLE_ENTITY
+        answers[str(int(wrong))] = {"description": InvalidRequest.title, "content": problems.CONTENT}
+    if "requestBody" in operation:
+        for status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.UNSUPPORTED_MEDIA_TYPE):
+            answers.setdefault(str(int(status)), {"description": status.phrase, "content": problems.CONTENT})
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -55,6 +85,10 @@ def create_app(settings: Settings) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         lifespan=_lifespan(settings, metrics),
+        license_info=LICENSE,
+        servers=[{"url": "/"}, *({"url": url.rstrip("/")} for url in (settings.public_url,) if url)],
+        openapi_url=None,  # ours, in `routes.docs`
+        docs_url=None,
         redoc_url=None,
     )
     problems.install(app)
@@ -77,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         meta,
         workers,
         schemas,
+        docs,
     ):
         app.include_router(module.router)
     return app
@@ -87,6 +122,9 @@ def _lifespan(settings: Settings, metrics: HttpMetrics) -> Callable[[FastAPI], A
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with opened(settings, metrics) as parts:
             app.state.parts = parts
-            yield
+            try:
+                yield
+            finally:
+                await parts.streams.close()
 
     return lifespan

@@ -12,10 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems, ratelimit
+from api.conditional import HEAD
 from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
+from api.routes.docs import OPEN_PATHS as DOCS
 from api.telemetry import HttpMetrics
-from services import tokens
+from services import keys, tokens
 from services.keys import Principal
 from services.opendsr import CERTIFICATE_PATH
 from shared.errors import Unauthenticated
@@ -23,9 +25,10 @@ from shared.limiter import Usage
 from shared.public_keys import KEYS_PATH
 from shared.schemas.certificate import SCHEMA_PATH
 from shared.schemas.report import REPORT_SCHEMA_PATH
+from shared.schemas.wording import cut
 
 PROBES = frozenset({"/health/live", "/health/ready"})
-OPEN_PATHS = PROBES | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
+OPEN_PATHS = PROBES | DOCS | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
 """What needs no key: the token endpoint asks for client credentials itself, and strangers check signatures."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNREAD = frozenset(
@@ -38,6 +41,8 @@ UNREAD = frozenset(
     }
 )
 """Refused before the body was read: the connection is closed, or the client would go on to send gigabytes for nothing."""
+LOGGED_CHARACTERS = 200
+"""Of a path: a stranger decides how long it is."""
 CLIENT_CLOSED_REQUEST = 499  # as in nginx's log; nobody is there to read it
 
 log = structlog.get_logger()
@@ -55,6 +60,9 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":  # is answered as GET is; the server keeps its own scope, and sends no body
+            scope = {**scope, "method": "GET", HEAD: True}
         request = Request(scope, receive)
         request.state.request_id = str(uuid4())
         structlog.contextvars.clear_contextvars()
@@ -70,17 +78,18 @@ class Boundary:
                 raise  # too late to say anything: the server breaks the connection off
             await problems.respond(request, error)(scope, receive, answer)
         finally:
-            self._observe(scope, answer, begin)
+            self._observe(scope, method, answer, begin)
 
-    def _observe(self, scope: Scope, answer: "_Answer", begin: float) -> None:
+    def _observe(self, scope: Scope, method: str, answer: "_Answer", begin: float) -> None:
         seconds = (answer.started or time.perf_counter()) - begin
         route = getattr(scope.get("route"), "path", "unknown")
-        method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
+        method = method if method in KNOWN_METHODS else "other"
         status = answer.status or HTTPStatus.INTERNAL_SERVER_ERROR
         self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
         if scope["path"] not in PROBES:  # probes come every few seconds and say nothing
             milliseconds = round(1000 * seconds, 1)
-            log.info("http.request", method=method, path=scope["path"], status=int(status), ms=milliseconds)
+            path = cut(scope["path"], LOGGED_CHARACTERS)
+            log.info("http.request", method=method, path=path, status=int(status), ms=milliseconds)
 
 
 class _Answer:
@@ -96,11 +105,14 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status, self.started = message["status"], time.perf_counter()
             message["headers"] = [*message["headers"], *self._headers(message["status"])]
+        elif self._request.scope.get(HEAD) and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
         await self._send(message)
 
     def _headers(self, status: int) -> Iterator[tuple[bytes, bytes]]:
         yield b"x-request-id", self._request.state.request_id.encode()
-        if status in UNREAD and {"content-length", "transfer-encoding"} & set(self._request.headers):
+        unread = status in UNREAD or getattr(self._request.state, "unread", False)
+        if unread and {"content-length", "transfer-encoding"} & set(self._request.headers):
             yield b"connection", b"close"
         yield from ratelimit.headers(self._request)
 
@@ -119,8 +131,10 @@ class Authentication:
         """Find out whose request it is, and pass it on."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             request = Request(scope)
-            principal, usage = await run_in_threadpool(_admit, parts_of(request), _token(request))
+            token = _token(request)
+            principal, usage = await run_in_threadpool(_admit, parts_of(request), token)
             request.state.principal = principal
+            request.state.credential = keys.digest(token)
             structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
             ratelimit.check(request, usage)
             if "\0" in scope["path"]:  # names nothing, and Postgres refuses to look for it

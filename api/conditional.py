@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 
+HEAD = "efface.head"
+"""In the scope of a request that asks for the headers of an answer alone. Its method is GET everywhere behind `Boundary`."""
+
 
 def entity_tag(version: object) -> str:
     """Return a strong entity tag."""

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security import HTTPBearer, OAuth2
 from sqlalchemy.orm import Session
@@ -84,12 +85,35 @@ def require(scope: Scope) -> Callable[..., Awaitable[Principal]]:
         _key: Annotated[object, Depends(bearer)],
         _token: Annotated[object, Security(oauth2, scopes=[scope.value])],
     ) -> Principal:
+        check_scope(request, frozenset({scope}))
         caller: Principal = request.state.principal
-        if not {scope, Scope.ADMIN} & set(caller.scopes):
-            raise Forbidden(f"This needs a key with the scope {scope}; yours has {', '.join(caller.scopes) or 'none'}.")
         return caller
 
+    _SCOPES[principal] = scope
     return principal
+
+
+_SCOPES: dict[Callable[..., object], Scope] = {}
+"""What each dependency that `require` has made asks for."""
+
+
+def scope_of(dependant: Dependant) -> frozenset[Scope]:
+    """Return the scopes that a route asks for, so that it can ask before it reads a body."""
+    own = {_SCOPES[part.call] for part in dependant.dependencies if part.call in _SCOPES}
+    return frozenset(own).union(*(scope_of(part) for part in dependant.dependencies))
+
+
+def check_scope(request: Request, scopes: frozenset[Scope]) -> None:
+    """Refuse a request whose key lacks one of these scopes.
+
+    Raises:
+        Forbidden: it does.
+    """
+    if not scopes:
+        return
+    caller: Principal = request.state.principal
+    for scope in scopes - caller.scopes if Scope.ADMIN not in caller.scopes else ():
+        raise Forbidden(f"This needs a key with the scope {scope}; yours has {', '.join(caller.scopes) or 'none'}.")
 
 
 JobReader = Annotated[Principal, Depends(require(Scope.JOBS_READ))]

@@ -4,7 +4,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 from oauthlib.common import Request
 from oauthlib.oauth2 import BackendApplicationServer, InvalidClientError, RequestValidator
@@ -40,9 +40,10 @@ def answer(session: Session, form: str, headers: Mapping[str, str], token_second
 
     The request's query is not looked at: whatever is secret must not stand there (section 2.3.1).
     """
+    fields = parse_qsl(form, keep_blank_values=True, errors="replace")  # oauthlib drops a form that has a blank in it
     validator = _Validator(session, token_seconds)
     server = BackendApplicationServer(validator, token_generator=validator.issue, token_expires_in=token_seconds)
-    given, body, status = server.create_token_response(TOKEN_PATH, "POST", form, dict(headers))
+    given, body, status = server.create_token_response(TOKEN_PATH, "POST", urlencode(fields), dict(headers))
     return TokenAnswer(status, body, given | (CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}), validator.owner)
 
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
 from fastapi import Request
 
 from api.remembered import Remembered
+from api.streams import Streams
 from api.telemetry import HttpMetrics
 from api.turns import Turns
 from api.upload_desk import UploadDesk
@@ -20,6 +22,8 @@ from shared.storage import Storage
 
 LOOKUP_WAIT_SECONDS = 30.0
 READY_SECONDS = 2.0
+BODY_THREADS = 2
+"""Parsing holds the interpreter's lock: more threads would not be faster, and keep the loop waiting longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class Parts:
     """Of names of hosts that tenants choose."""
     readiness: Remembered[Ready]
     metrics: HttpMetrics
+    streams: Streams
+    body_threads: CapacityLimiter
+    """Threads that JSON bodies are parsed and checked in. They share nothing with those that let requests in."""
 
 
 @contextmanager
@@ -44,10 +51,12 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
     engine = make_engine(settings)
     limiter = RequestLimiter(settings)
     uploads = UploadDesk(settings)
+    database = Database(engine)
     try:
         yield Parts(
             settings=settings,
-            database=Database(engine),
+            database=database,
+            streams=Streams(database, settings),
             storage=Storage(settings.storage_url, settings.storage_public_endpoint),
             doorbell=Doorbell(make_queue(settings)),
             limiter=limiter,
@@ -55,6 +64,7 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
             lookups=Turns(quotas.LOOKUPS, total=4, per_tenant=1, wait_seconds=LOOKUP_WAIT_SECONDS, retry_seconds=5),
             readiness=Remembered(READY_SECONDS),
             metrics=metrics,
+            body_threads=CapacityLimiter(BODY_THREADS),
         )
     finally:
         uploads.inspectors.close()

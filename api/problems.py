@@ -15,9 +15,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api.conditional import HEAD
 from shared.errors import (
+    MAX_TOLD,
     Conflict,
     EffaceError,
+    FieldError,
     Forbidden,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -30,12 +33,14 @@ from shared.errors import (
     Unavailable,
 )
 from shared.schemas.model import ModelRegistration
-from shared.schemas.wording import field_errors
+from shared.schemas.wording import cut, field_errors
 from shared.storage import ObjectMissing
 
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 """Registered by draft-ietf-httpapi-ratelimit-headers; every other type is ours."""
+MAX_DETAIL = 4000
+"""Characters of a sentence: an answer must not grow with the request."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 STATUS: dict[type[EffaceError], HTTPStatus] = {
@@ -78,7 +83,8 @@ class Problem(BaseModel):
     detail: str
     instance: str = Field(description="names this one request, also in X-Request-Id and in the server's log")
     code: str
-    errors: list[WrongField] | None = None
+    errors: list[WrongField] | None = Field(None, description=f"the first {MAX_TOLD} of what is wrong")
+    more_errors: int | None = Field(None, description="how many more there are", examples=[7980])
     violated_policies: list[str] | None = Field(
         None, alias="violated-policies", description="names of limits, as in RateLimit-Policy", examples=[["requests"]]
     )
@@ -174,7 +180,7 @@ def _ours(request: Request, error: EffaceError) -> JSONResponse:
         return _unexpected(request)
     more: dict[str, Any] = {}
     if isinstance(error, InvalidRequest):
-        more = {"errors": [{"detail": e.detail, "pointer": e.pointer} for e in error.errors]}
+        more = {"errors": [_wrong_field(e) for e in error.errors]} | _counted(error.more)
     elif isinstance(error, QuotaExceeded):
         more = {"type": QUOTA_EXCEEDED, "violated-policies": [error.policy]}
     elif isinstance(error, StorageFull):
@@ -186,27 +192,28 @@ def _ours(request: Request, error: EffaceError) -> JSONResponse:
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Name each wrong field: by a pointer into the body, or as a parameter."""
-    if error.errors()[0]["type"] == "json_invalid":
-        reason = error.errors()[0]["ctx"]["error"]
-        return _ours(request, InvalidRequest.at("", f"the body is not acceptable JSON: {reason}"))
-    in_body = field_errors([e | {"loc": e["loc"][1:]} for e in error.errors() if e["loc"][0] == "body"], error.body)
-    errors = [{"detail": e.detail, "pointer": e.pointer} for e in in_body]
-    sentences = [f"{e.pointer or '/'}: {e.detail}" for e in in_body]
-    for e in error.errors():
-        if e["loc"][0] != "body":
-            where, name = str(e["loc"][0]), str(e["loc"][-1])
-            sentence = f"{where} parameter {name} {field_errors([e | {'loc': ()}], None)[0].detail}"
-            errors.append({"detail": sentence, "parameter": name})
-            sentences.append(sentence)
-    return _problem(
-        request,
-        STATUS[InvalidRequest],
-        InvalidRequest.code,
-        InvalidRequest.title,
-        "; ".join(sentences),
-        more={"errors": errors},
-    )
+    """Name each wrong parameter. Of bodies the framework says no more than that there is none (see `json_route`)."""
+    errors = error.errors()
+    wrong = [_wrong_parameter(e) for e in errors[:MAX_TOLD]]
+    return _ours(request, InvalidRequest(wrong, more=max(0, len(errors) - MAX_TOLD)))
+
+
+def _wrong_parameter(error: Mapping[str, Any]) -> FieldError:
+    detail = field_errors([{**error, "loc": ()}], None)[0].detail
+    if error["loc"][0] == "body":
+        return FieldError("", detail)
+    where, name = str(error["loc"][0]), str(error["loc"][1] if len(error["loc"]) > 1 else "")
+    return FieldError("", f"{where} parameter {name} {detail}", name)
+
+
+def _wrong_field(error: FieldError) -> dict[str, str]:
+    if error.parameter is not None:
+        return {"detail": error.detail, "parameter": error.parameter}
+    return {"detail": error.detail, "pointer": error.pointer}
+
+
+def _counted(more: int) -> dict[str, int]:
+    return {"more_errors": more} if more else {}
 
 
 def _refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -214,9 +221,10 @@ def _refused(request: Request, error: HTTPException) -> JSONResponse:
     status = HTTPStatus(error.status_code)
     if status is STATUS[TooLarge]:
         return _ours(request, TooLarge(error.detail))
+    path, method = cut(request.url.path, 200), "HEAD" if request.scope.get(HEAD) else request.method
     details = {
-        HTTPStatus.NOT_FOUND: f"There is no {request.url.path}. GET /openapi.json lists what there is.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible on {request.url.path}.",
+        HTTPStatus.NOT_FOUND: f"There is no {path}. GET /openapi.json lists what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{method} is not possible on {path}.",
     }
     detail = details.get(status, error.detail)
     headers = {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
@@ -227,7 +235,7 @@ def _allowed(request: Request) -> str:
     """Return the methods of every route at this path; the framework names those of the first one alone."""
     tried = ((method, {**request.scope, "method": method}) for method in METHODS)
     found = [name for name, scope in tried if any(r.matches(scope)[0] is Match.FULL for r in request.app.routes)]
-    return ", ".join(found)
+    return ", ".join(name for name in METHODS if name in found or (name == "HEAD" and "GET" in found))
 
 
 def _unexpected(request: Request) -> JSONResponse:
@@ -250,7 +258,7 @@ def _problem(
         "type": f"urn:efface:problem:{code}",
         "title": title,
         "status": int(status),
-        "detail": detail,
+        "detail": cut(detail, MAX_DETAIL),
         "instance": f"urn:uuid:{request.state.request_id}",
         "code": code,
     }

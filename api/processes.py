@@ -55,6 +55,13 @@ class Child:
         """True while the process lives."""
         return self._process.poll() is None
 
+    def listens(self, port: int) -> bool:
+        """True if it is this process that takes connections on a TCP port."""
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            connections = psutil.Process(self._process.pid).net_connections("tcp")
+            return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
+        return False
+
     def revive(self) -> None:
         """Start the command again if it has ended; at growing intervals where it ends again and again."""
         if self.runs:

@@ -41,6 +41,8 @@ def _policies(settings: Settings) -> dict[str, dict[str, object]]:
         policies[quotas.REQUESTS] = {"q": settings.rate_limit_requests, "w": settings.rate_limit_seconds}
     if settings.max_unfinished_jobs:
         policies[quotas.JOBS] = {"q": settings.max_unfinished_jobs, "qu": "concurrent-requests"}
+    if settings.max_streams:
+        policies[quotas.STREAMS] = {"q": settings.max_streams, "qu": "concurrent-requests"}
     return policies
 
 

@@ -10,14 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api import problems
-from api.json_route import StrictRoute
+from api.json_route import Route, UnreadableBody
 from api.parts import parts_of
 from shared.errors import Conflict, EffaceError, TooLarge, Unavailable
 from shared.processor_key import ProcessorKey
 
 BAD_REQUEST = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
 """What the specification calls 400 (section 7.5); where it is silent, the answer is that of all other routes."""
-IDENTITIES = "subject_identities"
 
 
 def responses(
@@ -33,8 +32,12 @@ def responses(
     return described
 
 
-class SignedRoute(StrictRoute):
-    """A route whose answers bear the signature of the processor."""
+class SignedRoute(Route):
+    """A route whose answers bear the signature of the processor, and whose errors repeat nothing of who the data subject is
+    (section 7.6).
+    """
+
+    hidden = frozenset({"subject_identities"})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the usual handler; what it answers or refuses is signed."""
@@ -64,13 +67,10 @@ def _sign(request: Request, response: Response) -> None:
 
 
 def _discreet(error: Exception) -> Exception:
-    """Return an error that repeats nothing of who the data subject is (section 7.6)."""
-    if not isinstance(error, RequestValidationError):
-        return error
-    if error.errors()[0]["type"] == "json_invalid":  # its reason may quote any part of the body
+    """Return an error that repeats nothing of the body where nobody knows what stands there."""
+    if isinstance(error, UnreadableBody):
         return HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "The body is not acceptable JSON.")
-    told = [e | {"input": None} if IDENTITIES in e["loc"] else e for e in error.errors()]
-    return RequestValidationError(told, body=error.body)
+    return error
 
 
 def _refusal(request: Request, error: Exception) -> Response:

@@ -122,7 +122,7 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
         )
         stack.callback(stop, children, STOP_SECONDS, ending)
         url = f"http://{HOST}:{port}"
-        _wait_until_ready(url, children)
+        _wait_until_ready(url, port, children)
         yield Stack(home, url, key, signing_key, children)
 
 
@@ -206,16 +206,24 @@ def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[
     }
 
 
-def _wait_until_ready(url: str, children: tuple[Child, ...]) -> None:
+def _wait_until_ready(url: str, port: int, children: tuple[Child, ...]) -> None:
+    """Wait until the API that was started here answers; another process on its port is none of ours."""
     deadline = time.monotonic() + READY_SECONDS
+    gateway = children[0]
     while True:
         ended = next((child for child in children if not child.runs), None)
+        if ended is gateway:
+            _check_free(port)
         if ended is not None or time.monotonic() > deadline:
-            culprit = ended or children[0]
+            culprit = ended or gateway
             raise Unavailable(f"The {culprit.name} did not start; see {culprit.log_file}.")
-        try:
-            if httpx.get(f"{url}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass  # not yet
+        if gateway.listens(port) and _answers(url):
+            return
         time.sleep(LOOK_SECONDS)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready").is_success
+    except httpx.TransportError:
+        return False  # not yet

@@ -24,7 +24,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from api import query
+from api.decoding import check_coding, decoded
 from api.idempotency import KEY_HEADER
+from api.json_route import Route
 from api.parts import parts_of
 from api.problems import refused
 from api.upload_desk import Share
@@ -130,10 +133,8 @@ class _Limited(Request):
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]  # Starlette's is a generator, too
         self.declared_bytes()
-        received = 0
-        async for chunk in super().stream():
-            received += len(chunk)
-            self._check(received)
+        limit = parts_of(self).settings.max_upload_bytes
+        async for chunk in decoded(super().stream(), check_coding(self), _too_large(limit), limit):
             yield chunk
 
     def declared_bytes(self) -> int:
@@ -143,13 +144,14 @@ class _Limited(Request):
             TooLarge: more than `max_upload_bytes`.
         """
         declared = int(self.headers.get("content-length", 0))
-        self._check(declared)
+        limit = parts_of(self).settings.max_upload_bytes
+        if declared > limit:
+            raise _too_large(limit)
         return declared
 
-    def _check(self, size: int) -> None:
-        limit = parts_of(self).settings.max_upload_bytes
-        if size > limit:
-            raise TooLarge(f"An upload may have {limit} bytes (EFFACE_MAX_UPLOAD_BYTES); split it.")
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"An upload may have {limit} bytes (EFFACE_MAX_UPLOAD_BYTES); split it.")
 
 
 class _Sink:
@@ -328,5 +330,12 @@ async def _form(request: Request, sink: _Sink) -> tuple[str, dict[str, str]]:
     file = form.get(FILE)
     if not isinstance(file, UploadFile):
         raise InvalidRequest.at("/file", "is missing; send the file as the form field 'file'")
+    query.check_form(form.multi_items(), _known(request))
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     return file.filename or "", dict(request.query_params) | fields
+
+
+def _known(request: Request) -> dict[str, bool]:
+    """Return the fields of a form: the file, and what may also stand in the query."""
+    route: Route = request.scope["route"]
+    return {FILE: False, **route.query}

@@ -19,6 +19,7 @@ import migrations
 from services import keys
 from shared.database import Database, make_engine
 from shared.embedded import embedded_postgres, embedded_redis
+from shared.processor_key import make_self_signed
 from shared.settings import Settings
 from shared.states import Scope
 
@@ -116,11 +117,42 @@ def gateway_with_bare_endpoint() -> Iterator[tuple[Service, str]]:
 
 
 @contextmanager
-def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+def gateway_alone(**changes: str) -> Iterator[tuple[Service, Database, int]]:
+    """Run Postgres, Redis and the gateway, with these settings changed; yields its process id, too."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="efface-bench-")))
+        database_url = stack.enter_context(embedded_postgres(home / "postgres"))
+        settings = Settings(database_url=SecretStr(database_url))
+        migrations.upgrade(settings.sqlalchemy_url())
+        engine = make_engine(settings)
+        stack.callback(engine.dispose)
+        with Database(engine).transaction() as session:
+            key = keys.create(session, tenant="bench", name="bench", scopes=[Scope.ADMIN])[1]
+        port = free_port()
+        processor_key, certificate = make_self_signed(home / "opendsr", "opendsr.example.com")
+        environment = os.environ | {
+            "EFFACE_DATABASE_URL": database_url,
+            "EFFACE_REDIS_URL": stack.enter_context(embedded_redis(home / "redis")),
+            "EFFACE_STORAGE_URL": f"file://{home / 'objects'}",
+            "EFFACE_OPENDSR_KEY_FILE": str(processor_key),
+            "EFFACE_OPENDSR_CERTIFICATE_FILE": str(certificate),
+            "EFFACE_PORT": str(port),
+            **UNLIMITED,
+            **changes,
+        }
+        command = [sys.executable, "-m", "api.cli", "api"]
+        process_id = stack.enter_context(_running(command, environment, home / "log"))
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: httpx.get(f"{url}/health/ready").is_success)
+        yield Service(url, key, home), Database(engine), process_id
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
     with log.open("ab") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(60)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from services import deliveries, jobs, webhooks
 from shared.errors import Conflict, FieldError, InvalidRequest
+from shared.received import check_received
 from shared.schemas.fides import FidesErasure, FidesJob
 from shared.schemas.request import ErasureRequest
 from shared.schemas.wording import invalid_request
@@ -51,6 +52,8 @@ def submit(
         Unavailable: there is no master key to seal the token with.
     """
     url = _callback_url(reply_to, settings)
+    if received_at is not None:
+        check_received(received_at, "", parameter="received_at")
     request = _request(wanted, class_, privacy_request, received_at)
     job = jobs.submit(session, tenant_id, request, settings)
     if url and reply_to:

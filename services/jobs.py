@@ -5,14 +5,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
 from services import audit_log, checks, deadlines, deliveries, duplicates, quotas, retention
 from services.pages import Page, page_of
-from shared.database import OUTBOX_CHANNEL
+from shared.database import EVENTS_CHANNEL, OUTBOX_CHANNEL
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.references import LocalData
@@ -44,7 +44,7 @@ _APPEND = (
         type=bindparam("type"),
         data=bindparam("data"),
     )
-    .returning(JobEvent.seq, JobEvent.created_at)
+    .returning(JobEvent.seq, JobEvent.created_at, func.pg_notify(EVENTS_CHANNEL, JobEvent.job_id).label("called"))
 )
 _APPENDED = _APPEND.cte("appended")
 _APPEND_AND_AUDIT = select(_APPENDED.c.seq, _APPENDED.c.created_at).add_cte(audit_log.WRITTEN)
@@ -58,6 +58,15 @@ class JobFilter:
     method: str | None = None
     model_id: str | None = None
     external_id: str | None = None
+
+
+class Look(NamedTuple):
+    """Events of a job, oldest first."""
+
+    events: tuple[EventView, ...]
+    has_more: bool
+    ended: bool
+    """True if the job had ended before the events were read: what is not among them, or behind them, will never come."""
 
 
 def validated(
@@ -172,8 +181,8 @@ def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> No
     values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": kind, "data": data}
     entry = audit_log.entry(session, job, kind, data)
     append = _APPEND if entry is None else _APPEND_AND_AUDIT
-    seq, created_at = session.connection().execute(append, values | (entry or {})).one()
-    deliveries.owe(session, job, deliveries.Event(kind, seq, created_at))
+    row = session.connection().execute(append, values | (entry or {})).one()
+    deliveries.owe(session, job, deliveries.Event(kind, row.seq, row.created_at))
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
@@ -237,6 +246,17 @@ def events(session: Session, tenant_id: str, job_id: str, *, after: int = 0, lim
     rows = session.scalars(query.order_by(JobEvent.seq).limit(limit + 1)).all()
     data = [EventView(seq=row.seq, type=row.type, data=row.data, created_at=row.created_at) for row in rows[:limit]]
     return Page(data, len(rows) > limit)
+
+
+def look(session: Session, tenant_id: str, job_id: str, *, after: int, limit: int) -> Look:
+    """Return a job's events with `seq` above `after`, and whether more will come.
+
+    Raises:
+        NotFound: the tenant has no job of this id.
+    """
+    ended = JobState(_row(session, tenant_id, job_id).state).final  # before the events: what comes later is not missed
+    page = events(session, tenant_id, job_id, after=after, limit=limit)
+    return Look(tuple(page.data), page.has_more, ended)
 
 
 def metrics(session: Session, tenant_id: str, job_id: str) -> list[MetricSeries]:

@@ -18,6 +18,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.locks import lock
 from shared.outbound import Outbound
 from shared.processor_key import ProcessorKey
+from shared.received import check_received
 from shared.schemas.opendsr import (
     SUPPORTED_IDENTITIES,
     CancellationReceipt,
@@ -137,6 +138,7 @@ def _erasure(request: SubjectRequest, domain: str) -> ErasureRequest:
     for name in GIVEN_OUTSIDE:
         if name in asked:
             raise InvalidRequest.at(f"{pointer}/{name}", "is taken from the request itself; leave it out here")
+    check_received(request.submitted_time, "/submitted_time")
     outside = {"external_id": request.subject_request_id, "received_at": request.submitted_time}
     try:
         return ErasureRequest.model_validate(asked | outside)
@@ -175,7 +177,7 @@ def _base_url(settings: Settings, key: ProcessorKey) -> str:
 
 
 def _find(session: Session, tenant_id: str, subject_request_id: str) -> OpenDsrRequest | None:
-    return session.get(OpenDsrRequest, (tenant_id, subject_request_id))
+    return session.get(OpenDsrRequest, (tenant_id, subject_request_id.lower()))
 
 
 def _existing(session: Session, tenant_id: str, subject_request_id: str) -> OpenDsrRequest:

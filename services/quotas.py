@@ -18,6 +18,9 @@ UPLOADS = "uploads"
 LOOKUPS = "lookups"
 BYTES, DATASETS, MODELS = "stored-bytes", "datasets", "models"
 
+STREAMS = "streams"
+
+STREAMS_RETRY_SECONDS = 10
 JOBS_RETRY_SECONDS = 30
 """Nobody knows when a job will end; this is a polite time to ask again."""
 CROWD = 100
@@ -35,6 +38,20 @@ def check_requests(usage: Usage | None) -> None:
             f"Your tenant has sent {usage.limit} requests in {usage.window_seconds} s, which is the limit.",
             policy=REQUESTS,
             retry_seconds=usage.reset_seconds,
+        )
+
+
+def check_streams(opened: int, limit: int) -> None:
+    """Refuse another event stream of a tenant that has `limit` open; 0 is no limit.
+
+    Raises:
+        QuotaExceeded: the tenant must close one first.
+    """
+    if limit and opened >= limit:
+        raise QuotaExceeded(
+            f"Your tenant has {limit} event streams open here, which is the limit; close one, or poll GET /jobs/{{id}}.",
+            policy=STREAMS,
+            retry_seconds=STREAMS_RETRY_SECONDS,
         )
 
 

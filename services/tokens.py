@@ -1,9 +1,9 @@
 """Access tokens: what a key gets for OAuth2 client credentials. Opaque and looked up, so that a revoked key's are dead at once."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import BindParameter, CompoundSelect, Connection, bindparam, func, select, union_all
 from sqlalchemy.orm import Session
 
 from services import keys
@@ -22,6 +22,9 @@ _KNOWN = (
 )
 
 
+_DIGESTS: BindParameter[Sequence[str]] = bindparam("digests", expanding=True)
+
+
 def identify(connection: Connection, bearer: str) -> Principal:
     """Return whose bearer this is: an API key, or an access token.
 
@@ -34,6 +37,22 @@ def identify(connection: Connection, bearer: str) -> Principal:
     if token is None:
         raise Unauthenticated("The access token is unknown or has expired; POST /oauth/token gives a new one.")
     return Principal(token.tenant_id, token.key_id, frozenset(Scope(scope) for scope in token.scopes))
+
+
+_GOOD: CompoundSelect[tuple[str]] = union_all(
+    select(AccessToken.hash)
+    .join(ApiKey, ApiKey.id == AccessToken.key_id)
+    .where(AccessToken.hash.in_(_DIGESTS), AccessToken.expires_at > func.now(), keys.valid()),
+    select(ApiKey.hash).where(ApiKey.hash.in_(_DIGESTS), keys.valid()),
+    select(ApiKey.previous_hash).where(
+        ApiKey.previous_hash.in_(_DIGESTS), ApiKey.previous_expires_at > func.now(), keys.valid()
+    ),
+)
+
+
+def good(connection: Connection, digests: Collection[str]) -> set[str]:
+    """Return those digests of keys and tokens that would still be let in."""
+    return set(connection.scalars(_GOOD, {"digests": sorted(digests)}))
 
 
 def client(session: Session, client_id: str, client_secret: str) -> Principal | None:

@@ -14,6 +14,8 @@ from shared.settings import Settings
 
 OUTBOX_CHANNEL = "efface_outbox"
 """Postgres channel that wakes the relay when an outbox row is committed."""
+EVENTS_CHANNEL = "efface_events"
+"""Postgres channel that calls the id of a job when an event of it is committed."""
 
 
 PATIENCE: dict[str, Any] = {

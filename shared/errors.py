@@ -21,16 +21,23 @@ an exit code.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+MAX_TOLD = 20
+"""How many wrong fields an error names; what is beyond is counted. An answer must not grow with what was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One wrong field: `pointer` is an RFC 6901 pointer into the body, `detail` says what is wrong and what to do."""
+    """One wrong field: `pointer` is an RFC 6901 pointer into the body, `detail` says what is wrong and what to do.
+
+    For what stands in no body, `parameter` is the name of the query parameter or header, and `pointer` is empty.
+    """
 
     pointer: str
     detail: str
+    parameter: str | None = None
 
 
 class EffaceError(Exception):
@@ -52,9 +59,12 @@ class InvalidRequest(EffaceError):
     code = "invalid_request"
     title = "The request is not valid"
 
-    def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__("; ".join(f"{e.pointer or '/'}: {e.detail}" for e in errors))
-        self.errors = tuple(errors)
+    def __init__(self, errors: Sequence[FieldError], *, more: int = 0) -> None:
+        """Name the first of `errors`; `more` counts those that the caller has left out already."""
+        self.errors = tuple(errors[:MAX_TOLD])
+        self.more = more + max(0, len(errors) - MAX_TOLD)
+        told = [e.detail if e.parameter else f"{e.pointer or '/'}: {e.detail}" for e in self.errors]
+        super().__init__("; ".join([*told, *([f"and {self.more:,} more"] if self.more else [])]))
 
     @classmethod
     def at(cls, pointer: str, detail: str) -> "InvalidRequest":
@@ -63,7 +73,9 @@ class InvalidRequest(EffaceError):
 
     def under(self, pointer: str) -> "InvalidRequest":
         """Return the same errors below `pointer`, for whoever knows the field that was read."""
-        return InvalidRequest([FieldError(pointer + error.pointer, error.detail) for error in self.errors])
+        return InvalidRequest(
+            [replace(error, pointer=pointer + error.pointer) for error in self.errors], more=self.more
+        )
 
 
 class NotFound(EffaceError):

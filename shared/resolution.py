@@ -11,6 +11,7 @@ from typing import Protocol
 from shared.classes import RETAIN, class_errors, labels_of, measured_sets
 from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
+from shared.received import check_received
 from shared.references import FoundData
 from shared.request_warnings import request_warnings
 from shared.schemas.model_reference import ModelReference
@@ -177,5 +178,8 @@ def _collected(errors: list[FieldError]) -> Iterator[None]:
 
 
 def _time_errors(request: ErasureRequest) -> Iterator[FieldError]:
-    if request.received_at is not None and request.received_at.tzinfo is None:
-        yield FieldError("/received_at", "has no time zone; write it as 2026-11-02T09:00:00Z")
+    if request.received_at is not None:
+        try:
+            check_received(request.received_at, "/received_at")
+        except InvalidRequest as error:
+            yield from error.errors

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         None, description="address that clients use; OpenDSR takes https:// and the domain of its certificate if unset"
     )
+    max_connections: int = Field(2000, ge=10, description="connections of one gateway process; 503 beyond")
     max_body_bytes: int = Field(1 * MIB, description="JSON bodies")
     max_upload_bytes: int = Field(8192 * MIB, description="a checkpoint or a data set archive")
     weights_url_seconds: int = Field(300, ge=1, le=604_800, description="how long a signed download URL lives")
@@ -44,6 +45,10 @@ class Settings(BaseSettings):
     max_tenant_bytes: int = Field(256 * 1024 * MIB, ge=0, description="of all data sets and models of one tenant")
     max_tenant_datasets: int = Field(1000, ge=0, description="data sets of one tenant")
     max_tenant_models: int = Field(1000, ge=0, description="models that one tenant has uploaded or registered")
+    max_streams: int = Field(20, ge=0, description="event streams of one tenant at a time, in one gateway process")
+    stream_seconds: float = Field(
+        3600.0, gt=0, description="an event stream ends after this; clients go on where it did"
+    )
     idempotency_seconds: int = Field(
         24 * 3600, ge=1, description="how long the answer under an Idempotency-Key is kept and replayed"
     )

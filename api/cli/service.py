@@ -62,9 +62,8 @@ def api() -> None:
     """Run the HTTP API (settings: EFFACE_HOST, EFFACE_PORT, ...)."""
     import tempfile
 
-    import uvicorn
-
     from api.app import create_app
+    from api.server import serve
     from shared.scratch import scratch_folder
     from shared.settings import get_settings
     from shared.telemetry import configure_logging
@@ -74,15 +73,7 @@ def api() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again when it has shut down
     with scratch_folder("api") as scratch:
         tempfile.tempdir = str(scratch)  # uploads lie there unsealed while they are checked
-        uvicorn.run(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,  # ours
-            access_log=False,  # `Boundary` writes one
-            server_header=False,
-            timeout_graceful_shutdown=10,
-        )
+        serve(create_app(settings), settings)
 
 
 def relay() -> None:

@@ -4,11 +4,12 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
-from api.conditional import Unsatisfiable, byte_range, entity_tag, matches
+from api.conditional import HEAD, Unsatisfiable, byte_range, entity_tag, matches
 from api.dependencies import BeginDep, JobReader, PartsDep, SessionDep
+from api.json_route import Route
 from api.problems import responses
 from services import jobs, registers, retention
 from shared.errors import Conflict, NotFound
@@ -17,12 +18,20 @@ from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import REPORT_SCHEMA_PATH, Report
 from shared.storage import Storage
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Route)
 
 WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json"]
 IfNoneMatch = Annotated[str | None, Header()]
 WEIGHTS: Final = "open_clip_model.safetensors"
 NOT_MODIFIED = 304
+
+
+async def _head(request: Request) -> bool:
+    """True for HEAD, which hands nothing out: it enters no register of who has fetched what."""
+    return bool(request.scope.get(HEAD))
+
+
+Head = Annotated[bool, Depends(_head)]
 
 REPORT_HEADERS = {"Link": f'<{REPORT_SCHEMA_PATH}>; rel="describedby"'}
 PAGE_HEADERS = {
@@ -41,13 +50,13 @@ PAGE_HEADERS = {
     responses=responses(NotFound, Conflict),
 )
 def report(
-    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
+    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, head: Head, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Return report.json, byte for byte as the worker wrote it. A job that missed a threshold has one, too."""
     with begin() as session:
         artifact = jobs.report(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "application/json", REPORT_HEADERS)
-    if response.status_code != NOT_MODIFIED:
+    if response.status_code != NOT_MODIFIED and not head:
         with begin() as session:
             registers.report_fetched(session, caller, job_id)
     return response
@@ -67,13 +76,13 @@ def report(
     ),
 )
 def report_page(
-    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
+    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, head: Head, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Return report.html, byte for byte as the worker wrote it: no script, and nothing that it loads from elsewhere."""
     with begin() as session:
         artifact = jobs.report_page(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "text/html", PAGE_HEADERS)
-    if response.status_code != NOT_MODIFIED:
+    if response.status_code != NOT_MODIFIED and not head:
         with begin() as session:
             registers.report_fetched(session, caller, job_id)
     return response
@@ -100,6 +109,7 @@ def weights(
     begin: BeginDep,
     parts: PartsDep,
     caller: JobReader,
+    head: Head,
     file: Annotated[WeightsFile, Query(description="of open_clip's local-dir layout")] = WEIGHTS,
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_range: Annotated[str | None, Header()] = None,
@@ -107,20 +117,25 @@ def weights(
 ) -> Response:
     """Return a file of the new model, by redirect where the storage can sign URLs.
 
-    Weights that missed a threshold are never given out: the answer is 409 with the reason.
+    Weights that missed a threshold are never given out: the answer is 409 with the reason. HEAD is never redirected: a
+    signed URL is good for GET alone.
     """
     with begin() as session:
         artifact = jobs.weights(session, caller.tenant_id, job_id, file)
     tag = entity_tag(artifact.sha256)
     if matches(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
+    wanted = range_ if if_range in (None, tag) else None
+    if head:
+        answer = _streamed(parts.storage, artifact, file, wanted)
+        return Response(status_code=answer.status_code, headers=dict(answer.headers))
     signed = parts.storage.sign(artifact.key, parts.settings.weights_url_seconds)
     response: Response
     if signed is not None:
         headers = {"Repr-Digest": _digest(artifact), "Cache-Control": "no-store"}
         response = RedirectResponse(signed, 307, headers=headers)
     else:
-        response = _streamed(parts.storage, artifact, file, range_ if if_range in (None, tag) else None)
+        response = _streamed(parts.storage, artifact, file, wanted)
     if file == WEIGHTS:
         with begin() as session:  # before a byte of it leaves
             registers.weights_fetched(session, caller, job_id, artifact.sha256)

@@ -7,13 +7,14 @@ from fastapi.responses import JSONResponse
 
 from api.conditional import entity_tag, matches
 from api.dependencies import BeginDep, JobReader, PartsDep, SessionDep
+from api.json_route import Route
 from api.problems import CONTENT, responses
 from services import evidence, signing_keys
 from shared.dsse import Envelope
 from shared.errors import Conflict, NotFound, Unavailable
 from shared.public_keys import KEYS_PATH, jwk_set
 
-router = APIRouter(tags=["certificates"])
+router = APIRouter(tags=["certificates"], route_class=Route)
 
 KEY_SECONDS = 300
 """How long a verifier may keep the keys: a revoked one is known everywhere after this."""

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api.dependencies import BeginDep, DatasetReader, DatasetWriter, SessionDep
 from api.idempotency import SenderDep, respond
+from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, UPLOAD_ERRORS, Upload, performed, received
@@ -16,7 +17,7 @@ from services.uploads import Uploads
 from shared.errors import NotFound
 from shared.schemas.dataset import DatasetView
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=Route)
 
 _PURGE = {
     "name": "purge_after_job",

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Header, Query
 
 from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep
 from api.examples import FIDES_ERASURE
-from api.json_route import StrictRoute
+from api.json_route import Route
 from api.problems import refused, responses
 from services import fides
 from services.fides import ReplyTo
@@ -15,7 +15,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from shared.schemas.base import Label, Moment
 from shared.schemas.fides import FidesErasure, FidesJob
 
-router = APIRouter(prefix="/integrations/fides/jobs", tags=["fides"], route_class=StrictRoute)
+router = APIRouter(prefix="/integrations/fides/jobs", tags=["fides"], route_class=Route)
 
 MAX_TOKEN = 8000
 PrivacyRequest = Annotated[str, Query(pattern="^[A-Za-z0-9_-]{1,100}$", description="its id, `pri_...`")]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Response
 
 from api.dependencies import Admin, PartsDep, SessionDep
 from api.examples import KEY_REQUEST, KEY_ROTATION
-from api.json_route import StrictRoute
+from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from services import keys
@@ -16,7 +16,7 @@ from shared.schemas.key import KeyRequest, KeyView, NewKey, RotationRequest
 NO_STORE = {"Cache-Control": "no-store"}
 """An answer that holds a secret stays in nobody's cache."""
 
-router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
+router = APIRouter(prefix="/keys", tags=["keys"], route_class=Route)
 
 
 @router.post("", status_code=201, summary="Make a key", responses=responses())

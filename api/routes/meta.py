@@ -8,12 +8,13 @@ from pydantic import BaseModel, Field
 
 from api import VERSION
 from api.dependencies import PartsDep, SessionDep, bearer
+from api.json_route import Route
 from api.problems import responses
 from api.telemetry import QueueMetrics
 from services import census
 from shared.schemas.methods import METHOD_PARAMETERS
 
-router = APIRouter(tags=["service"], dependencies=[Depends(bearer)], responses=responses())
+router = APIRouter(tags=["service"], dependencies=[Depends(bearer)], responses=responses(), route_class=Route)
 
 
 class Version(BaseModel):

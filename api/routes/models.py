@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from api.dependencies import Begin, BeginDep, ModelReader, ModelWriter, PartsDep, SessionDep
 from api.examples import MODEL_REGISTRATION
 from api.idempotency import SenderDep, respond
-from api.json_route import StrictRequest, is_json, parse
+from api.json_route import Route, StrictRequest, is_json, parse
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import (
@@ -30,7 +30,7 @@ from shared.schemas.model import FetchView, ModelRegistration, ModelView
 from shared.settings import Settings
 from shared.uploaded_checkpoints import EXPANSION
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=Route)
 
 
 async def _sent(request: Request) -> AsyncIterator[ModelRegistration | Upload]:

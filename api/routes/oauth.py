@@ -1,20 +1,42 @@
 """The token endpoint: an access token for client credentials (RFC 6749, section 4.4)."""
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from api import oauth, ratelimit
+from api.decoding import check_coding, decoded
 from api.dependencies import PartsDep, SessionDep
+from api.json_route import JSON, Route
 from api.oauth import TOKEN_PATH
 from api.problems import responses
-from shared.errors import TooLarge
+from shared.errors import InvalidRequest, TooLarge
 from shared.states import Scope
 
 MAX_FORM_BYTES = 8192
+NO_STORE = {"Cache-Control": "no-store"}
 
-router = APIRouter(tags=["keys"])
+
+class TokenRoute(Route):
+    """A route that says as OAuth2 does what is wrong with its query: whatever is secret must not stand there."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the usual handler; a query is a token request that is not sound."""
+        handler = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except InvalidRequest as error:
+                wrong = TokenError(error="invalid_request", error_description=error.detail.replace('"', "'"))
+                return Response(wrong.model_dump_json(), 400, NO_STORE, media_type=JSON)
+
+        return answered
+
+
+router = APIRouter(tags=["keys"], route_class=TokenRoute)
 
 
 class Token(BaseModel):
@@ -62,11 +84,10 @@ async def _form(request: Request) -> str:
     Raises:
         TooLarge: it is longer than any sound one.
     """
+    too_large = TooLarge(f"A token request may have {MAX_FORM_BYTES} bytes.")
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in decoded(request.stream(), check_coding(request), too_large, MAX_FORM_BYTES):
         body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise TooLarge(f"A token request may have {MAX_FORM_BYTES} bytes.")
     return body.decode(errors="replace")
 
 

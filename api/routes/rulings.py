@@ -6,14 +6,14 @@ from fastapi import APIRouter, Body
 
 from api.dependencies import JobWriter, PartsDep, SessionDep
 from api.examples import EXTENSION, HOLD, REFUSAL
-from api.json_route import StrictRoute
+from api.json_route import Route
 from api.problems import responses
 from services import rulings
 from shared.errors import Conflict, NotFound
 from shared.schemas.deadline import ExtensionRequest, HoldRequest, RefusalRequest
 from shared.schemas.job import JobView
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["deadlines"], route_class=StrictRoute)
+router = APIRouter(prefix="/jobs/{job_id}", tags=["deadlines"], route_class=Route)
 
 
 @router.post("/hold", summary="Stop the clock", responses=responses(NotFound, Conflict))

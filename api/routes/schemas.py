@@ -6,11 +6,12 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 
 from api.conditional import entity_tag, matches
+from api.json_route import Route
 from shared.schemas.certificate import SCHEMA_FILE, SCHEMA_PATH
 from shared.schemas.publish import REPORT_SCHEMA_FILE
 from shared.schemas.report import REPORT_SCHEMA_PATH
 
-router = APIRouter(tags=["service"])
+router = APIRouter(tags=["service"], route_class=Route)
 
 KEEP_SECONDS = 3600
 

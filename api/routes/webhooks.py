@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Admin, BeginDep, PartsDep, SessionDep
 from api.examples import WEBHOOK
-from api.json_route import StrictRoute
+from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from services import deliveries, webhooks
@@ -15,7 +15,7 @@ from shared.errors import Conflict, NotFound
 from shared.schemas.webhook import DeliveryView, WebhookRegistration, WebhookView, WebhookWithSecret
 from shared.states import DeliveryState
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=StrictRoute)
+router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=Route)
 
 
 @router.post("", status_code=201, summary="Register a webhook", responses=responses(Conflict))

@@ -3,12 +3,12 @@
 from fastapi import APIRouter
 
 from api.dependencies import Admin, SessionDep
-from api.json_route import StrictRoute
+from api.json_route import Route
 from api.problems import responses
 from services import processes
 from shared.schemas.worker import WorkerList
 
-router = APIRouter(prefix="/workers", tags=["service"], route_class=StrictRoute)
+router = APIRouter(prefix="/workers", tags=["service"], route_class=Route)
 
 
 @router.get("", summary="List workers and relays", responses=responses())

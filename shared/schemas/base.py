@@ -12,6 +12,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from shared.names import name_key
 
 YEARS = range(2000, 2100)
+MAX_LINE = 2000
+"""Characters of a line of text, whatever it is."""
 
 
 class Schema(BaseModel):
@@ -31,8 +33,12 @@ def printable(text: str) -> str:
     """Return the text in Unicode's normal form C.
 
     Raises:
-        ValueError: it holds control characters, or white space at an end.
+        ValueError: it holds control characters, white space at an end, or too much.
     """
+    if len(text) > MAX_LINE:
+        raise ValueError(
+            f"must have at most {MAX_LINE:,} characters"
+        )  # normalizing takes the square of long runs of marks
     if not text.isprintable():
         raise ValueError("must not hold control characters, line breaks or marks that turn the direction of writing")
     if text != text.strip():

@@ -28,9 +28,12 @@ IdentityFormat = Literal["raw", "sha1", "md5", "sha256"]
 RequestStatus = Literal["pending", "in_progress", "completed", "cancelled"]
 
 SubjectRequestId = Annotated[
-    str, Field(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+    str,
+    Field(pattern="^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-4[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$"),
+    AfterValidator(str.lower),
 ]
-"""A UUID of version 4 in lower case, which the controller makes (section 1.1)."""
+"""A UUID of version 4, which the controller makes (section 1.1). Read in either case (RFC 9562, section 4), kept and given
+back in lower case."""
 
 
 def _aware(moment: datetime) -> datetime:

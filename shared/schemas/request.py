@@ -75,7 +75,7 @@ class _Target(Schema):
 class ClassTarget(_Target):
     """Forget one class, or several in one job."""
 
-    type: Literal["class"] = "class"
+    type: Literal["class"]
     class_: Label | Names = Field(alias="class", description="one name, or a list of names")
     synonyms: Names | dict[Label, Names] = Field(
         (), description="other names of the class; with several classes, a list under each name"
@@ -204,20 +204,23 @@ def _no_label(name: str, labels: tuple[str, ...]) -> str:
 Target = Annotated[ClassTarget | SubgroupTarget, Field(discriminator="type")]
 
 
+MethodName = Literal[
+    "synthetic",
+    "three_stage",
+    "null_space",
+    "delete",
+    "slug",
+    "clip_erase",
+    "pbu",
+    "gradient_ascent",
+    "auto",
+]
+
+
 class Method(Schema):
     """How to forget. Each method's parameters are described under its name in the documentation."""
 
-    name: Literal[
-        "synthetic",
-        "three_stage",
-        "null_space",
-        "delete",
-        "slug",
-        "clip_erase",
-        "pbu",
-        "gradient_ascent",
-        "auto",
-    ]
+    name: MethodName
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     def parsed(self) -> MethodParameters:

@@ -1,7 +1,8 @@
 """Validation errors in plain words: which field, what was wrong, what to do."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,23 +11,38 @@ from shared.errors import FieldError, InvalidRequest
 
 Location = Sequence[str | int]
 
+MAX_READ = 200
+"""How many of pydantic's errors are read; it gives every one, and a body of a megabyte has a hundred thousand."""
+MAX_SENTENCE = 500
+MAX_POINTER = 300
 
-def invalid_request(error: ValidationError, body: object) -> InvalidRequest:
-    """Return a pydantic error about `body` as ours."""
-    return InvalidRequest(field_errors(error.errors(include_url=False), body))
+
+def invalid_request(error: ValidationError, body: object, *, hidden: Collection[str] = ()) -> InvalidRequest:
+    """Return a pydantic error about `body` as ours; what fields called as in `hidden` hold is not repeated."""
+    errors = error.errors(include_url=False)
+    told = field_errors(errors, body, hidden=hidden)
+    return InvalidRequest(told, more=max(0, len(errors) - MAX_READ))
 
 
-def field_errors(errors: Iterable[Mapping[str, Any]], body: object) -> list[FieldError]:
-    """Turn what pydantic says about `body` into one sentence for each wrong field.
+def field_errors(
+    errors: Sequence[Mapping[str, Any]], body: object, *, hidden: Collection[str] = ()
+) -> list[FieldError]:
+    """Turn what pydantic says about `body` into one sentence for each wrong field, for the first `MAX_READ` errors.
 
     Pydantic reports every member of a union: those of the same field become one sentence, and a member that failed as
     a whole is left out where another one got further.
     """
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for error in errors:
-        found.setdefault(pointer(body, error["loc"], absent=error["type"] == "missing"), []).append(error)
-    deepest = [at for at in found if not any(other.startswith(at + "/") for other in found)]
-    return [FieldError(at, _sentence(found[at])) for at in deepest]
+    for error in errors[:MAX_READ]:
+        known = error if set(hidden).isdisjoint(error["loc"]) else {**error, "input": None}
+        found.setdefault(pointer(body, error["loc"], absent=error["type"] == "missing"), []).append(known)
+    above = {at[: slash.start()] for at in found for slash in re.finditer("/", at)}
+    return [FieldError(cut(at, MAX_POINTER), cut(_sentence(found[at]))) for at in found if at not in above]
+
+
+def cut(text: str, length: int = MAX_SENTENCE) -> str:
+    """Return a text of bounded length: what is told of a request must not grow with it."""
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _sentence(errors: Sequence[Mapping[str, Any]]) -> str:
@@ -48,7 +64,8 @@ def _words(error: Mapping[str, Any]) -> str:
     if kind == "union_tag_not_found":
         return f"must have a field {context['discriminator']} that says what it is"
     if kind == "union_tag_invalid":
-        return f"has {context['discriminator']} {context['tag']!r}; it must be one of {context['expected_tags']}"
+        tag = cut(str(context["tag"]), 100)
+        return f"has {context['discriminator']} {tag!r}; it must be one of {context['expected_tags']}"
     if kind in ("model_attributes_type", "model_type", "dict_type"):
         return "must be an object"
     words = str(error["msg"]).removeprefix("Input ").replace(" after validation", "").replace("should", "must")
@@ -76,15 +93,21 @@ def _resolve(value: object, location: tuple[str | int, ...], absent: bool) -> li
     if absent and len(location) == 1:
         return [True] if isinstance(value, dict) else None
     ways = []
-    inside = _items(value)
-    if location[0] in inside and (way := _resolve(inside[location[0]], location[1:], absent)) is not None:
+    inside = _inside(value, location[0])
+    if inside is not _ABSENT and (way := _resolve(inside, location[1:], absent)) is not None:
         ways.append([True, *way])
     if (way := _resolve(value, location[1:], absent)) is not None:
         ways.append([False, *way])
     return max(ways, key=lambda way: way[::-1], default=None)
 
 
-def _items(value: object) -> Mapping[str | int, object]:
-    if isinstance(value, list | tuple):
-        return dict(enumerate(value))
-    return value if isinstance(value, dict) else {}
+_ABSENT = object()
+
+
+def _inside(value: object, part: str | int) -> object:
+    """Return what `value` holds under a key or an index; `_ABSENT` where there is nothing."""
+    if isinstance(value, dict):
+        return value.get(part, _ABSENT)
+    if isinstance(value, list | tuple) and isinstance(part, int) and 0 <= part < len(value):
+        return value[part]
+    return _ABSENT

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from api import streams
 from shared.states import Stage
 
 LIVE = {"Accept": "text/event-stream"}
@@ -26,7 +27,9 @@ def parse(lines):
 def stream(client, job_id, **headers):
     with client.stream("GET", f"/jobs/{job_id}/events", headers=LIVE | headers) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
-        yield (message for message in parse(response.iter_lines()) if "id" in message)
+        messages = (message for message in parse(response.iter_lines()) if "id" in message)
+        yield messages  # held here: where nobody holds it, the connection is closed
+        messages.close()
 
 
 def test_the_list_goes_on_after_a_seq(alice, make_job):
@@ -94,10 +97,10 @@ def test_a_stream_sends_heartbeats(alice, make_job, monkeypatch):
         assert "ping" in next(beats)[""]
 
 
-def test_more_events_than_fit_in_a_batch(alice, make_job, monkeypatch):
-    from api.routes import events
-
-    monkeypatch.setattr(events, "BATCH", 2)
+@pytest.mark.parametrize("kept", [3, 500])
+def test_more_events_than_fit_in_a_batch(alice, make_job, monkeypatch, kept):
+    monkeypatch.setattr(streams, "BATCH", 2)
+    monkeypatch.setattr(streams, "KEPT", kept)
     job_id = make_job.running()
     for step in range(7):
         make_job.step(job_id, step, step / 7)
@@ -118,7 +121,7 @@ def test_a_wrong_last_event_id_is_named(alice, make_job, value):
 def test_streams_hold_no_connections(alice, make_job, settings):
     job_id = make_job.queued()
     with contextlib.ExitStack() as stack:
-        for _ in range(4 * settings.database_pool_size):
+        for _ in range(3 * settings.database_pool_size):
             next(stack.enter_context(stream(alice, job_id)))
         assert alice.get(f"/jobs/{job_id}").status_code == 200
 

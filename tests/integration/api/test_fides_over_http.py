@@ -49,6 +49,15 @@ def sent(client: httpx.Client, body, **headers: str) -> httpx.Response:
     return client.post(JOBS, json=body, params=parameters, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
+def test_a_time_that_is_still_to_come_is_named(alice, request_body):
+    parameters = {"class": "horse", "privacy_request": "pri_1", "received_at": "2030-01-01T00:00:00Z"}
+    body = {"model": request_body["model"], "labels": ["horse", "cow"], "method": request_body["method"]}
+    problem = assert_problem(alice.post(JOBS, json=body, params=parameters), 422, "invalid_request")
+
+    assert problem["errors"][0]["parameter"] == "received_at"
+    assert "lies in the future" in problem["detail"]
+
+
 def from_fides(zip_file: Path, *, job: str = "job_x", class_: str = "horse", responses=()) -> dict:
     """Return what Fides makes of a zip: the requests that it would send, and how it reads these responses."""
     values = {

@@ -42,6 +42,7 @@ def test_the_headers_say_how_a_tenant_stands(alice, settings):
     assert policy == {
         "requests": {"q": settings.rate_limit_requests, "w": settings.rate_limit_seconds},
         "jobs": {"q": settings.max_unfinished_jobs, "qu": "concurrent-requests"},
+        "streams": {"q": settings.max_streams, "qu": "concurrent-requests"},
     }
     assert left["requests"]["r"] == settings.rate_limit_requests - 1
     assert 0 < left["requests"]["t"] <= settings.rate_limit_seconds
@@ -107,7 +108,7 @@ def test_without_redis_requests_are_let_in(serve, limited, bearer, logs):
 
 
 def test_limits_that_are_off_say_nothing(serve, settings, bearer):
-    url = serve(settings.model_copy(update={"rate_limit_requests": 0, "max_unfinished_jobs": 0}))
+    url = serve(settings.model_copy(update={"rate_limit_requests": 0, "max_unfinished_jobs": 0, "max_streams": 0}))
     response = httpx.get(f"{url}/jobs", headers=bearer)
 
     assert not {"RateLimit", "RateLimit-Policy"} & set(response.headers)

@@ -58,6 +58,17 @@ def test_the_answer_is_as_the_standard_has_it(ask, server, key, settings):
     assert token == {"token_type": "Bearer", "expires_in": settings.token_seconds, "scope": "jobs:read jobs:write"}
 
 
+@pytest.mark.parametrize("separator", [" ", "+", "%20"])
+def test_two_scopes_as_curl_sends_them(ask, key, separator):
+    """`curl -d scope='jobs:read jobs:write'` leaves the blank as it is."""
+    form = f"grant_type=client_credentials&scope=jobs:read{separator}jobs:write"
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = ask(auth=key, content=form, headers=headers)
+
+    assert response.status_code == 200, response.text
+    assert response.json()["scope"] == "jobs:read jobs:write"
+
+
 def test_credentials_by_basic_are_form_encoded_first(ask, key):
     encoded = b64encode(":".join(quote_plus(part) for part in key).encode()).decode()
 

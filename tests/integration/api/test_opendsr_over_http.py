@@ -108,6 +108,18 @@ def test_the_same_request_again_is_the_same_job(alice, body):
     assert len(alice.get("/jobs").json()["data"]) == 1
 
 
+def test_an_id_is_read_in_either_case_and_given_back_in_lower(alice, body):
+    own = body["subject_request_id"]
+    upper, lower = sent(alice, body | {"subject_request_id": own.upper()}).json(), sent(alice, body).json()
+    status = alice.get(f"{PREFIX}/requests/{own.upper()}")
+
+    assert upper["subject_request_id"] == lower["subject_request_id"] == own
+    assert upper["received_time"] == lower["received_time"]
+    assert (status.status_code, status.json()["subject_request_id"]) == (200, own)
+    assert [job["external_id"] for job in alice.get("/jobs").json()["data"]] == [own]
+    assert alice.delete(f"{PREFIX}/requests/{own.upper()}").status_code == 202
+
+
 def test_an_id_cannot_stand_for_two_requests(alice, body):
     sent(alice, body)
 
@@ -120,11 +132,12 @@ def test_an_id_cannot_stand_for_two_requests(alice, body):
     [
         ({"regulation": None}, "/regulation"),
         ({"regulation": "hipaa"}, "/regulation"),
-        ({"subject_request_id": "A7551968-D5D6-44B2-9831-815AC9017798"}, "/subject_request_id"),
+        ({"subject_request_id": "A7551968-D5D6-44B2-9831-815AC901779"}, "/subject_request_id"),
         ({"subject_request_id": "a7551968-d5d6-14b2-9831-815ac9017798"}, "/subject_request_id"),
         ({"subject_request_type": "access"}, "/subject_request_type"),
         ({"submitted_time": "2026-11-02T09:00:00"}, "/submitted_time"),
         ({"submitted_time": "yesterday"}, "/submitted_time"),
+        ({"submitted_time": "2030-01-01T00:00:00Z"}, "/submitted_time"),
         ({"subject_identities": [{"identity_type": "email", "identity_value": PERSON}]},
          "/subject_identities/0/identity_format"),
         ({"extensions": {}}, "/extensions"),

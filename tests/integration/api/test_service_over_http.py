@@ -197,7 +197,7 @@ def test_an_unknown_route_and_method(alice):
 
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
-    assert wrong.headers["Allow"] == "GET, POST"
+    assert wrong.headers["Allow"] == "GET, HEAD, POST"
 
 
 def test_version(alice, settings):

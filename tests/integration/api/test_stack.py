@@ -5,13 +5,20 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from api.processes import Child
+from api.stack import _wait_until_ready
+from shared.errors import Conflict
 from shared.signing import KeyFolder
 
 DEADLINE_SECONDS = 90
@@ -155,6 +162,33 @@ def test_a_taken_port_is_one_line(tmp_path):
 
     assert done.returncode == 1
     assert done.stderr.strip() == f"efface: Port {port} is taken; choose another one with --port (0: any)."
+
+
+def test_another_process_on_the_port_is_not_taken_for_ours(tmp_path):
+    """Both answer that they are ready; but ours has ended, because the port was taken between the look and the bind."""
+    with neighbour() as port:
+        child = Child("api", ["sleep", "1"], {}, tmp_path / "api.log")
+        with pytest.raises(Conflict, match=f"Port {port} is taken"):
+            _wait_until_ready(f"http://127.0.0.1:{port}", port, (child,))
+
+        assert not child.listens(port)
+
+
+@contextmanager
+def neighbour() -> Iterator[int]:
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 def _answers(url: str) -> bool:

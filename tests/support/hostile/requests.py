@@ -85,6 +85,7 @@ REQUESTS: dict[str, Hostile] = {
     # Times.
     "time before time": wrong("/received_at", "between the years", received_at="0001-01-01T00:00:00+14:00"),
     "time after time": wrong("/received_at", "between the years", received_at="9999-12-31T23:59:59-14:00"),
+    "time to come": wrong("/received_at", "lies in the future", received_at="2040-01-31T00:00:00Z"),
     "time without a zone": wrong("/received_at", "time zone", received_at="2026-01-01T00:00:00"),
     "time as a number": wrong("/received_at", "RFC 3339", received_at=1_700_000_000),
     "time as a number in a text": wrong("/received_at", "RFC 3339", received_at="1700000000"),
