@@ -26,7 +26,7 @@ from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobView, MetricSeries
 from shared.schemas.model import ModelView
-from shared.schemas.purge import PurgeReceipt
+from shared.schemas.purge import DatasetPurge, ModelPurge, PurgeReceipt
 
 POLL_SECONDS = 2.0
 CERTIFICATE_SECONDS = 0.5
@@ -233,6 +233,10 @@ class Client:
         """Yield models, newest first."""
         yield from self._listed("/models", ModelView)
 
+    def delete_model(self, model_id: str) -> ModelPurge:
+        """Delete a model and its files; return the receipt. Idempotent."""
+        return _view(ModelPurge, self._connection.call("DELETE", _path("models", model_id)).json())
+
     def add_dataset(
         self,
         path: Path,
@@ -254,6 +258,10 @@ class Client:
     def datasets(self) -> Iterator[DatasetView]:
         """Yield data sets, newest first."""
         yield from self._listed("/datasets", DatasetView)
+
+    def delete_dataset(self, dataset_id: str) -> DatasetPurge:
+        """Purge a data set at once; return the receipt. Idempotent."""
+        return _view(DatasetPurge, self._connection.call("DELETE", _path("datasets", dataset_id)).json())
 
     def _ruling(self, job_id: str, verb: str, body: Mapping[str, Any] | None = None) -> JobView:
         return _job(self._connection.call("POST", _path("jobs", job_id, verb), json=body))

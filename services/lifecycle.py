@@ -18,6 +18,7 @@ from shared.ids import new_id
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
+from shared.schemas.stored import Unreadable, stored_spec
 from shared.states import JobState, Stage
 from shared.tables import Artifact, Job, JobMetric, Model, Outbox
 
@@ -64,7 +65,8 @@ def claim_next(session: Session, owner: str, lease_seconds: float) -> Claim | No
 def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
     """Take a job by compare-and-set, or return None: it is taken, on hold, finished or was never there.
 
-    What may be taken: a job that waits, and one whose lease has run out.
+    What may be taken: a job that waits, and one whose lease has run out. One whose specification cannot be read
+    by this version fails: no worker of this version could run it.
     """
     now = func.clock_timestamp()
     job = session.scalar(
@@ -85,7 +87,11 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Cl
     if job is None:
         return None
     record(session, job, "job.started", {"attempt": job.attempt})
-    spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt})
+    try:
+        spec = stored_spec(job.spec | {"attempt": job.attempt})
+    except Unreadable as error:  # it would stay first in the line, and be claimed for ever
+        _fail(session, job, JobError(code=error.code, message=f"{error.title}: {error.detail}."))
+        return None
     return Claim(datasets.with_keys(session, spec), job.attempt)
 
 

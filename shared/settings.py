@@ -68,6 +68,16 @@ class Settings(BaseSettings):
     dataset_retention_days: float = Field(
         7.0, gt=0, description="a data set that no job forgets is purged this long after its last use"
     )
+    quarantine_retention_days: float | None = Field(
+        30.0,
+        gt=0,
+        description="weights that missed a threshold are deleted this long after the job's end; never if empty",
+    )
+    report_retention_days: float | None = Field(
+        None,
+        gt=0,
+        description="reports are deleted this long after the job's end, once it is certified; never if empty",
+    )
     delivery_log_days: float = Field(
         7.0, ge=4, description="how a webhook call went is kept this long; the tries alone take three days"
     )
@@ -143,6 +153,8 @@ class Settings(BaseSettings):
         "opendsr_key_file",
         "opendsr_certificate_file",
         "fides_url",
+        "quarantine_retention_days",
+        "report_retention_days",
         mode="before",
     )
     @classmethod
@@ -160,6 +172,8 @@ class Settings(BaseSettings):
     def _lease_outlives_a_missed_heartbeat(self) -> Self:
         if self.heartbeat_seconds > self.lease_seconds / 3:
             raise ValueError("EFFACE_HEARTBEAT_SECONDS must be at most a third of EFFACE_LEASE_SECONDS")
+        if self.kill_grace_seconds >= self.lease_seconds:  # how a job ended is committed after the child was killed
+            raise ValueError("EFFACE_KILL_GRACE_SECONDS must be less than EFFACE_LEASE_SECONDS")
         return self
 
     def sqlalchemy_url(self) -> str:

@@ -11,7 +11,7 @@ from api.conditional import Unsatisfiable, byte_range, entity_tag, matches
 from api.dependencies import JobReader, PartsDep, SessionDep
 from api.problems import responses
 from services import jobs, registers, retention
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, Gone, NotFound
 from shared.schemas.job import ArtifactView
 from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import REPORT_SCHEMA_PATH, Report
@@ -38,7 +38,7 @@ PAGE_HEADERS = {
     "/{job_id}/report",
     summary="The report of a job that has ended",
     response_model=Report,
-    responses=responses(NotFound, Conflict),
+    responses=responses(NotFound, Conflict, Gone),
 )
 def report(
     job_id: str, session: SessionDep, parts: PartsDep, caller: JobReader, if_none_match: IfNoneMatch = None
@@ -58,6 +58,7 @@ def report(
     responses=responses(
         NotFound,
         Conflict,
+        Gone,
         also={
             200: {"content": {"text/html": {}}, "description": "One self-contained page"},
             304: {"description": "It is the page of the ETag"},
@@ -82,6 +83,7 @@ def report_page(
     responses=responses(
         NotFound,
         Conflict,
+        Gone,
         also={
             200: {"content": {"application/octet-stream": {}}, "description": "The file"},
             206: {"content": {"application/octet-stream": {}}, "description": "The range that was asked for"},
