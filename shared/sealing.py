@@ -52,15 +52,13 @@ class Sealer:
         """Return a data key sealed under the first master key, whichever it was sealed under."""
         return self._box.resealed(data_key, name)
 
+    def open_key(self, data_key: bytes, name: str) -> bytes:
+        """Return the data key of `name` opened: who has it needs no master key for `seal_with` and `unseal_with`."""
+        return self._box.open(data_key, name)
+
     def seal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
         """Yield `chunks` sealed, as they come."""
-        sink = _Sink()
-        stream = self._primitive(data_key, name).new_encrypting_stream(sink, name.encode())
-        for chunk in chunks:
-            stream.write(chunk)
-            yield sink.drained()
-        stream.close()
-        yield sink.drained()
+        yield from seal_with(self.open_key(data_key, name), chunks, name)
 
     def unseal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
         """Yield what was sealed. Every chunk is authentic when it is yielded.
@@ -68,21 +66,42 @@ class Sealer:
         Raises:
             SealBroken: the bytes are not those that were sealed, to the last one.
         """
-        source = _Source(chunks)
-        buffered = io.BufferedReader(source, CHUNK_BYTES)
-        stream = self._primitive(data_key, name).new_decrypting_stream(buffered, name.encode())
-        try:
-            while chunk := stream.read(CHUNK_BYTES):
-                yield chunk
-        except tink.TinkError as error:
-            if source.error is not None:  # the storage failed, not the seal
-                raise source.error from None
-            raise SealBroken(f"{name} was changed or cut off in the storage; upload it again.") from error
+        yield from unseal_with(self.open_key(data_key, name), chunks, name)
 
-    def _primitive(self, data_key: bytes, name: str) -> streaming_aead.StreamingAead:
-        _register()
-        handle = proto_keyset_format.parse(self._box.open(data_key, name), secret_key_access.TOKEN)
-        return handle.primitive(streaming_aead.StreamingAead)
+
+def seal_with(key: bytes, chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Yield `chunks` encrypted with an opened data key, as they come; they open under the same `name` alone."""
+    sink = _Sink()
+    stream = _primitive(key).new_encrypting_stream(sink, name.encode())
+    for chunk in chunks:
+        stream.write(chunk)
+        yield sink.drained()
+    stream.close()
+    yield sink.drained()
+
+
+def unseal_with(key: bytes, chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Yield what was encrypted with an opened data key. Every chunk is authentic when it is yielded.
+
+    Raises:
+        SealBroken: the bytes are not those that were sealed under this name, to the last one.
+    """
+    source = _Source(chunks)
+    buffered = io.BufferedReader(source, CHUNK_BYTES)
+    stream = _primitive(key).new_decrypting_stream(buffered, name.encode())
+    try:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
+    except tink.TinkError as error:
+        if source.error is not None:  # the storage failed, not the seal
+            raise source.error from None
+        raise SealBroken(f"{name} was changed or cut off in the storage; upload it again.") from error
+
+
+def _primitive(key: bytes) -> streaming_aead.StreamingAead:
+    _register()
+    handle = proto_keyset_format.parse(key, secret_key_access.TOKEN)
+    return handle.primitive(streaming_aead.StreamingAead)
 
 
 @cache

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import lifecycle, retention
+from services import job_keys, lifecycle, retention
 from services.lifecycle import Claim, Lease, Step
 from shared.database import Database
 from shared.schemas.job import JobError
@@ -42,6 +43,8 @@ def supervise(job_id: str, *, database: Database, settings: Settings, socket_pat
     owner = f"{socket.gethostname()}:{os.getpid()}"
     with database.transaction() as session:
         claim = lifecycle.claim_next(session, owner, settings.lease_seconds)
+        if claim is not None:
+            claim = replace(claim, spec=job_keys.with_key(session, claim.spec, settings))
     if claim is None:
         log.info("job.nothing_to_claim", job_id=job_id)
         return

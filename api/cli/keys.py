@@ -91,11 +91,11 @@ def revoke_key(key_id: KeyId) -> None:
 @keys.command("rewrap")
 def rewrap() -> None:
     """Seal all that is sealed under the first key in EFFACE_MASTER_KEY; then the older ones can go."""
-    from services import datasets, webhooks
+    from services import datasets, job_keys, webhooks
     from shared.settings import get_settings
 
     with transaction() as session:
-        data_keys = datasets.rewrap(session, get_settings())
+        data_keys = datasets.rewrap(session, get_settings()) + job_keys.rewrap(session, get_settings())
         secrets = webhooks.rewrap(session, get_settings())
     typer.echo(f"{data_keys} data keys and {secrets} webhook secrets are sealed under the first master key.")
 

@@ -79,6 +79,10 @@ class JobSpec(Schema):
     reference: ModelSource | None = None
     """`audit.reference`: a model that never saw what is forgotten."""
     data: DataSources
+    data_key: str | None = Field(
+        None,
+        description="base64, sealed: what the job keeps for its later attempts is encrypted with it; filled in for the worker",
+    )
 
     @property
     def job_prefix(self) -> str:
