@@ -52,13 +52,13 @@ class Sealer:
         """Return a data key sealed under the first master key, whichever it was sealed under."""
         return self._box.resealed(data_key, name)
 
-    def open_key(self, data_key: bytes, name: str) -> bytes:
-        """Return the data key of `name` opened: who has it needs no master key for `seal_with` and `unseal_with`."""
+    def opened(self, data_key: bytes, name: str) -> bytes:
+        """Return a data key as `sealed` and `unsealed` take it: whoever has it needs no master key, and opens this alone."""
         return self._box.open(data_key, name)
 
     def seal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
         """Yield `chunks` sealed, as they come."""
-        yield from seal_with(self.open_key(data_key, name), chunks, name)
+        yield from sealed(chunks, self.opened(data_key, name), name)
 
     def unseal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
         """Yield what was sealed. Every chunk is authentic when it is yielded.
@@ -66,13 +66,13 @@ class Sealer:
         Raises:
             SealBroken: the bytes are not those that were sealed, to the last one.
         """
-        yield from unseal_with(self.open_key(data_key, name), chunks, name)
+        yield from unsealed(chunks, self.opened(data_key, name), name)
 
 
-def seal_with(key: bytes, chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+def sealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[bytes]:
     """Yield `chunks` encrypted with an opened data key, as they come; they open under the same `name` alone."""
     sink = _Sink()
-    stream = _primitive(key).new_encrypting_stream(sink, name.encode())
+    stream = _primitive(opened_key).new_encrypting_stream(sink, name.encode())
     for chunk in chunks:
         stream.write(chunk)
         yield sink.drained()
@@ -80,7 +80,7 @@ def seal_with(key: bytes, chunks: Iterable[bytes], name: str) -> Iterator[bytes]
     yield sink.drained()
 
 
-def unseal_with(key: bytes, chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+def unsealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[bytes]:
     """Yield what was encrypted with an opened data key. Every chunk is authentic when it is yielded.
 
     Raises:
@@ -88,7 +88,7 @@ def unseal_with(key: bytes, chunks: Iterable[bytes], name: str) -> Iterator[byte
     """
     source = _Source(chunks)
     buffered = io.BufferedReader(source, CHUNK_BYTES)
-    stream = _primitive(key).new_decrypting_stream(buffered, name.encode())
+    stream = _primitive(opened_key).new_decrypting_stream(buffered, name.encode())
     try:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk
@@ -98,10 +98,9 @@ def unseal_with(key: bytes, chunks: Iterable[bytes], name: str) -> Iterator[byte
         raise SealBroken(f"{name} was changed or cut off in the storage; upload it again.") from error
 
 
-def _primitive(key: bytes) -> streaming_aead.StreamingAead:
+def _primitive(opened_key: bytes) -> streaming_aead.StreamingAead:
     _register()
-    handle = proto_keyset_format.parse(key, secret_key_access.TOKEN)
-    return handle.primitive(streaming_aead.StreamingAead)
+    return proto_keyset_format.parse(opened_key, secret_key_access.TOKEN).primitive(streaming_aead.StreamingAead)
 
 
 @cache

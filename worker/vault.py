@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shared.sealing import SealBroken, Sealer, seal_with, unseal_with
+from shared.sealing import SealBroken, Sealer, sealed, unsealed
 from shared.settings import get_settings
 from shared.storage import Storage, chunks_of
 
 
-def opened_key(sealed: str | None, name: str) -> bytes | None:
+def opened_key(data_key: str | None, name: str) -> bytes | None:
     """Return the key of a job or a data set, as a specification brings it along, opened; None where it has none.
 
     Raises:
         Unavailable: none of the master keys opens it.
     """
-    return None if sealed is None else Sealer.of(get_settings()).open_key(base64.b64decode(sealed), name)
+    return None if data_key is None else Sealer.of(get_settings()).opened(base64.b64decode(data_key), name)
 
 
 class Vault:
@@ -30,7 +30,7 @@ class Vault:
     def put(self, name: str, path: Path) -> None:
         """Encrypt a file into the object `name`. The name is authenticated with it: no object can stand for another."""
         chunks = chunks_of(path)
-        self._storage.put(name, chunks if self._key is None else seal_with(self._key, chunks, name))
+        self._storage.put(name, chunks if self._key is None else sealed(chunks, self._key, name))
 
     @contextmanager
     def opened(self, name: str) -> Iterator[Path]:
@@ -44,7 +44,7 @@ class Vault:
             path = Path(folder) / "object"
             stored = self._storage.stream(name)
             with path.open("wb") as file:
-                for chunk in stored if self._key is None else unseal_with(self._key, stored, name):
+                for chunk in stored if self._key is None else unsealed(stored, self._key, name):
                     file.write(chunk)
             yield path
 

@@ -41,7 +41,7 @@ def row(world: World) -> Job:
 
 def opened(key: str | None, settings: Settings, job: str) -> bytes:
     assert key is not None
-    return Sealer.of(settings).open_key(base64.b64decode(key), job)
+    return Sealer.of(settings).opened(base64.b64decode(key), job)
 
 
 def test_every_attempt_gets_the_same_key(world: World, settings: Settings) -> None:
@@ -89,4 +89,4 @@ def test_it_is_rewrapped_with_the_others(world: World, settings: Settings) -> No
     key = row(world).data_key
     assert key is not None
     alone = settings.model_copy(update={"master_key": SecretStr(new)})
-    assert Sealer.of(alone).open_key(key, world.job) == before
+    assert Sealer.of(alone).opened(key, world.job) == before

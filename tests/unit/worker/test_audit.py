@@ -165,7 +165,7 @@ def test_features_are_encrypted_with_the_key_of_their_images(tmp_path: Path) -> 
 def opened() -> bytes:
     """Return a new data key, opened."""
     sealer = Sealer(bytes(32))
-    return sealer.open_key(sealer.new_key("x"), "x")
+    return sealer.opened(sealer.new_key("x"), "x")
 
 
 def subgroup_request() -> ErasureRequest:

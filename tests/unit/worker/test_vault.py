@@ -13,7 +13,7 @@ from worker.vault import Vault
 
 def key() -> bytes:
     sealer = Sealer(bytes(32))
-    return sealer.open_key(sealer.new_key("x"), "x")
+    return sealer.opened(sealer.new_key("x"), "x")
 
 
 @pytest.fixture
