@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     storage_public_endpoint: str | None = Field(
         None, description="the storage's address in signed URLs, where clients use another name for it"
     )
+    database_service_role: str | None = Field(
+        None, description="where migrations run as another role: the one of the service, which 'efface migrate' gives its rights"
+    )
     database_pool_size: int = Field(20, ge=1, description="connections that one process holds, at most")
 
     # The HTTP door.
@@ -153,6 +156,7 @@ class Settings(BaseSettings):
         "opendsr_key_file",
         "opendsr_certificate_file",
         "fides_url",
+        "database_service_role",
         "quarantine_retention_days",
         "report_retention_days",
         mode="before",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.cli.exits import ExitCode
+from api.cli.home import with_home
 
 if TYPE_CHECKING:
     from services.purge_list import Purged
@@ -23,10 +24,11 @@ From = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(purge, name="purge")
-    app.command()(sweep)
+    app.command()(with_home(sweep))
 
 
 @purge.command("list")
+@with_home
 def list_purged() -> None:
     """Print every data set and model that was purged, one a line: keep it where no backup is restored over it."""
     from api.cli.opened import opened
@@ -37,6 +39,7 @@ def list_purged() -> None:
 
 
 @purge.command("pending")
+@with_home
 def pending(source: From = None) -> None:
     """Print what was purged and is there again. Exits 1 where there is any."""
     from api.cli.opened import opened
@@ -53,6 +56,7 @@ def pending(source: From = None) -> None:
 
 
 @purge.command("again")
+@with_home
 def again(source: From = None) -> None:
     """Purge again what a restored backup has brought back; the receipts say so. Twice is no error."""
     from api.cli.opened import opened
