@@ -27,6 +27,7 @@ from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobView, MetricSeries
 from shared.schemas.model import ModelView
 from shared.schemas.purge import DatasetPurge, ModelPurge, PurgeReceipt
+from shared.tokenizer_files import TOKENIZER_NAMES
 
 POLL_SECONDS = 2.0
 CERTIFICATE_SECONDS = 0.5
@@ -35,6 +36,8 @@ STREAM_TIMEOUT = httpx.Timeout(40.0, connect=5.0)
 PASSING = frozenset({httpx.codes.TOO_MANY_REQUESTS}) | frozenset(range(500, 600))
 """Statuses after which `watch` looks again."""
 WEIGHTS_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
+TOKENIZER = b"hf_tokenizer_name"
+"""Stands in the config of a model that has a tokenizer of its own, whose files lie beside the weights."""
 
 ViewT = TypeVar("ViewT", bound=Schema)
 
@@ -206,8 +209,16 @@ class Client:
             Damaged: a file is not the one that the job published.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        path = _path("jobs", job_id, "weights")
         for name in WEIGHTS_FILES:
-            self._connection.download(_path("jobs", job_id, "weights"), {"file": name}, folder / name, advance)
+            self._connection.download(path, {"file": name}, folder / name, advance)
+        if TOKENIZER in (folder / WEIGHTS_FILES[0]).read_bytes():
+            for name in sorted(TOKENIZER_NAMES):
+                try:
+                    self._connection.download(path, {"file": name}, folder / name, advance)
+                except ApiProblem as problem:
+                    if problem.status != httpx.codes.CONFLICT:  # this tokenizer has no such file
+                        raise
         return folder
 
     # Models and data sets --------------------------------------------------------------------------------------------

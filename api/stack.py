@@ -90,8 +90,8 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
     home = home.expanduser().absolute()
     logs = home / "logs"
     private_folder(home)
-    for folder in (logs, home / "objects"):
-        private_folder(folder)
+    for own_folder in (logs, home / "objects"):
+        private_folder(own_folder)
     with ExitStack() as stack:
         stack.enter_context(_held(home / "lock"))
         port = port or free_port()

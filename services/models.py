@@ -29,12 +29,8 @@ from shared.schemas.spec import ModelSource
 from shared.settings import MIB, Settings
 from shared.storage import Storage
 from shared.tables import Model
+from shared.tokenizer_files import TOKENIZER_NAMES
 
-TOKENIZER_NAMES = frozenset(
-    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"}
-    | {"spiece.model", "sentencepiece.bpe.model"}
-)
-"""Files of a Hugging Face tokenizer, which lie beside the weights of some models."""
 MEMBER_LIMITS = MemberLimits(members=1000, expanded_bytes=64 * 1024 * MIB, ratio=20)
 """Weights hardly compress; an archive that unpacks to more is taken for a bomb."""
 

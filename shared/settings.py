@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
-        return value or None  # compose passes on a variable that nobody set as an empty one
+        return None if value == "" else value  # compose passes on a variable that nobody set as an empty one
 
     @field_validator("redis_url")
     @classmethod

@@ -18,9 +18,10 @@ from shared.schemas.dataset import DatasetView
 from shared.schemas.model import ModelView
 from shared.schemas.request import ErasureRequest
 from shared.schemas.wording import invalid_request
+from shared.tokenizer_files import TOKENIZER_NAMES
 
 LOCAL_DIR = "local-dir:"
-MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", *TOKENIZER_NAMES)
 
 
 def read_request(path: Path) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def with_ids(body: dict[str, Any], client: Client) -> dict[str, Any]:
 
 def upload_model(client: Client, path: Path, *, name: str | None = None, architecture: str | None = None) -> ModelView:
     """Upload a checkpoint, or the files of a local-dir folder."""
-    members = [path / file for file in MODEL_FILES if (path / file).exists()]
+    members = [path / file for file in sorted(MODEL_FILES) if (path / file).exists()]
     with _packed(path, members) as file, show.upload(file) as advance:
         return client.add_model(file, name=name or path.stem, architecture=architecture, advance=advance)
 

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +18,10 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API on 12
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (up, demo, version):
+    plain: tuple[Callable[..., None], ...] = (up, demo, version)
+    operated: tuple[Callable[..., None], ...] = (api, relay, migrate, init)
+    for command in (*plain, *map(with_home, operated)):
         app.command()(command)
-    for command in (api, relay, migrate, init):
-        app.command()(with_home(command))
 
 
 def up(home: Home = Path(".efface"), port: Port = 8080) -> None:

@@ -16,10 +16,11 @@ from shared.schemas.job import ArtifactView
 from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import REPORT_SCHEMA_PATH, Report
 from shared.storage import Storage
+from shared.tokenizer_files import TokenizerFile
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json"]
+WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json", TokenizerFile]
 IfNoneMatch = Annotated[str | None, Header()]
 WEIGHTS: Final = "open_clip_model.safetensors"
 NOT_MODIFIED = 304
@@ -98,7 +99,12 @@ def weights(
     session: SessionDep,
     parts: PartsDep,
     caller: JobReader,
-    file: Annotated[WeightsFile, Query(description="of open_clip's local-dir layout")] = WEIGHTS,
+    file: Annotated[
+        WeightsFile,
+        Query(
+            description="of open_clip's local-dir layout; a tokenizer's, where it has one"
+        ),
+    ] = WEIGHTS,
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: IfNoneMatch = None,

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from api.cli.local_files import upload_model
 from shared.states import Scope
 from tests.support.problems import assert_problem
 
@@ -111,6 +112,25 @@ def test_the_commands(server, make_key, model, dataset, alice, make_job):
     done = efface("datasets", "rm", dataset)
     assert (done.returncode, done.stderr) == (0, "") and "1 objects" in done.stdout
     assert efface("datasets", "rm", "ds_nobody").returncode == 1
+
+
+def test_the_tokenizer_of_a_model_comes_and_goes_with_it(alice, alice_client, make_job, storage, tmp_path, checkpoint):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    config = {"model_cfg": {"embed_dim": 1, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "owner/name"}}}
+    sent = {"tokenizer.json": b"{}", "vocab.txt": b"a", "open_clip_config.json": json.dumps(config).encode()}
+    for name, content in (sent | {"open_clip_model.safetensors": checkpoint, "notes.md": b"mine"}).items():
+        (folder / name).write_bytes(content)
+    model = upload_model(alice_client, folder)
+    stored = [o.key.rpartition("/")[2] for o in storage.list("tenants") if model.id in o.key]
+    assert stored == sorted([*sent, "open_clip_model.safetensors"])
+
+    job = make_job.running()
+    make_job.finish(job, passed=True, also={f"model/{name}": content for name, content in sent.items()})
+    fetched = alice_client.weights(job, tmp_path / "fetched")
+    assert {p.name for p in fetched.iterdir()} == {*sent, "open_clip_model.safetensors"}
+    assert (fetched / "tokenizer.json").read_bytes() == b"{}"
+    assert len(alice.get(f"/models/{alice.get(f'/jobs/{job}').json()['result_model']}/fetches").json()["data"]) == 1
 
 
 def test_an_archive_can_be_sent_again_after_its_deletion(alice, dataset, archive):
