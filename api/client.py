@@ -26,7 +26,8 @@ from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobDraft, JobView, MetricSeries
 from shared.schemas.model import ModelView
-from shared.schemas.purge import PurgeReceipt
+from shared.schemas.purge import DatasetPurge, ModelPurge, PurgeReceipt
+from shared.tokenizer_files import TOKENIZER_NAMES
 
 POLL_SECONDS = 2.0
 CERTIFICATE_SECONDS = 0.5
@@ -35,6 +36,8 @@ STREAM_TIMEOUT = httpx.Timeout(40.0, connect=5.0)
 PASSING = frozenset({httpx.codes.TOO_MANY_REQUESTS}) | frozenset(range(500, 600))
 """Statuses after which `watch` looks again."""
 WEIGHTS_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
+TOKENIZER = b"hf_tokenizer_name"
+"""Stands in the config of a model that has a tokenizer of its own, whose files lie beside the weights."""
 
 ViewT = TypeVar("ViewT", bound=Schema)
 
@@ -208,8 +211,16 @@ class Client:
             Damaged: a file is not the one that the job published.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        path = _path("jobs", job_id, "weights")
         for name in WEIGHTS_FILES:
-            self._connection.download(_path("jobs", job_id, "weights"), {"file": name}, folder / name, advance)
+            self._connection.download(path, {"file": name}, folder / name, advance)
+        if TOKENIZER in (folder / WEIGHTS_FILES[0]).read_bytes():
+            for name in sorted(TOKENIZER_NAMES):
+                try:
+                    self._connection.download(path, {"file": name}, folder / name, advance)
+                except ApiProblem as problem:
+                    if problem.status != httpx.codes.CONFLICT:  # this tokenizer has no such file
+                        raise
         return folder
 
     # Models and data sets --------------------------------------------------------------------------------------------
@@ -235,6 +246,10 @@ class Client:
         """Yield models, newest first."""
         yield from self._listed("/models", ModelView)
 
+    def delete_model(self, model_id: str) -> ModelPurge:
+        """Delete a model and its files; return the receipt. Idempotent."""
+        return _view(ModelPurge, self._connection.call("DELETE", _path("models", model_id)).json())
+
     def add_dataset(
         self,
         path: Path,
@@ -256,6 +271,10 @@ class Client:
     def datasets(self) -> Iterator[DatasetView]:
         """Yield data sets, newest first."""
         yield from self._listed("/datasets", DatasetView)
+
+    def delete_dataset(self, dataset_id: str) -> DatasetPurge:
+        """Purge a data set at once; return the receipt. Idempotent."""
+        return _view(DatasetPurge, self._connection.call("DELETE", _path("datasets", dataset_id)).json())
 
     def _ruling(self, job_id: str, verb: str, body: Mapping[str, Any] | None = None) -> JobView:
         return _job(self._connection.call("POST", _path("jobs", job_id, verb), json=body))

@@ -20,8 +20,9 @@ from pydantic import SecretStr
 import migrations
 from api.processes import Child, Ending, stop
 from services import audit_heads, keys
+from shared import home as home_file
 from shared.database import Database, make_engine
-from shared.embedded import embedded_postgres, embedded_redis, free_port
+from shared.embedded import embedded_postgres, embedded_redis, free_port, private_folder
 from shared.errors import Conflict, Unavailable
 from shared.processor_key import make_self_signed
 from shared.settings import Settings
@@ -88,7 +89,9 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
     """
     home = home.expanduser().absolute()
     logs = home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    private_folder(home)
+    for own_folder in (logs, home / "objects"):
+        private_folder(own_folder)
     with ExitStack() as stack:
         stack.enter_context(_held(home / "lock"))
         port = port or free_port()
@@ -111,8 +114,11 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
         key = _key(settings, key_file(home))
         folder = KeyFolder(settings.signing_dir)
         signing_key = folder.signer().key_id if folder.has_signer else folder.create()
+        own = _own_settings(settings)
+        told = home_file.write(home, own | {"EFFACE_URL": f"http://{HOST}:{port}"})
+        stack.callback(told.unlink, missing_ok=True)
         environment = _environment(
-            settings,
+            own,
             scratch=stack.enter_context(_scratch(home / "scratch")),
             runtime=stack.enter_context(tempfile.TemporaryDirectory(prefix="efface-")),
         )
@@ -184,12 +190,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[str, str]:
-    """Return this process's environment, with the parts that were started here in the place of others.
-
-    `runtime` holds sockets, whose paths may have no more than about a hundred characters: it lies elsewhere.
-    """
-    return os.environ | {
+def _own_settings(settings: Settings) -> dict[str, str]:
+    """Return where the parts are that were started here, and the keys, as variables."""
+    return {
         "EFFACE_DATABASE_URL": settings.database_url.get_secret_value(),
         "EFFACE_REDIS_URL": settings.redis_url.get_secret_value(),
         "EFFACE_STORAGE_URL": settings.storage_url,
@@ -201,9 +204,15 @@ def _environment(settings: Settings, *, scratch: Path, runtime: str) -> Mapping[
         "EFFACE_PUBLIC_URL": settings.public_url or "",
         "EFFACE_HOST": settings.host,
         "EFFACE_PORT": str(settings.port),
-        "EFFACE_RUNTIME_DIR": runtime,
-        "TMPDIR": str(scratch),
     }
+
+
+def _environment(own: Mapping[str, str], *, scratch: Path, runtime: str) -> Mapping[str, str]:
+    """Return this process's environment, with the parts that were started here in the place of others.
+
+    `runtime` holds sockets, whose paths may have no more than about a hundred characters: it lies elsewhere.
+    """
+    return {**os.environ, **own, "EFFACE_RUNTIME_DIR": runtime, "TMPDIR": str(scratch)}
 
 
 def _wait_until_ready(url: str, port: int, children: tuple[Child, ...]) -> None:

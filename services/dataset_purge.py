@@ -6,14 +6,17 @@ the row. A data set that an unfinished job uses is left alone: a retry may need 
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, func, null, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Text, all_, and_, case, cast, func, null, or_, select
 from sqlalchemy.orm import Session
 
 from services import audit_log
-from services.retention import Deleted, delete_all
+from services.retention import Deleted, delete_all, purged_view, unfinished
+from shared.errors import Conflict, NotFound
+from shared.schemas.purge import DatasetPurge as DatasetPurgeView
 from shared.schemas.purge import PurgeReason
 from shared.schemas.spec import cached_evaluations
 from shared.settings import Settings
@@ -38,11 +41,12 @@ class Doomed:
     key_destroyed_at: datetime | None
 
 
-def due(session: Session, settings: Settings, limit: int = 20) -> list[str]:
-    """Return data sets that must go, then those that are on their way: one that cannot be deleted holds up no other."""
+def due(session: Session, settings: Settings, besides: Collection[str] = (), limit: int = 20) -> list[str]:
+    """Return data sets that must go, then those that are on their way, but for those in `besides`."""
     overdue = or_(Dataset.purging_at.is_not(None), _reason(settings).is_not(None))
+    others = Dataset.id != all_(cast(list(besides), ARRAY(Text)))
     order = (Dataset.purging_at.is_not(None), Dataset.created_at)
-    return list(session.scalars(select(Dataset.id).where(overdue).order_by(*order).limit(limit)))
+    return list(session.scalars(select(Dataset.id).where(overdue, others).order_by(*order).limit(limit)))
 
 
 def begin(session: Session, dataset_id: str, settings: Settings, forced: PurgeReason | None = None) -> Doomed | None:
@@ -70,6 +74,30 @@ def begin(session: Session, dataset_id: str, settings: Settings, forced: PurgeRe
         sealed_sha256=row.sealed_sha256,
         key_destroyed_at=row.purging_at if row.sealed_sha256 else None,
     )
+
+
+def begin_deletion(session: Session, tenant_id: str, dataset_id: str, settings: Settings) -> Doomed | None:
+    """Destroy the key of a data set that its owner wants deleted; None where it is purged already.
+
+    Raises:
+        NotFound: the tenant has none of this id, and never had.
+        Conflict: unfinished jobs use it; the message names them.
+    """
+    own = (Dataset.id == dataset_id, Dataset.tenant_id == tenant_id)
+    if session.scalar(select(Dataset.id).where(*own).with_for_update()) is None:
+        purged = (DatasetPurge.dataset_id == dataset_id, DatasetPurge.tenant_id == tenant_id)
+        if session.scalar(select(DatasetPurge.dataset_id).where(*purged)) is None:
+            raise NotFound("dataset", dataset_id)
+        return None
+    uses = select(JobDataset.job_id).where(JobDataset.dataset_id == dataset_id)
+    if users := unfinished(session, tenant_id, Job.id.in_(uses)):
+        raise Conflict(f"The data set is needed by {users}; cancel what uses it, or wait for it to end.")
+    return begin(session, dataset_id, settings, forced="deleted")
+
+
+def receipt(session: Session, dataset_id: str) -> DatasetPurgeView:
+    """Return what was deleted of a data set that is purged."""
+    return purged_view(session.get_one(DatasetPurge, dataset_id))
 
 
 def delete(storage: Storage, doomed: Doomed) -> Deleted:

@@ -136,19 +136,23 @@ def with_keys(session: Session, spec: JobSpec) -> JobSpec:
 
 
 def with_opened_keys(spec: JobSpec, settings: Settings) -> JobSpec:
-    """Return a job with the keys of its data sets opened, for the process that works on it and has no master key.
+    """Return a job with its own key and those of its data sets opened, for the process that works on it and has no master key.
 
     Raises:
         Unavailable: there is no master key, or not the one that sealed a key.
     """
 
-    def opened(source: DataSource) -> DataSource:
+    def opened(data_key: str, name: str) -> str:
+        key = Sealer.of(settings).opened(base64.b64decode(data_key), name)
+        return base64.b64encode(key).decode()
+
+    def with_opened(source: DataSource) -> DataSource:
         if source.data_key is None or source.id is None:
             return source
-        key = Sealer.of(settings).opened(base64.b64decode(source.data_key), source.id)
-        return source.model_copy(update={"data_key": base64.b64encode(key).decode()})
+        return source.model_copy(update={"data_key": opened(source.data_key, source.id)})
 
-    return spec.model_copy(update={"data": spec.data.mapped(opened)})
+    own = opened(spec.data_key, spec.job_id) if spec.data_key else None
+    return spec.model_copy(update={"data": spec.data.mapped(with_opened), "data_key": own})
 
 
 def get(session: Session, tenant_id: str, dataset_id: str) -> DatasetView:

@@ -19,6 +19,7 @@ from services import opendsr_status, webhooks
 from services.pages import Page, page_of
 from shared.errors import Conflict, NotFound
 from shared.ids import new_id
+from shared.schemas.stored import stored
 from shared.schemas.webhook import EVENT_TYPES, DeliveryAttempt, DeliveryView
 from shared.states import CallKind, DeliveryState
 from shared.tables import Job, Webhook, WebhookDelivery, WebhookSecret
@@ -72,6 +73,11 @@ class Event(NamedTuple):
     type: str
     seq: int
     created_at: datetime
+    data: Mapping[str, Any] = {}
+
+
+TOLD = ("model", "superseded_by", "by_job")
+"""What of an event's own data its receivers are told: ids alone. Messages and reasons may name people."""
 
 
 _WANTING = (
@@ -264,12 +270,13 @@ def _body(session: Session, job: Job, event: Event, kind: CallKind, url: str) ->
         return FIDES_DONE
     data: dict[str, Any] = {
         "job": job.id,
+        "external_id": job.external_id,
         "state": job.state,
         "event": event.seq,
         "verdict": job.verdict,
         "error": job.error["code"] if job.error else None,
         "result_model": job.result_model_id,
-    }
+    } | {name: event.data[name] for name in TOLD if name in event.data}
     payload = {"type": event.type, "timestamp": event.created_at.astimezone(UTC).isoformat(), "data": data}
     return json.dumps(payload, separators=(",", ":"))
 
@@ -282,7 +289,7 @@ def _view(delivery: WebhookDelivery) -> DeliveryView:
         type=delivery.type,
         body=json.loads(delivery.body),
         state=DeliveryState(delivery.state),
-        attempts=tuple(DeliveryAttempt.model_validate(tried) for tried in delivery.log),
+        attempts=tuple(stored(DeliveryAttempt, tried) for tried in delivery.log),
         next_attempt_at=delivery.next_attempt_at,
         created_at=delivery.created_at,
     )

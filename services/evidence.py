@@ -21,7 +21,7 @@ from shared.errors import Conflict, EffaceError, NotYet
 from shared.schemas.certificate import SUBJECT_NAME, CertifiedPurge, Statement
 from shared.schemas.job import ArtifactView
 from shared.schemas.report import Report
-from shared.schemas.spec import JobSpec
+from shared.schemas.stored import Unreadable, stored_spec
 from shared.settings import Settings
 from shared.signing import KeyFolder
 from shared.states import JobState
@@ -111,7 +111,9 @@ def issue(session: Session, job_id: str, issuer: Issuer) -> bool:
     signer = issuer.folder.signer()
     receipt = issuer.receipt_of(session, job_id)
     before = _last(session, job_id, issuer.storage)
-    if before is None or (receipt is not None and before.receipt is None):
+    reported = session.get(Artifact, (job_id, "report.json"))
+    can = before is None or reported is None or reported.removed_at is None  # without a report the last one stands
+    if can and (before is None or (receipt is not None and before.receipt is None)):
         facts = _facts(session, job, issuer.storage, receipt, before)
         key = issuer.folder.subject_key(_tenant(session, job))
         content = signed(facts, signer, key, with_names=issuer.with_names)
@@ -184,7 +186,7 @@ def _facts(
     try:
         committed, weights = files["report.json"], files[f"{place}/{SUBJECT_NAME}"]
         content = storage.get(committed.key)
-        report = Report.model_validate_json(content)
+        report = Report.model_validate_json(content, extra="ignore")
     except (KeyError, ValidationError) as error:  # ObjectMissing is a KeyError, too
         raise Uncertifiable(f"{type(error).__name__}: report or weights are missing, or the report is none.") from error
     if hashlib.sha256(content).hexdigest() != committed.sha256:
@@ -193,8 +195,12 @@ def _facts(
         raise Uncertifiable("The report speaks of other weights, or of another verdict, than was committed.")
     if job.started_at is None or job.finished_at is None:
         raise Uncertifiable("The job has a verdict and no beginning or end.")
+    try:
+        spec = stored_spec(job.spec)
+    except Unreadable as error:
+        raise Uncertifiable(f"Its specification cannot be read by this version. {error.detail}") from error
     return Facts(
-        spec=JobSpec.model_validate(job.spec),
+        spec=spec,
         report=report,
         report_sha256=committed.sha256,
         weights_sha256=weights.sha256,

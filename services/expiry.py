@@ -1,11 +1,12 @@
-"""Rows that live for a time alone: answers under idempotency keys, access tokens, the log of webhook calls. The relay deletes
-what is over."""
+"""Rows that live for a time alone: answers under idempotency keys, access tokens, the log of webhook calls, end points and
+tokens of jobs that have ended. The relay deletes what is over."""
 
 from datetime import timedelta
 
 from sqlalchemy import delete, func
 from sqlalchemy.orm import Session
 
+from services import webhooks
 from shared.settings import Settings
 from shared.states import DeliveryState
 from shared.tables import AccessToken, IdempotencyKey, WebhookDelivery
@@ -18,3 +19,4 @@ def sweep(session: Session, settings: Settings) -> None:
     settled = WebhookDelivery.state != DeliveryState.PENDING
     old = WebhookDelivery.created_at <= func.clock_timestamp() - timedelta(days=settings.delivery_log_days)
     session.execute(delete(WebhookDelivery).where(settled, old))
+    webhooks.forget_ended(session)

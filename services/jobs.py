@@ -13,17 +13,19 @@ from sqlalchemy.orm import Session
 from services import audit_log, checks, deadlines, deliveries, duplicates, quotas, retention
 from services.pages import Page, page_of
 from shared.database import EVENTS_CHANNEL, OUTBOX_CHANNEL
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, Gone, InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.references import LocalData
 from shared.resolution import Resolved
 from shared.schemas.deadline import Extension, Hold, Refusal
 from shared.schemas.job import ArtifactView, EventView, JobDraft, JobError, JobView, MetricPoint, MetricSeries
+from shared.schemas.purge import Removal
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.resolution import RequestWarning
+from shared.schemas.stored import readable
 from shared.settings import Settings
 from shared.states import JobState, Stage
-from shared.tables import Artifact, Job, JobEvent, JobMetric, Outbox
+from shared.tables import DOCUMENT_VERSION, Artifact, Job, JobEvent, JobMetric, Outbox
 
 DOORBELL = "doorbell"
 QUEUED = "job.queued"
@@ -137,6 +139,8 @@ def _columns(
         "request": request.model_dump(mode="json", exclude_unset=True),
         "spec": spec.model_dump(mode="json", exclude={"warnings"}),
         "warnings": [warning.model_dump() for warning in resolved.warnings],
+        "document_version": DOCUMENT_VERSION,
+        "removals": [],
         "method": request.method.name,
         "model_id": resolved.model.id,
         "external_id": request.external_id,
@@ -182,7 +186,7 @@ def record(session: Session, job: Job, kind: str, data: dict[str, object]) -> No
     entry = audit_log.entry(session, job, kind, data)
     append = _APPEND if entry is None else _APPEND_AND_AUDIT
     row = session.connection().execute(append, values | (entry or {})).one()
-    deliveries.owe(session, job, deliveries.Event(kind, row.seq, row.created_at))
+    deliveries.owe(session, job, deliveries.Event(kind, row.seq, row.created_at, data))
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
@@ -235,6 +239,8 @@ def finish(session: Session, job: Job, state: JobState, data: dict[str, object])
     job.finished_at = datetime.now(UTC)
     job.lease_owner = job.lease_expires_at = None
     job.held_at = job.hold_reason = None
+    if job.data_key is not None:  # nobody will go on from its checkpoints
+        job.data_key, job.key_destroyed_at = None, job.finished_at
     job.version += 1
     record(session, job, f"job.{state}", data)
 
@@ -274,7 +280,15 @@ def artifacts(session: Session, tenant_id: str, job_id: str) -> list[ArtifactVie
     _row(session, tenant_id, job_id)
     rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name))
     return [
-        ArtifactView(name=r.name, key=r.key, sha256=r.sha256, size_bytes=r.size_bytes, quarantined=r.quarantined)
+        ArtifactView(
+            name=r.name,
+            key=r.key,
+            sha256=r.sha256,
+            size_bytes=r.size_bytes,
+            quarantined=r.quarantined,
+            removed_at=r.removed_at,
+            removal_reason=r.removal_reason,
+        )
         for r in rows
     ]
 
@@ -284,6 +298,7 @@ def report(session: Session, tenant_id: str, job_id: str) -> ArtifactView:
 
     Raises:
         Conflict: the job has none, or none yet.
+        Gone: it was removed.
     """
     return _artifact(session, tenant_id, job_id, "report.json")
 
@@ -293,6 +308,7 @@ def report_page(session: Session, tenant_id: str, job_id: str) -> ArtifactView:
 
     Raises:
         Conflict: the job has none, or none yet.
+        Gone: it was removed.
     """
     return _artifact(session, tenant_id, job_id, "report.html")
 
@@ -302,6 +318,7 @@ def weights(session: Session, tenant_id: str, job_id: str, file: str) -> Artifac
 
     Raises:
         Conflict: nothing was published, or not yet.
+        Gone: it was removed.
     """
     return _artifact(session, tenant_id, job_id, f"model/{file}")
 
@@ -314,20 +331,21 @@ def view(job: Job) -> JobView:
         stage=Stage(job.stage) if job.stage else None,
         progress=job.progress,
         attempt=job.attempt,
-        request=ErasureRequest.model_validate(job.request),
-        thresholds=Thresholds.model_validate(job.spec["thresholds"]),
-        warnings=tuple(map(RequestWarning.model_validate, job.warnings)),
+        request=readable(ErasureRequest, job.request, job.id),
+        thresholds=readable(Thresholds, job.spec.get("thresholds"), job.id),
+        warnings=tuple(w for w in (readable(RequestWarning, row, job.id) for row in job.warnings) if w),
         verdict=job.verdict,
-        error=JobError.model_validate(job.error) if job.error else None,
+        error=readable(JobError, job.error, job.id) if job.error else None,
         result_model=job.result_model_id,
         external_id=job.external_id,
         cancel_requested=job.cancel_requested_at is not None,
         received_at=job.received_at,
         due_at=job.due_at,
         hold=Hold(since=job.held_at, reason=job.hold_reason or "") if job.held_at else None,
-        extension=Extension.model_validate(job.extension) if job.extension else None,
-        refusal=Refusal.model_validate(job.refusal) if job.refusal else None,
+        extension=readable(Extension, job.extension, job.id) if job.extension else None,
+        refusal=readable(Refusal, job.refusal, job.id) if job.refusal else None,
         at_risk_at=job.at_risk_at,
+        removals=tuple(entry for row in job.removals or () if (entry := readable(Removal, row, job.id))),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -362,6 +380,7 @@ def _artifact(session: Session, tenant_id: str, job_id: str, name: str) -> Artif
     job = _row(session, tenant_id, job_id)
     for artifact in artifacts(session, tenant_id, job_id):
         if artifact.name == name:
+            _still_there(artifact)
             return artifact
     published = name.startswith("model/")
     what = f"published file {name.removeprefix('model/')!r}" if published else REPORTS[name]
@@ -369,3 +388,17 @@ def _artifact(session: Session, tenant_id: str, job_id: str, name: str) -> Artif
         raise Conflict(f"The job is {job.state}; it has no {what} before it ends.")
     why = f" ({job.error['code']})" if job.error else ""
     raise Conflict(f"The job has {job.state}{why} and left no {what}.")
+
+
+REMOVED = {"model_deleted": "its model was deleted", "retention_ended": "the time for which it is kept is over"}
+
+
+def _still_there(artifact: ArtifactView) -> None:
+    """Refuse what was removed.
+
+    Raises:
+        Gone: with the reason and the time.
+    """
+    if artifact.removed_at is not None:
+        why = REMOVED.get(artifact.removal_reason or "", "it was removed")
+        raise Gone(f"{artifact.name} was removed at {artifact.removed_at.isoformat(timespec='seconds')}: {why}.")

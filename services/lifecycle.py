@@ -19,6 +19,7 @@ from shared.ids import new_id
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
+from shared.schemas.stored import Unreadable, stored_spec
 from shared.states import JobState, Stage
 from shared.tables import Artifact, Job, JobMetric, Model, Outbox, Tenant
 
@@ -95,7 +96,8 @@ def claim_next(
 def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
     """Take a job by compare-and-set, or return None: it is taken, on hold, finished or was never there.
 
-    What may be taken: a job that waits, and one whose lease has run out. A row that is locked is waited for.
+    What may be taken: a job that waits, and one whose lease has run out. A row that is locked is waited for. A job whose
+    specification cannot be read by this version fails: no worker of this version could run it.
     """
     now = func.clock_timestamp()
     waited = func.extract("epoch", now - func.coalesce(Job.doorbell_at, Job.created_at))
@@ -119,7 +121,11 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Cl
     job, waited_seconds = row
     session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(served_at=now))
     record(session, job, "job.started", {"attempt": job.attempt})
-    spec = JobSpec.model_validate(job.spec | {"attempt": job.attempt, "warnings": job.warnings})
+    try:
+        spec = stored_spec(job.spec | {"attempt": job.attempt, "warnings": job.warnings})
+    except Unreadable as error:  # it would stay first in the line, and be claimed for ever
+        _fail(session, job, JobError(code=error.code, message=f"{error.title}: {error.detail}."))
+        return None
     return Claim(datasets.with_keys(session, spec), job.attempt, float(waited_seconds))
 
 

@@ -125,9 +125,12 @@ def register(session: Session, tenant_id: str, registration: ModelRegistration, 
     return add(session, tenant_id=tenant_id, name=registration.name, values=values)
 
 
-_SOURCE = select(Model.reference, Model.id, Model.digest).where(
-    Model.id == bindparam("model_id"), Model.tenant_id == bindparam("tenant_id")
+_SOURCE = (
+    select(Model.reference, Model.id, Model.digest)
+    .where(Model.id == bindparam("model_id"), Model.tenant_id == bindparam("tenant_id"), Model.deleted_at.is_(None))
+    .with_for_update(read=True, key_share=True)
 )
+"""The lock is the one that a job's reference to its model takes anyway; with it no model is deleted before the job is there."""
 
 
 def source(session: Session, tenant_id: str, model_id: str) -> ModelSource | None:
@@ -136,21 +139,22 @@ def source(session: Session, tenant_id: str, model_id: str) -> ModelSource | Non
     return ModelSource(reference=row.reference, id=row.id, digest=row.digest) if row else None
 
 
-def get(session: Session, tenant_id: str, model_id: str) -> ModelView:
-    """Return one model.
+def get(session: Session, tenant_id: str, model_id: str, *, deleted: bool = False) -> ModelView:
+    """Return one model; with `deleted` also one that was deleted.
 
     Raises:
         NotFound: the tenant has none of this id.
     """
     row = session.scalar(select(Model).where(Model.id == model_id, Model.tenant_id == tenant_id))
-    if row is None:
+    if row is None or (row.deleted_at is not None and not deleted):
         raise NotFound("model", model_id)
     return view(row)
 
 
 def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[ModelView]:
     """Return a page of a tenant's models, newest first."""
-    page = page_of(session, select(Model), Model, tenant_id=tenant_id, after=after, limit=limit)
+    live = select(Model).where(Model.deleted_at.is_(None))
+    page = page_of(session, live, Model, tenant_id=tenant_id, after=after, limit=limit)
     return Page([view(row) for row in page.data], page.has_more)
 
 

@@ -126,7 +126,7 @@ _HELD = union_all(
     select(
         case((Model.job_id.is_(None), "model"), else_="result"),
         case((Model.reference.startswith("storage:"), func.coalesce(Model.size_bytes, 0)), else_=0),
-    ).where(Model.tenant_id == _OF_TENANT),
+    ).where(Model.tenant_id == _OF_TENANT, Model.deleted_at.is_(None)),
     select(UnfinishedUpload.kind, UnfinishedUpload.size_bytes).where(UnfinishedUpload.tenant_id == _OF_TENANT),
 ).subquery()
 _STORED = select(

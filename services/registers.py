@@ -37,12 +37,12 @@ def report_fetched(session: Session, caller: Principal, job_id: str) -> None:
 
 
 def fetches(session: Session, tenant_id: str, model_id: str) -> list[FetchView]:
-    """Return which keys have fetched a model's weights, those first that did so last.
+    """Return which keys have fetched a model's weights, those first that did so last; also of a model that was deleted.
 
     Raises:
         NotFound: the tenant has no such model.
     """
-    get_model(session, tenant_id, model_id)
+    get_model(session, tenant_id, model_id, deleted=True)
     query = select(WeightFetch).where(WeightFetch.model_id == model_id, WeightFetch.tenant_id == tenant_id)
     rows = session.scalars(query.order_by(WeightFetch.last_at.desc()))
     return [FetchView(key=r.key_id, job=r.job_id, count=r.count, first_at=r.first_at, last_at=r.last_at) for r in rows]

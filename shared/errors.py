@@ -6,6 +6,7 @@
     +-- Conflict             the thing is in a state that does not allow this
     |   +-- StillInFlight    another request under the same idempotency key has not ended
     |   +-- NotYet           and will be in one that does: ask again
+    +-- Gone                 it was there and was deleted for good
     +-- IdempotencyKeyReused the idempotency key belongs to another request
     +-- QuotaExceeded        the tenant has used up what it may
     +-- Unauthenticated      no key, or not one of ours
@@ -128,6 +129,13 @@ class NotYet(Conflict):
 
     code = "not_yet"
     title = "Not there yet"
+
+
+class Gone(EffaceError):
+    """It was there, and was deleted: it does not come back."""
+
+    code = "gone"
+    title = "It was deleted"
 
 
 class Unauthenticated(EffaceError):

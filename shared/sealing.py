@@ -53,18 +53,12 @@ class Sealer:
         return self._box.resealed(data_key, name)
 
     def opened(self, data_key: bytes, name: str) -> bytes:
-        """Return a data key as `unsealed` takes it: whoever has it needs no master key, and opens this data set alone."""
+        """Return a data key as `sealed` and `unsealed` take it: whoever has it needs no master key, and opens this alone."""
         return self._box.open(data_key, name)
 
     def seal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
         """Yield `chunks` sealed, as they come."""
-        sink = _Sink()
-        stream = _primitive(self.opened(data_key, name)).new_encrypting_stream(sink, name.encode())
-        for chunk in chunks:
-            stream.write(chunk)
-            yield sink.drained()
-        stream.close()
-        yield sink.drained()
+        yield from sealed(chunks, self.opened(data_key, name), name)
 
     def unseal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
         """Yield what was sealed. Every chunk is authentic when it is yielded.
@@ -75,11 +69,22 @@ class Sealer:
         yield from unsealed(chunks, self.opened(data_key, name), name)
 
 
+def sealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[bytes]:
+    """Yield `chunks` encrypted with an opened data key, as they come; they open under the same `name` alone."""
+    sink = _Sink()
+    stream = _primitive(opened_key).new_encrypting_stream(sink, name.encode())
+    for chunk in chunks:
+        stream.write(chunk)
+        yield sink.drained()
+    stream.close()
+    yield sink.drained()
+
+
 def unsealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[bytes]:
-    """Yield what was sealed under a data key that is open already (`Sealer.opened`).
+    """Yield what was encrypted with an opened data key. Every chunk is authentic when it is yielded.
 
     Raises:
-        SealBroken: the bytes are not those that were sealed, to the last one.
+        SealBroken: the bytes are not those that were sealed under this name, to the last one.
     """
     source = _Source(chunks)
     buffered = io.BufferedReader(source, CHUNK_BYTES)

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     storage_public_endpoint: str | None = Field(
         None, description="the storage's address in signed URLs, where clients use another name for it"
     )
+    database_service_role: str | None = Field(
+        None,
+        description="where migrations run as another role: the one of the service, which 'efface migrate' gives its rights",
+    )
     database_pool_size: int = Field(20, ge=1, description="connections that one process holds, at most")
 
     # The HTTP door.
@@ -92,6 +96,16 @@ class Settings(BaseSettings):
     unused_upload_hours: float = Field(24.0, gt=0, description="a data set that no job has used is purged after this")
     dataset_retention_days: float = Field(
         7.0, gt=0, description="a data set that no job forgets is purged this long after its last use"
+    )
+    quarantine_retention_days: float | None = Field(
+        30.0,
+        gt=0,
+        description="weights that missed a threshold are deleted this long after the job's end; never if empty",
+    )
+    report_retention_days: float | None = Field(
+        None,
+        gt=0,
+        description="reports are deleted this long after the job's end, once it is certified; never if empty",
     )
     delivery_log_days: float = Field(
         7.0, ge=4, description="how a webhook call went is kept this long; the tries alone take three days"
@@ -182,11 +196,14 @@ class Settings(BaseSettings):
         "opendsr_key_file",
         "opendsr_certificate_file",
         "fides_url",
+        "database_service_role",
+        "quarantine_retention_days",
+        "report_retention_days",
         mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
-        return value or None  # compose passes on a variable that nobody set as an empty one
+        return None if value == "" else value  # compose passes on a variable that nobody set as an empty one
 
     @field_validator("redis_url")
     @classmethod

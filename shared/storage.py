@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import obstore
@@ -27,6 +27,7 @@ class StoredObject:
 
     key: str
     size: int
+    modified: datetime | None = None
 
 
 class Storage:
@@ -96,6 +97,19 @@ class Storage:
         with _translated(self.url, prefix):
             rows = [row for page in obstore.list(self._store, prefix) for row in page]
         return sorted((StoredObject(str(row["path"]), int(row["size"])) for row in rows), key=lambda o: o.key)
+
+    def each(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object below `prefix` (whole path parts) as the storage lists them: page by page, in no order."""
+        with _translated(self.url, prefix):
+            for page in obstore.list(self._store, prefix):
+                for row in page:
+                    yield StoredObject(str(row["path"]), int(row["size"]), row["last_modified"])
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of what lies right below `prefix` and has something below itself, sorted."""
+        with _translated(self.url, prefix):
+            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def find(self, key: str) -> Sequence[StoredObject]:
         """Return what is below a prefix, or the one object that it names, or nothing."""

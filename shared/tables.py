@@ -24,6 +24,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.states import JobState
 
+DOCUMENT_VERSION = 1
+"""Of the JSON documents that are written into rows now; older ones are read leniently (`shared.schemas.stored`)."""
+
 CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -117,6 +120,8 @@ class Model(Base):
     job_id: Mapped[str | None]
     """The job that made it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+    """Since when it cannot be used or listed. The row stays: jobs, certificates and lines of parents name it."""
 
     __table_args__ = (Index("ix_models_tenant_created", "tenant_id", "created_at"),)
 
@@ -190,6 +195,8 @@ class Job(Base):
 
     Not in `spec`: workers of the version before, which go on for a while, refuse a specification with fields unknown to them.
     """
+    document_version: Mapped[int] = mapped_column(default=DOCUMENT_VERSION, server_default=text("1"))
+    """The form in which `request` and `spec` are stored (`shared.schemas.stored`)."""
     method: Mapped[str]
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     external_id: Mapped[str | None]
@@ -230,6 +237,12 @@ class Job(Base):
     """When the leftovers of a finished job (checkpoints, other attempts) were deleted."""
     certified_at: Mapped[datetime | None]
     """When the last certificate that is owed was issued. A job with a verdict and without this is owed one."""
+    removals: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default=text("'[]'::jsonb"))
+    """`{what, reason, removed_at}` of each kind of file that was removed after the end."""
+    data_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The key that checkpoints and caches of the job are encrypted with, itself encrypted with the master key.
+    The end of the job destroys it."""
+    key_destroyed_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
@@ -310,6 +323,10 @@ class Artifact(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     quarantined: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    removed_at: Mapped[datetime | None]
+    """Since when it is not handed out any more; the object follows. Its digest stays: a certificate names it."""
+    removal_reason: Mapped[str | None]
+    """`model_deleted` or `retention_ended`."""
 
 
 class Outbox(Base):
@@ -459,12 +476,27 @@ class DatasetPurge(Base):
     dataset_id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(index=True)
     reason: Mapped[str]
-    """`job_ended`, `unused`, `retention_ended` or `restored`."""
+    """`PurgeReason`."""
     objects: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     """`{key, bytes, sha256}` of each as it lay in the storage; the digest is null where it was not sealed."""
     versions: Mapped[str]
     key_destroyed_at: Mapped[datetime | None]
     """Null where the archive was stored before archives were sealed."""
+    verified_at: Mapped[datetime]
+    """When the listing was empty."""
+
+
+class ModelPurge(Base):
+    """A model that was deleted, and what was deleted of it."""
+
+    __tablename__ = "model_purges"
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(index=True)
+    prefix: Mapped[str | None]
+    """Where its files were; null where it was only a reference."""
+    objects: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    """`{key, bytes}` of each."""
+    versions: Mapped[str]
     verified_at: Mapped[datetime]
     """When the listing was empty."""
 

@@ -17,13 +17,9 @@ from shared.errors import InvalidRequest
 from shared.layouts import invalid
 from shared.members import MemberLimits, is_archive, members
 from shared.settings import MIB
+from shared.tokenizer_files import TOKENIZER_NAMES
 
-TOKENIZER_NAMES = frozenset(
-    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"}
-    | {"spiece.model", "sentencepiece.bpe.model"}
-)
-"""Files of a Hugging Face tokenizer, which lie beside the weights of some models."""
-NAMES = TOKENIZER_NAMES | {CONFIG_NAME, SAFETENSORS_NAME, PICKLE_NAME}
+NAMES = frozenset({*TOKENIZER_NAMES, CONFIG_NAME, SAFETENSORS_NAME, PICKLE_NAME})
 """What is taken from an archive, by its last name alone, so that no path can leave."""
 EXPANSION = 20
 """Weights hardly compress; an archive that unpacks to more times its size is taken for a bomb."""

@@ -17,6 +17,11 @@ from tests.support.fleet import Fleet, make_fleet
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    parts.embedded_data_root()
+    _compile_once(config)
+
+
+def _compile_once(config: pytest.Config) -> None:
     """Have modules compiled once, where the environment forbids to keep them compiled: dozens of processes import them."""
     if sys.dont_write_bytecode:
         compiled = str(config.rootpath / ".pytest_cache" / "bytecode")

@@ -7,11 +7,12 @@ This process supervises and keeps the standby child; the Celery consumer that he
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from services import lifecycle
+from services import job_keys, lifecycle
 from services.lifecycle import Claim
 from shared.database import Database, make_engine
 from shared.scratch import scratch_folder
@@ -84,7 +85,10 @@ class Worker:
     def _claim(self) -> Claim | None:
         settings = self._settings
         with self._database.transaction() as session:
-            return lifecycle.claim_next(session, self._presence.owner, settings.lease_seconds, settings.tenant_weights)
+            claim = lifecycle.claim_next(session, self._presence.owner, settings.lease_seconds, settings.tenant_weights)
+            if claim is None:
+                return None
+            return replace(claim, spec=job_keys.with_key(session, claim.spec, settings))
 
     def _tell(self, claim: Claim, heard: Heard, idle_seconds: float) -> None:
         job = {"job_id": claim.spec.job_id, "attempt": claim.attempt, "waited_seconds": round(claim.waited_seconds, 2)}

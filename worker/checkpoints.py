@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from shared.schemas.report import StageResult
-from shared.storage import Storage
+from shared.storage import ObjectMissing
 from worker.clip.checkpoint import plain_tensors
 from worker.methods.frame import Erasure
 from worker.recording import Steps
+from worker.vault import SealBroken, Vault
 
 log = structlog.get_logger()
 
@@ -34,10 +35,13 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one job, one object per finished stage: the changed weights, the state and the notes."""
+    """The checkpoints of one job, one object per finished stage: the changed weights, the state and the notes.
 
-    def __init__(self, storage: Storage, prefix: str) -> None:
-        self._storage, self._prefix = storage, prefix
+    The state holds features and samples of what is to be forgotten, so they are encrypted with the job's key.
+    """
+
+    def __init__(self, vault: Vault, prefix: str) -> None:
+        self._vault, self._prefix = vault, prefix
 
     def save(self, number: int, erasure: Erasure, stages: list[StageResult], steps: Steps) -> None:
         """Save the erasure as it is after stage `number` (from 0), what the stages cost and what they reported."""
@@ -53,21 +57,20 @@ class Checkpoints:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint"
             save_file(plain_tensors(tensors), path, metadata=meta)
-            self._storage.put(f"{self._prefix}/{number}.safetensors", path)
+            self._vault.put(f"{self._prefix}/{number}.safetensors", path)
 
     def restore(self, erasure: Erasure) -> Restored:
         """Bring the erasure to its last checkpoint, and return what else that holds."""
-        for stored in reversed(self._storage.list(self._prefix)):
-            with tempfile.TemporaryDirectory() as folder:
-                path = self._storage.download(stored.key, Path(folder) / "checkpoint")
-                try:
+        for name in reversed(self._vault.names(self._prefix)):
+            try:
+                with self._vault.opened(name) as path:
                     meta = self._read(path, erasure)
-                except (SafetensorError, KeyError, ValueError) as error:
-                    log.warning("checkpoint.unreadable", key=stored.key, error=str(error))
-                    continue
-            stages = [StageResult.model_validate(row | {"resumed": True}) for row in json.loads(meta["stages"])]
-            done = int(stored.key.rsplit("/", 1)[1].split(".")[0]) + 1
-            return Restored(done, stages, json.loads(meta["steps"]))
+                rows = json.loads(meta["stages"])
+                stages = [StageResult.model_validate(row | {"resumed": True}, extra="ignore") for row in rows]
+                done = int(name.rsplit("/", 1)[1].split(".")[0]) + 1
+                return Restored(done, stages, json.loads(meta["steps"]))
+            except (SafetensorError, SealBroken, KeyError, ValueError) as error:
+                log.warning("checkpoint.unreadable", key=name, error=str(error))
         return Restored(0, [], {})
 
     @staticmethod
@@ -87,24 +90,25 @@ class Checkpoints:
 
 
 class StoredTensors:
-    """A `TensorStore` in the tenant's part of the storage."""
+    """A `TensorStore` in the storage: what an attempt made, for the later ones."""
 
-    def __init__(self, storage: Storage, prefix: str) -> None:
-        self._storage, self._prefix = storage, f"{prefix}/tensors"
+    def __init__(self, vault: Vault, prefix: str) -> None:
+        self._vault, self._prefix = vault, f"{prefix}/tensors"
 
     def load(self, key: str) -> dict[str, torch.Tensor] | None:
         """Return what was saved under `key`, or None."""
-        name = f"{self._prefix}/{key}.safetensors"
-        if not any(o.key == name for o in self._storage.list(self._prefix)):
-            return None
-        with tempfile.TemporaryDirectory() as folder:
-            path = self._storage.download(name, Path(folder) / "tensors")
-            with safe_open(path, framework="pt") as file:
+        try:
+            with self._vault.opened(self._name(key)) as path, safe_open(path, framework="pt") as file:
                 return {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a mapping
+        except (ObjectMissing, SealBroken, SafetensorError):
+            return None
 
     def save(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep `tensors` under `key`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tensors"
             save_file(plain_tensors(tensors), path)
-            self._storage.put(f"{self._prefix}/{key}.safetensors", path)
+            self._vault.put(self._name(key), path)
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}/{key}.safetensors"

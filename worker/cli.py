@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from shared.errors import EffaceError, InvalidRequest
+from shared.home import use
 
 BAD_INPUT, FAILED = 2, 1
 
@@ -42,6 +43,12 @@ def run(
     raise typer.Exit(code)
 
 
-def worker() -> None:
+def worker(
+    home: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="work for the service that 'efface up' runs in this folder")
+    ] = None,
+) -> None:
     """Run a worker: it takes jobs from the queue, one at a time. SIGTERM gives a running job back and ends it."""
+    if home is not None:
+        use(home)
     os.execv(sys.executable, [sys.executable, "-m", "worker"])  # noqa: S606 - the worker's memory holds no command line

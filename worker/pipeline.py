@@ -40,6 +40,7 @@ from worker.ports import Progress
 from worker.recording import Recording
 from worker.report import make_report
 from worker.report_page import render
+from worker.vault import Vault, key_of
 
 THRESHOLDS_NOT_MET = "thresholds_not_met"
 
@@ -76,7 +77,9 @@ class _Run:
         self._spec, self._storage, self._progress, self._scratch = spec, storage, Recording(progress), scratch
         self._device = device
         self._meter = Meter(self._progress, device)
-        self._cache = FeatureCache(storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix)
+        key = key_of(spec.data_key)
+        self._vault = Vault(storage, key)
+        self._cache = FeatureCache(storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix, job_key=key)
 
     def run(self) -> PipelineResult:
         torch.manual_seed(self._spec.request.seed)
@@ -153,8 +156,9 @@ class _Run:
         data = self._spec.data
         gone = data.forgotten()
         for source in data.evaluation:
-            if source.uri not in gone and (lasting := images(source)) is not None:
-                self._cache.outlives_the_job(lasting.digest)
+            lasting = None if source.uri in gone else images(source)
+            if source.id and lasting and (key := key_of(source.data_key)):
+                self._cache.outlives_the_job(lasting.digest, source.id, key)
         return Opened(
             forget=images(data.forget),
             retain=images(data.retain),
@@ -187,10 +191,10 @@ class _Run:
             thresholds=self._spec.thresholds,
             labels=plan.labels,
             data=plan.data,
-            store=StoredTensors(self._storage, self._spec.cache_prefix),
+            store=StoredTensors(self._vault, self._spec.job_cache_prefix),
             progress=progress,
         )
-        checkpoints = Checkpoints(self._storage, checkpoint_prefix)
+        checkpoints = Checkpoints(self._vault, checkpoint_prefix)
         restored = checkpoints.restore(erasure)
         known = [s for s in self._meter.stages if s.stage is not Stage.PREPARING]
         self._meter.stages += restored.stages[len(known) :]  # a checkpoint knows what the job had cost by then

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from api.cli import audit, certificates, health, jobs, keys, purges, rulings, service, uploads
+from api.cli import audit, backups, certificates, health, jobs, keys, purges, rulings, service, uploads
 from api.cli.exits import explain
 from api.cli.plugins import Commands
 from api.cli.signing import signing
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (service, keys, jobs, rulings, certificates, uploads, audit, purges, health):
+for module in (service, keys, jobs, rulings, certificates, uploads, audit, purges, backups, health):
     module.add_to(app)
 keys.keys.add_typer(signing, name="signing")
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from api.cli.exits import ExitCode
+from api.cli.home import with_home
 
 audit = typer.Typer(no_args_is_help=True, help="Verify the audit log, sign its head, export the record of processing.")
 
@@ -24,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @audit.command("verify")
+@with_home
 def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
     """Compute the whole chain again and check every signed head. Exits 0 where the log is whole, 4 where it is not."""
     from api.cli.opened import opened
@@ -50,6 +52,7 @@ def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
 
 
 @audit.command("head")
+@with_home
 def head() -> None:
     """Sign the end of the log as it is now and print the head, to be kept where this service cannot reach it."""
     from api.cli.opened import opened
@@ -85,6 +88,7 @@ def new_key(
 
 
 @audit.command("record")
+@with_home
 def record() -> None:
     """Print the record of processing of Article 30(2) GDPR, as JSON."""
     from api.cli.opened import opened

@@ -23,6 +23,10 @@ class ExitCode(IntEnum):
 
 
 BAD_INPUT_STATUSES = frozenset({400, 413, 415, 422})
+NO_DATABASE = (
+    "The database that EFFACE_DATABASE_URL names does not answer. Is it running? "
+    "For a service that 'efface up' runs, give its folder: --home .efface (EFFACE_LOG_LEVEL=DEBUG shows more)."
+)
 THRESHOLDS_NOT_MET = "thresholds_not_met"
 
 
@@ -52,6 +56,8 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
             return f"The settings are not valid. {_settings(error.errors())}", ExitCode.BAD_INPUT
     if os.environ.get("EFFACE_LOG_LEVEL") == "DEBUG":
         raise error
+    if type(error).__name__ == "OperationalError" and "connection" in str(error):  # SQLAlchemy's, not imported for this
+        return NO_DATABASE, ExitCode.FAILURE
     words = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {words[0]} (EFFACE_LOG_LEVEL=DEBUG shows where)", ExitCode.FAILURE
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from api.cli.home import with_home
 from api.cli.opened import transaction
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @keys.command("create")
+@with_home
 def create_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     tenant: Annotated[str, typer.Option(help="Whose key it is; made if there is none of this name.")] = "default",
@@ -42,6 +44,7 @@ def create_key(
 
 
 @keys.command("list")
+@with_home
 def list_keys() -> None:
     """List all keys; what they are made of is kept nowhere."""
     from api.cli.show import out, table
@@ -56,6 +59,7 @@ def list_keys() -> None:
 
 
 @keys.command("rotate")
+@with_home
 def rotate_key(
     key_id: KeyId,
     grace_hours: Annotated[
@@ -79,6 +83,7 @@ def rotate_key(
 
 
 @keys.command("revoke")
+@with_home
 def revoke_key(key_id: KeyId) -> None:
     """Revoke a key and its access tokens, at once; doing it twice is no error."""
     from services import keys as service
@@ -89,13 +94,14 @@ def revoke_key(key_id: KeyId) -> None:
 
 
 @keys.command("rewrap")
+@with_home
 def rewrap() -> None:
     """Seal all that is sealed under the first key in EFFACE_MASTER_KEY; then the older ones can go."""
-    from services import datasets, webhooks
+    from services import datasets, job_keys, webhooks
     from shared.settings import get_settings
 
     with transaction() as session:
-        data_keys = datasets.rewrap(session, get_settings())
+        data_keys = datasets.rewrap(session, get_settings()) + job_keys.rewrap(session, get_settings())
         secrets = webhooks.rewrap(session, get_settings())
     typer.echo(f"{data_keys} data keys and {secrets} webhook secrets are sealed under the first master key.")
 

@@ -20,8 +20,9 @@ from shared.schemas.model import ModelView
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import LISTS, DataSource, ModelSource
+from shared.tokenizer_files import TOKENIZER_NAMES
 
-MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", *TOKENIZER_NAMES)
 ANY = 2**62
 NO_LIMITS = ArchiveLimits(images=ANY, expanded_bytes=ANY, ratio=ANY, pixels=ANY)
 """What a server takes is for the server to say."""
@@ -129,7 +130,7 @@ class _UploadFinder:
 
 def upload_model(client: Client, path: Path, *, name: str | None = None, architecture: str | None = None) -> ModelView:
     """Upload a checkpoint, or the files of a local-dir folder."""
-    members = [path / file for file in MODEL_FILES if (path / file).exists()]
+    members = [path / file for file in sorted(MODEL_FILES) if (path / file).exists()]
     with _packed(path, members) as file, show.upload(file) as advance:
         return client.add_model(file, name=name or path.stem, architecture=architecture, advance=advance)
 

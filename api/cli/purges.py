@@ -1,12 +1,12 @@
 """Commands about what was purged."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli.exits import ExitCode
+from api.cli.home import with_home
 
 if TYPE_CHECKING:
     from services.purge_list import Purged
@@ -24,19 +24,22 @@ From = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(purge, name="purge")
+    app.command()(with_home(sweep))
 
 
 @purge.command("list")
+@with_home
 def list_purged() -> None:
-    """Print every data set that was purged, one a line: keep it where no backup is restored over it."""
+    """Print every data set and model that was purged, one a line: keep it where no backup is restored over it."""
     from api.cli.opened import opened
 
     with opened() as (_, database, storage):
         for entry in sorted(_listed(database, storage, None)):
-            typer.echo(json.dumps({"dataset": entry.dataset, "tenant": entry.tenant}))
+            typer.echo(entry.line())
 
 
 @purge.command("pending")
+@with_home
 def pending(source: From = None) -> None:
     """Print what was purged and is there again. Exits 1 where there is any."""
     from api.cli.opened import opened
@@ -47,12 +50,13 @@ def pending(source: From = None) -> None:
         with database.transaction() as session:
             back = purge_list.pending(session, storage, listed)
     for entry in back:
-        typer.echo(json.dumps({"dataset": entry.dataset, "tenant": entry.tenant}))
+        typer.echo(entry.line())
     if back:
         raise typer.Exit(ExitCode.FAILURE)
 
 
 @purge.command("again")
+@with_home
 def again(source: From = None) -> None:
     """Purge again what a restored backup has brought back; the receipts say so. Twice is no error."""
     from api.cli.opened import opened
@@ -60,7 +64,30 @@ def again(source: From = None) -> None:
 
     with opened() as (settings, database, storage):
         done = purge_list.purge_again(database, storage, settings, _listed(database, storage, source))
-    typer.echo(f"{done} data sets were there again and are purged; leftovers of ended jobs are gone.")
+    typer.echo(f"{done} data sets and models were there again and are purged; leftovers of ended jobs are gone.")
+
+
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+) -> None:
+    """Delete objects below tenants/ that no row knows and that are older than a day, and print each.
+
+    The relay does the same every EFFACE_SWEEP_SECONDS. Objects under names that the service never gives are printed and left alone.
+    """
+    from api.cli.opened import opened
+    from services import orphans, sweeper
+
+    with opened() as (_, database, storage):
+        found = list(orphans.find(database, storage))
+        for orphan in found:
+            typer.echo(
+                f"{orphan.prefix}: {orphans.WORDS[orphan.kind]} ({orphan.objects} objects, {orphan.bytes} bytes)"
+            )
+        ours = [orphan for orphan in found if orphan.kind != "foreign"]
+        if not dry_run and ours:
+            sweeper.sweep_abandoned(database, storage)
+    done = "would be deleted" if dry_run else "were deleted"
+    typer.echo(f"{len(ours)} things {done}; {len(found) - len(ours)} foreign objects are left alone.")
 
 
 def _listed(database: "Database", storage: "Storage", source: Path | None) -> "set[Purged]":

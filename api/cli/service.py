@@ -3,11 +3,14 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from api.cli.home import with_home
 
 Home = Annotated[Path, typer.Option(help="Where everything is kept: databases, objects, logs and the API key.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API on 127.0.0.1; 0 takes a free one.")]
@@ -15,14 +18,16 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API on 12
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (up, demo, api, relay, migrate, version):
+    plain: tuple[Callable[..., None], ...] = (up, demo, version)
+    operated: tuple[Callable[..., None], ...] = (api, relay, migrate, init)
+    for command in (*plain, *map(with_home, operated)):
         app.command()(command)
 
 
 def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
     """Run the whole service on this machine, until Ctrl-C."""
     from api.processes import Ending
-    from api.stack import key_file, running, signing_dir
+    from api.stack import running, signing_dir
     from shared.settings import get_settings
     from shared.signing import KeyFolder
     from shared.telemetry import configure_logging
@@ -30,14 +35,14 @@ def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
     configure_logging(get_settings().model_copy(update={"log_format": "console", "log_level": "WARNING"}))
     ending = Ending()
     ending.listen()
-    first = not key_file(home).exists()
     unsigned = not KeyFolder(signing_dir(home)).has_signer
     with suppress(KeyboardInterrupt), running(home, port, ending) as stack:
         typer.echo(f"Efface is ready at {stack.url}; Ctrl-C stops it.")
-        typer.echo(f"API key: {f'{stack.key}, kept in' if first else 'in'} {stack.key_file}")
+        typer.echo(f"API key: in {stack.key_file}")
         made = ", made now" if unsigned else ""
         typer.echo(f"Certificates: signed with key {stack.signing_key} in {stack.signing_dir}{made}")
         typer.echo(f"Logs: {stack.home / 'logs'}")
+        typer.echo(f"Other commands reach it with --home, as in: efface keys list --home {home}")
         try:
             stack.tend()
         except KeyboardInterrupt:
@@ -101,8 +106,34 @@ def migrate() -> None:
     import migrations
     from shared.settings import get_settings
 
-    migrations.upgrade(get_settings().sqlalchemy_url())
+    settings = get_settings()
+    migrations.upgrade(settings.sqlalchemy_url())
     typer.echo("The schema is that of this version.")
+    if settings.database_service_role is not None:
+        from migrations.grants import grant
+
+        grant(settings.sqlalchemy_url(), settings.database_service_role)
+        typer.echo(f"The role {settings.database_service_role} has what the service needs.")
+
+
+def init(
+    key_file: Annotated[Path, typer.Option(help="Where the first API key goes, readable for its owner alone.")],
+    tenant: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
+    audit_key_file: Annotated[
+        Path | None, typer.Option(help="Where the key that signs the head of the audit log goes, if it is to be made.")
+    ] = None,
+) -> None:
+    """Make what a deployment needs once: the first API key, the signing keys, the audit key. What is there stays; idempotent."""
+    from api.cli.opened import transaction
+    from services import first_start
+    from shared.settings import get_settings
+
+    with transaction() as session:
+        done = first_start.prepare(
+            session, get_settings(), key_file=key_file, tenant=tenant, audit_key_file=audit_key_file
+        )
+    for line in done:
+        typer.echo(line)
 
 
 def version() -> None:

@@ -70,9 +70,10 @@ def jobs_table(jobs: Iterable[JobView]) -> Table:
     """Return jobs as a table."""
     rows = table("id", "state", "method", "target", "external id", "created")
     for job in jobs:
-        target = ", ".join(job.request.target.names())
+        target = ", ".join(job.request.target.names()) if job.request else ""
+        method = job.request.method.name if job.request else ""
         created = f"{job.created_at:%Y-%m-%d %H:%M}"
-        rows.add_row(job.id, job.state, job.request.method.name, target, job.external_id or "", created)
+        rows.add_row(job.id, job.state, method, target, job.external_id or "", created)
     return rows
 
 

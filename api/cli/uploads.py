@@ -9,8 +9,8 @@ from api.cli.options import DEFAULT_URL, Key, Url, connect
 
 Name = Annotated[str | None, typer.Option(help="What to call it; by default the name of the file.")]
 
-models = typer.Typer(no_args_is_help=True, help="Add and list models.")
-datasets = typer.Typer(no_args_is_help=True, help="Add and list data sets.")
+models = typer.Typer(no_args_is_help=True, help="Add, list and delete models.")
+datasets = typer.Typer(no_args_is_help=True, help="Add, list and delete data sets.")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,6 +64,18 @@ def list_models(url: Url = DEFAULT_URL, key: Key = "") -> None:
     out.print(rows)
 
 
+@models.command("rm")
+def remove_model(
+    model_id: Annotated[str, typer.Argument(help="The model's id.")], url: Url = DEFAULT_URL, key: Key = ""
+) -> None:
+    """Delete a model and its files; idempotent. Fails where an unfinished job uses it, and names that."""
+    with connect(url, key) as client:
+        receipt = client.delete_model(model_id)
+    size = sum(found.bytes for found in receipt.objects)
+    kept = f" Models made from it stay: {', '.join(receipt.children)}." if receipt.children else ""
+    typer.echo(f"{model_id} is deleted: {len(receipt.objects)} objects, {size} bytes.{kept}")
+
+
 @datasets.command("add")
 def add_dataset(
     path: Annotated[Path, typer.Argument(exists=True, help="An archive of <class>/<image>, or a folder of it.")],
@@ -97,3 +109,14 @@ def list_datasets(url: Url = DEFAULT_URL, key: Key = "") -> None:
             created = f"{dataset.created_at:%Y-%m-%d %H:%M}"
             rows.add_row(dataset.id, dataset.name, str(dataset.images), str(len(dataset.classes)), created)
     out.print(rows)
+
+
+@datasets.command("rm")
+def remove_dataset(
+    dataset_id: Annotated[str, typer.Argument(help="The data set's id.")], url: Url = DEFAULT_URL, key: Key = ""
+) -> None:
+    """Purge a data set at once; idempotent. Fails where an unfinished job uses it, and names that."""
+    with connect(url, key) as client:
+        receipt = client.delete_dataset(dataset_id)
+    size = sum(found.bytes for found in receipt.objects)
+    typer.echo(f"{dataset_id} is purged: {len(receipt.objects)} objects, {size} bytes; {receipt.reason}.")

@@ -12,15 +12,16 @@ from api.dependencies import BeginDep, JobReader, PartsDep, SessionDep
 from api.json_route import Route
 from api.problems import responses
 from services import jobs, registers, retention
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, Gone, NotFound
 from shared.schemas.job import ArtifactView
 from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import REPORT_SCHEMA_PATH, Report
 from shared.storage import Storage
+from shared.tokenizer_files import TokenizerFile
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Route)
 
-WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json"]
+WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json", TokenizerFile]
 IfNoneMatch = Annotated[str | None, Header()]
 WEIGHTS: Final = "open_clip_model.safetensors"
 NOT_MODIFIED = 304
@@ -47,7 +48,7 @@ PAGE_HEADERS = {
     "/{job_id}/report",
     summary="The report of a job that has ended",
     response_model=Report,
-    responses=responses(NotFound, Conflict),
+    responses=responses(NotFound, Conflict, Gone),
 )
 def report(
     job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, head: Head, if_none_match: IfNoneMatch = None
@@ -69,6 +70,7 @@ def report(
     responses=responses(
         NotFound,
         Conflict,
+        Gone,
         also={
             200: {"content": {"text/html": {}}, "description": "One self-contained page"},
             304: {"description": "It is the page of the ETag"},
@@ -95,6 +97,7 @@ def report_page(
     responses=responses(
         NotFound,
         Conflict,
+        Gone,
         also={
             200: {"content": {"application/octet-stream": {}}, "description": "The file"},
             206: {"content": {"application/octet-stream": {}}, "description": "The range that was asked for"},
@@ -110,7 +113,10 @@ def weights(
     parts: PartsDep,
     caller: JobReader,
     head: Head,
-    file: Annotated[WeightsFile, Query(description="of open_clip's local-dir layout")] = WEIGHTS,
+    file: Annotated[
+        WeightsFile,
+        Query(description="of open_clip's local-dir layout; a tokenizer's, where it has one"),
+    ] = WEIGHTS,
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: IfNoneMatch = None,

@@ -5,17 +5,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from api.dependencies import BeginDep, DatasetReader, DatasetWriter, SessionDep
+from api.dependencies import BeginDep, DatasetReader, DatasetWriter, PartsDep, SessionDep
 from api.idempotency import SenderDep, respond
 from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, UPLOAD_ERRORS, Upload, performed, received
-from services import datasets
+from services import dataset_purge, datasets, evidence, retention
 from services.idempotency import Answer
 from services.uploads import Uploads
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.schemas.dataset import DatasetView
+from shared.schemas.purge import DatasetPurge
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=Route)
 
@@ -75,3 +76,20 @@ def list_datasets(
 def get_dataset(dataset_id: str, session: SessionDep, caller: DatasetReader) -> DatasetView:
     """Return a data set, with the classes that were found in it."""
     return datasets.get(session, caller.tenant_id, dataset_id)
+
+
+@router.delete("/{dataset_id}", summary="Purge a data set", responses=responses(NotFound, Conflict))
+def delete_dataset(dataset_id: str, begin: BeginDep, caller: DatasetWriter, parts: PartsDep) -> DatasetPurge:
+    """Purge a data set at once: its key is destroyed, its object deleted. The answer is the receipt; idempotent.
+
+    409 where unfinished jobs use it: cancel them first.
+    """
+    with begin() as session:
+        doomed = dataset_purge.begin_deletion(session, caller.tenant_id, dataset_id, parts.settings)
+    if doomed is not None:
+        deleted = dataset_purge.delete(parts.storage, doomed)
+        with begin() as session:
+            dataset_purge.finish(session, doomed, deleted)
+            evidence.owe(session, retention.users_of(session, dataset_id))
+    with begin() as session:
+        return dataset_purge.receipt(session, dataset_id)

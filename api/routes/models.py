@@ -22,11 +22,12 @@ from api.uploads import (
     received,
     text_parameter,
 )
-from services import models, registers
+from services import model_purge, models, registers
 from services.idempotency import Answer, Call, once
 from services.uploads import Uploads
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.schemas.model import FetchView, ModelRegistration, ModelView
+from shared.schemas.purge import ModelPurge
 from shared.settings import Settings
 from shared.uploaded_checkpoints import EXPANSION
 
@@ -112,6 +113,19 @@ def list_models(session: SessionDep, caller: ModelReader, after: After = None, l
 def get_model(model_id: str, session: SessionDep, caller: ModelReader) -> ModelView:
     """Return a model."""
     return models.get(session, caller.tenant_id, model_id)
+
+
+@router.delete("/{model_id}", summary="Delete a model and its files", responses=responses(NotFound, Conflict))
+def delete_model(model_id: str, begin: BeginDep, caller: ModelWriter, parts: PartsDep) -> ModelPurge:
+    """Delete a model: its files go at once, and no job can use it any more. The answer is the receipt; idempotent.
+
+    Jobs, certificates and models that were made from it go on naming its id. 409 where unfinished jobs use it.
+    """
+    with begin() as session:
+        doomed = model_purge.begin(session, caller.tenant_id, model_id)
+    deleted = model_purge.delete(parts.storage, doomed)
+    with begin() as session:
+        return model_purge.finish(session, doomed, deleted)
 
 
 @router.get("/{model_id}/fetches", summary="Who has fetched a model's weights", responses=responses(NotFound))

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from shared.schemas.base import Schema
 from shared.schemas.deadline import Extension, Hold, Refusal
+from shared.schemas.purge import Removal
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.resolution import MeasuredSet, RequestWarning
 from shared.states import JobState, Stage
@@ -44,8 +45,10 @@ class JobView(Schema):
     stage: Stage | None = Field(description="what it is doing while it runs")
     progress: float = Field(description="share of the stage that is done, in [0, 1]")
     attempt: int = Field(description="how often it was started")
-    request: ErasureRequest
-    thresholds: Thresholds = Field(description="those of the request, with the defaults filled in")
+    request: ErasureRequest | None = Field(
+        description="as it was sent; null where an earlier version stored it in a form that cannot be read any more"
+    )
+    thresholds: Thresholds | None = Field(description="those of the request, with the defaults filled in")
     warnings: tuple[RequestWarning, ...] = Field((), description="what is no error, and may not be what was meant")
     verdict: Literal["passed", "failed"] | None
     error: JobError | None
@@ -58,6 +61,9 @@ class JobView(Schema):
     extension: Extension | None = None
     refusal: Refusal | None = None
     at_risk_at: datetime | None = Field(None, description="when it was first expected to end after it is due")
+    removals: tuple[Removal, ...] = Field(
+        (), description="files that were removed after the end; asking for them is 410"
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -101,3 +107,5 @@ class ArtifactView(Schema):
     sha256: str
     size_bytes: int
     quarantined: bool
+    removed_at: datetime | None = None
+    removal_reason: str | None = None

@@ -84,6 +84,10 @@ class JobSpec(Schema):
     data: DataSources
     warnings: tuple[RequestWarning, ...] = ()
     """What the request was told when it came."""
+    data_key: str | None = Field(
+        None,
+        description="base64; sealed as a worker gets it, opened as its child does: what the job keeps is encrypted with it",
+    )
 
     @property
     def job_prefix(self) -> str:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from shared.database import Database, make_engine
+from shared.embedded import DATA_ROOT_VARIABLE
 from shared.processor_key import make_self_signed
 from shared.settings import Settings
 from shared.tables import Base
@@ -47,6 +48,15 @@ def make_settings(postgres_url: str, redis_url: str, folder: Path) -> Settings:
         device="cpu",
         log_format="console",
     )
+
+
+def embedded_data_root() -> None:
+    """Let an embedded Postgres that root has started keep its data where its user gets to; deleted at the end."""
+    if os.geteuid() == 0 and DATA_ROOT_VARIABLE not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="efface-postgres-"))
+        folder.chmod(0o711)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ[DATA_ROOT_VARIABLE] = str(folder)
 
 
 @cache

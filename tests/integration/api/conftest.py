@@ -3,7 +3,7 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,10 +184,13 @@ class JobMaker:
         self.finish(job_id, passed=False)
         return job_id
 
-    def finish(self, job_id: str, *, passed: bool, report: bytes = REPORT) -> None:
+    def finish(
+        self, job_id: str, *, passed: bool, report: bytes = REPORT, also: Mapping[str, bytes] | None = None
+    ) -> None:
         folder = "model" if passed else "quarantine"
         files = {"report.json": report, "report.html": PAGE, f"{folder}/open_clip_model.safetensors": WEIGHTS}
         files[f"{folder}/open_clip_config.json"] = b"{}"
+        files |= also or {}
         records = []
         for name, content in files.items():
             key = f"tenants/t/jobs/{job_id}/1/{name}"

@@ -24,6 +24,12 @@ from shared.signing import KeyFolder
 DEADLINE_SECONDS = 90
 
 
+def efface(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command."""
+    command = [sys.executable, "-m", "api.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+
+
 def wait_for(what, *arguments):
     """Return the first true answer."""
     deadline = time.monotonic() + DEADLINE_SECONDS
@@ -94,7 +100,12 @@ def test_from_start_to_restart(up):
 
     assert service.get("/health/ready").status_code == 200
     assert added.status_code == 422  # it is checked by the real thing
-    assert service.key in service.output.read_text()
+    assert service.key not in service.output.read_text()  # which may be kept in a log
+    assert stat.S_IMODE(key_file.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE((key_file.parent / "env").stat().st_mode) == 0o600
+    listed = efface("keys", "list", "--home", str(key_file.parent))
+    assert (listed.returncode, listed.stderr) == (0, "") and "key_" in listed.stdout
+    assert efface("audit", "verify", "--home", str(key_file.parent)).returncode == 0
 
     first = service.child("api")
     first.kill()
@@ -125,6 +136,9 @@ def test_from_start_to_restart(up):
     again.process.send_signal(signal.SIGTERM)
     assert again.process.wait(DEADLINE_SECONDS) == 0
     assert wait_for(lambda: not again.alive())
+    stopped = efface("keys", "list", "--home", str(key_file.parent))
+    assert (stopped.returncode, stopped.stdout) == (1, "")
+    assert stopped.stderr.startswith("efface: No service runs in") and len(stopped.stderr.splitlines()) == 1
     secrets = {"key", "master-key", "audit-key.pem"}
     assert {path.name for path in key_file.parent.iterdir()} == secrets | {
         "lock",

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from services import evidence, jobs, lifecycle, signing_keys
+from services import evidence, jobs, lifecycle, retention, signing_keys
 from services.certifier import Certifier
 from services.evidence import Issuer, Uncertifiable
 from services.verification import Outcome, verify
@@ -235,6 +235,18 @@ class TestReceipts:
 
         with pytest.raises(Uncertifiable, match="certificate 1 is not in the storage"):
             issue(world, self.with_receipt(issuer, RECEIPT))
+
+    def test_without_the_report_the_first_one_stands(self, world, storage, keys, issuer):
+        """The report was removed when its time was over; what is confirmed later can be certified no more."""
+        finish(world, storage)
+        assert issue(world, issuer) is True
+        with world.database.transaction() as session:
+            retention.remove(session, world.job, "report", "retention_ended")
+            evidence.owe(session, [world.job])
+        storage.delete(f"tenants/{world.tenant}/jobs/{world.job}/1/report.json")
+        assert issue(world, self.with_receipt(issuer, RECEIPT)) is True
+        assert owed(world) == []
+        assert predicate_of(fetch(world, storage))["number"] == 1
 
     def test_with_nothing_new_there_is_no_second_one(self, world, storage, keys, issuer):
         finish(world, storage)

@@ -76,9 +76,9 @@ def test_leftovers_are_all_that_the_winner_did_not_leave(
         assert retention.unpurged(session) == []
     world.do(lifecycle.complete, 2, passed(world, 2))
     with database.transaction() as session:
-        ((spec, kept),) = retention.unpurged(session)
-    assert (spec.job_id, kept) == (job, 2)
-    deleted = retention.delete_leftovers(storage, spec, kept)
+        (ended,) = retention.unpurged(session)
+    assert (ended.job_id, ended.attempt) == (job, 2)
+    deleted = retention.delete_leftovers(storage, ended)
     assert [found.key.removeprefix(prefix) for found in deleted.objects] == [
         "/1/report.json",
         "/20/other",
@@ -87,10 +87,10 @@ def test_leftovers_are_all_that_the_winner_did_not_leave(
     assert [o.key for o in storage.list(prefix)] == [f"{prefix}/2/model/open_clip_model.safetensors"]
     assert len(storage.list(f"{prefix}0")) == 1
     with database.transaction() as session:
-        retention.mark_purged(session, spec, deleted)
+        retention.mark_purged(session, ended, deleted)
         assert retention.unpurged(session) == []
         retention.sweep_again(session, job)
-        assert [spec.job_id for spec, _ in retention.unpurged(session)] == [job]
+        assert [ended.job_id for ended in retention.unpurged(session)] == [job]
 
 
 def test_the_relay_deletes_answers_whose_time_is_over(

@@ -289,7 +289,7 @@ def test_archives_without_a_row_go_once_no_upload_can_be_at_them(
         yesterday.setattr("shared.ids.time.time_ns", lambda: 1_700_000_000_000_000_000)
         old = new_id("ds")
     keeper.storage.put(f"{folder}/{old}", b"old")
-    assert sweeper.sweep_abandoned(keeper.database, keeper.storage, keeper.settings) == 1
+    assert sweeper.sweep_abandoned(keeper.database, keeper.storage) == 1
     assert known in keeper.objects() and old not in keeper.objects() and len(keeper.objects()) == 2
 
 
@@ -335,7 +335,7 @@ class TestAfterARestore:
                 session.execute(dataset_purge.DatasetPurge.__table__.delete())
         listed = self.listed(keeper)
         with keeper.database.transaction() as session:
-            assert [entry.dataset for entry in purge_list.pending(session, keeper.storage, listed)] == [forget]
+            assert [entry.id for entry in purge_list.pending(session, keeper.storage, listed)] == [forget]
         assert purge_list.purge_again(keeper.database, keeper.storage, keeper.settings, listed) == 1
         assert purge_list.purge_again(keeper.database, keeper.storage, keeper.settings, listed) == 0
         assert forget not in keeper.objects()

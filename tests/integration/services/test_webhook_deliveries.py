@@ -12,7 +12,7 @@ from ipaddress import ip_network
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import SecretStr
-from sqlalchemy import func, select, text, update
+from sqlalchemy import TextClause, func, select, text, update
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
@@ -22,7 +22,7 @@ from shared.database import Database
 from shared.errors import Conflict, NotFound
 from shared.schemas.webhook import DeliveryView, WebhookRegistration, WebhookWithSecret
 from shared.settings import Settings
-from shared.states import DeliveryState, JobState, Stage
+from shared.states import CallKind, DeliveryState, JobState, Stage
 from shared.tables import Webhook, WebhookDelivery, WebhookSecret
 from tests.support.fleet import wait_until
 from tests.support.receiver import Receiver, receiving
@@ -127,7 +127,7 @@ def cancelled(post: Post, submit: Callable[..., str]) -> Callable[[], str]:
 
 @pytest.mark.usefixtures("courier")
 def test_the_end_of_a_job_arrives_signed_both_ways(post: Post, submit: Callable[..., str]) -> None:
-    world = World(post.database, post.tenant, submit(external_id="jane.doe@example.com"))
+    world = World(post.database, post.tenant, submit(external_id="DSR-7", metadata={"name": "jane"}))
     world.claim()
     world.do(lifecycle.enter_stage, 1, Stage.FORGETTING)
     world.do(lifecycle.complete, 1, passed(world, 1))
@@ -137,6 +137,7 @@ def test_the_end_of_a_job_arrives_signed_both_ways(post: Post, submit: Callable[
     assert body["type"] == "job.succeeded"
     assert body["data"] == {
         "job": world.job,
+        "external_id": "DSR-7",
         "state": "succeeded",
         "event": 4,
         "verdict": "passed",
@@ -433,6 +434,84 @@ def test_an_endpoint_that_is_deleted_meanwhile_fails_no_job(post: Post, cancelle
     with post.database.transaction() as session:
         assert jobs.get(session, post.tenant, job).state == JobState.CANCELLED
         assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 0
+
+
+def test_a_superseded_model_is_told_with_the_new_one(post: Post, submit: Callable[..., str]) -> None:
+    world = World(post.database, post.tenant, submit(external_id="DSR-8"))
+    said: dict[str, object] = {"model": "mdl_old", "superseded_by": "mdl_new", "by_job": "job_2", "reason": "Jane"}
+    with post.database.transaction() as session:
+        jobs.record(session, jobs.locked(session, post.tenant, world.job), "job.superseded_model", said)
+    data = post.only().body["data"]
+    assert {name: data[name] for name in ("model", "superseded_by", "by_job", "external_id")} == {
+        "model": "mdl_old",
+        "superseded_by": "mdl_new",
+        "by_job": "job_2",
+        "external_id": "DSR-8",
+    }
+    assert "reason" not in data
+
+
+def test_the_token_of_an_ended_job_goes_and_its_end_point_follows(post: Post, submit: Callable[..., str]) -> None:
+    ended, running = (World(post.database, post.tenant, submit(external_id=name)) for name in "ab")
+    with post.database.transaction() as session:
+        for world in (ended, running):
+            added = webhooks.add_for_job(
+                session, post.tenant, world.job, CallKind.FIDES, post.receiver.url, ["job.cancelled"]
+            )
+            webhooks.add_token(session, post.tenant, added, "secret", post.settings)
+
+    def left() -> tuple[int, int, int]:
+        """End points of jobs, their secrets, and deliveries that are owed to them."""
+        with post.database.transaction() as session:
+            expiry.sweep(session, post.settings)
+            own = select(Webhook.id).where(Webhook.job_id.is_not(None))
+            counted = (Webhook.id, WebhookSecret.webhook_id, WebhookDelivery.webhook_id)
+            points, secrets, calls = (
+                session.scalar(select(func.count()).where(column.in_(own))) or 0 for column in counted
+            )
+            return points, secrets, calls
+
+    assert left() == (2, 2, 0)
+    ended.cancel()
+    assert left() == (2, 2, 1)  # the call is still to be made, with the token
+    with post.database.transaction() as session:
+        session.execute(update(WebhookDelivery).values(state=DELIVERED, next_attempt_at=None))
+    assert left() == (2, 1, 1)
+    with post.database.transaction() as session:
+        session.execute(update(WebhookDelivery).values(created_at=func.now() - timedelta(days=30)))
+    assert left() == (1, 1, 0)
+    running.cancel()
+    assert left() == (1, 1, 1)
+
+
+def test_the_limit_holds_for_registrations_at_the_same_time(post: Post) -> None:
+    """One that has not committed counts already: the next one waits for it."""
+    wanted = WebhookRegistration.model_validate({"url": post.receiver.url})
+    for _ in range(webhooks.PER_TENANT - 2):
+        post.register()
+    outcomes: list[str] = []
+
+    def register() -> None:
+        try:
+            post.register()
+            outcomes.append("registered")
+        except Conflict:
+            outcomes.append("refused")
+
+    with post.database.transaction() as session:
+        webhooks.register(session, post.tenant, wanted, post.settings)
+        second = threading.Thread(target=register)
+        second.start()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        wait_until(lambda: counted(post.database, waiting) or outcomes, "the second registration never came")
+        assert outcomes == []
+    second.join()
+    assert outcomes == ["refused"]
+
+
+def counted(database: Database, query: TextClause) -> int:
+    with database.transaction() as session:
+        return int(session.scalar(query) or 0)
 
 
 def test_there_is_a_limit_to_endpoints(post: Post) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from services import datasets, jobs, retention
 from shared.errors import JobFailure, Unavailable
 from shared.schemas.spec import DataSource, DataSources, JobSpec
 from shared.settings import Settings
-from shared.storage import Storage
+from shared.storage import ObjectMissing, Storage
+from shared.tables import Job
 from tests.support import certificates, requests
 from tests.support.fleet import Fleet, wait_until
 from tests.support.tiny import write_model, write_pictures
@@ -98,11 +100,21 @@ def test_a_real_job_reads_sealed_images_and_leaves_none(fleet: Fleet, tmp_path: 
         method={"name": "three_stage", "parameters": {"forget_steps": 2, "remind_steps": 2}},
         thresholds={"max_forget_accuracy": 1, "max_retain_drop": 1, "max_transfer_drop": 1},
     )
+    seen: dict[str, bytes] = {}
+
+    def look() -> bool:
+        """Keep what a backup would have while the job runs."""
+        for found in fleet.storage.list(f"tenants/{fleet.tenant_id}"):
+            if found.key.endswith(".safetensors") and found.key not in seen and "/model/" not in found.key:
+                with suppress(ObjectMissing):
+                    seen[found.key] = fleet.storage.get(found.key)
+        return fleet.job(job).state.final
+
     with fleet.relay():
         fleet.worker()
         with fleet.database.transaction() as session:
             job = jobs.submit(session, fleet.tenant_id, request, fleet.settings).id
-        wait_until(lambda: fleet.job(job).state.final, "the job does not end", LONG_SECONDS)
+        wait_until(look, "the job does not end", LONG_SECONDS)
         assert fleet.job(job).verdict is not None, fleet.job(job).error
         wait_until(lambda: receipt(fleet, job).complete, "it is not purged")
     found = {entry.dataset: entry.state for entry in receipt(fleet, job).datasets}
@@ -113,6 +125,12 @@ def test_a_real_job_reads_sealed_images_and_leaves_none(fleet: Fleet, tmp_path: 
     with fleet.database.transaction() as session:
         digest = datasets.get(session, fleet.tenant_id, other).digest
     assert {o.key.split("/")[4] for o in cached} == {digest}  # and the others are filed under their data set
+    assert {key.split("/")[4] for key in seen} >= {"checkpoints", "cache"}
+    assert all(not content[8:].startswith(b"{") for content in seen.values())  # no header of safetensors: none reads
+    with fleet.database.transaction() as session:
+        row = session.get_one(Job, job)
+        assert row.data_key is None and row.key_destroyed_at == row.finished_at
+    assert receipt(fleet, job).key_destroyed_at is not None
     fleet.check_promises()
 
 

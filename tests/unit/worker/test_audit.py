@@ -10,6 +10,7 @@ from shared.errors import JobFailure
 from shared.schemas.report import TargetResult
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import cached_evaluations
+from shared.sealing import Sealer
 from shared.storage import Storage
 from tests.support.tiny import write_pictures
 from worker.audit.cache import FeatureCache
@@ -131,11 +132,40 @@ def test_cache_tells_models_and_data_sets_apart(tmp_path: Path) -> None:
 def test_features_of_a_data_set_that_stays_are_filed_under_it(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}")
     cache = FeatureCache(storage, tenant="tenants/t/cache", job="tenants/t/jobs/j/cache")
-    cache.outlives_the_job("data")
+    cache.outlives_the_job("data", "ds_1", opened())
     cache.save("model", "data", {"embeddings": torch.eye(3)})
     (stored,) = storage.list("tenants")
     assert stored.key.startswith(f"{cached_evaluations('t', 'data')}/")
     assert cache.load("model", "data") is not None
+    twin = FeatureCache(storage, tenant="tenants/t/cache", job="tenants/t/jobs/j/cache")
+    twin.outlives_the_job("data", "ds_2", opened())  # the same archive, uploaded twice: two keys
+    assert twin.load("model", "data") is None
+    twin.save("model", "data", {"embeddings": torch.eye(3)})
+    assert cache.load("model", "data") is not None
+
+
+def test_features_are_encrypted_with_the_key_of_their_images(tmp_path: Path) -> None:
+    storage, job_key, set_key = Storage(f"file://{tmp_path}"), opened(), opened()
+
+    def cache(job: bytes | None, dataset: bytes) -> FeatureCache:
+        made = FeatureCache(storage, tenant="tenants/t/cache", job="tenants/t/jobs/j/cache", job_key=job)
+        made.outlives_the_job("lasting", "ds_1", dataset)
+        return made
+
+    features = {"embeddings": torch.eye(64)}
+    for dataset in ("lasting", "the job's"):
+        cache(job_key, set_key).save("model", dataset, features)
+        assert cache(job_key, set_key).load("model", dataset) is not None
+    assert all(b"embeddings" not in storage.get(stored.key) for stored in storage.list("tenants"))
+    assert cache(opened(), set_key).load("model", "the job's") is None
+    assert cache(None, set_key).load("model", "the job's") is None
+    assert cache(job_key, opened()).load("model", "lasting") is None
+
+
+def opened() -> bytes:
+    """Return a new data key, opened."""
+    sealer = Sealer(bytes(32))
+    return sealer.opened(sealer.new_key("x"), "x")
 
 
 def subgroup_request() -> ErasureRequest:

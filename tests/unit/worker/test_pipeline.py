@@ -127,14 +127,17 @@ def test_a_second_attempt_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     assert whole.model_digest == result.model_digest  # resumed or not, the same weights
 
 
-def test_the_sample_bank_serves_a_second_request(tmp_path: Path) -> None:
+def test_the_sample_bank_serves_later_attempts_and_goes_with_the_job(tmp_path: Path) -> None:
     storage, spec = Storage(f"file://{tmp_path}/objects"), spec_of(tmp_path, "vit")
     notes = []
-    for number in range(2):
-        job = spec.model_copy(update={"job_id": f"job{number}"})
-        run_pipeline(job, storage, Recorder(), scratch(tmp_path, f"s{number}"), "cpu")
+    for attempt in (1, 2):
+        job = spec.model_copy(update={"attempt": attempt})
+        run_pipeline(job, storage, Recorder(), scratch(tmp_path, f"s{attempt}"), "cpu")
         notes.append(report_of(storage, job).method["samples"]["from_bank"])
+        storage.delete(spec.checkpoint_prefix)
     assert notes == [False, True]
+    samples = [found.key for found in storage.list("tenants") if "/tensors/" in found.key]
+    assert samples and all(key.startswith(f"{spec.job_cache_prefix}/") for key in samples)
 
 
 def test_faithful_fails_honestly_or_lowers_its_own_samples(tmp_path: Path) -> None:

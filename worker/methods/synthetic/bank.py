@@ -1,6 +1,7 @@
-"""The sample bank: samples of a model and a label set, made once and kept in the storage for every later request.
+"""The sample bank: samples of a model and a label set, made once for all attempts and candidates of a job.
 
-It is made and kept in batches, so that an attempt that is interrupted loses one batch at the most.
+They are pictures that the original weights have of what is to be forgotten, so they lie with the job, encrypted with its
+key, and go when it ends. The bank is made and kept in batches: an attempt that is interrupted loses one at the most.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,7 @@ class Bank:
     """Of the classes to be forgotten, never trained on."""
     held_out_labels: Tensor
     reused: bool
-    """Whether all of them were in the storage."""
+    """Whether an earlier attempt, or another candidate of `auto`, had made all of them."""
 
 
 def make_bank(erasure: Erasure, parameters: SyntheticParameters) -> Bank:
