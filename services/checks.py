@@ -1,6 +1,6 @@
 """Everything about a request that can be checked before its job exists, and what its references stand for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services import datasets, models
 from services.references import allowed_path, model_reference
 from shared.archives import ArchiveLimits
-from shared.classes import class_errors, classes_at
+from shared.classes import class_counts, class_errors
 from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
 from shared.schemas.model_reference import ModelReference
@@ -34,6 +34,8 @@ class Resolved:
     thresholds: Thresholds
     reference: ModelSource | None
     """What `audit.reference` names."""
+    notes: tuple[FieldError, ...] = ()
+    """What the requester should know of a request that is right: a default threshold that so few images cannot meet."""
 
 
 def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings: Settings) -> Resolved:
@@ -61,9 +63,9 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
         entry.name: finder.classes[f"/data/evaluation/{number}/dataset"]
         for number, entry in enumerate(request.data.evaluation)
     }
-    thresholds = resolve_thresholds(request, known)
+    resolved = resolve_thresholds(request, known, finder.classes)
     sources = DataSources(**roles, **{role: tuple(s for s in found if s) for role, found in lists.items()})
-    return Resolved(model, sources, thresholds, reference)
+    return Resolved(model, sources, resolved.thresholds, reference, resolved.notes)
 
 
 class _Finder:
@@ -72,8 +74,8 @@ class _Finder:
     def __init__(self, session: Session, tenant_id: str, settings: Settings) -> None:
         self._session, self._tenant_id, self._settings = session, tenant_id, settings
         self.errors: list[FieldError] = []
-        self.classes: dict[str, set[str]] = {}
-        """Pointer -> the classes of the data set there."""
+        self.classes: dict[str, Mapping[str, int | None]] = {}
+        """Pointer -> the classes of the data set there, with their numbers of images."""
 
     def model(self, pointer: str, reference: ModelReference) -> ModelSource | None:
         """Return a model's source, None where there is an error."""
@@ -98,16 +100,16 @@ class _Finder:
                 return DataSource(name=name, uri=str(path))
             row = datasets.find_for_use(self._session, self._tenant_id, reference)
             if row is not None:
-                self.classes[pointer] = set(row.classes)
+                self.classes[pointer] = row.classes
                 forgotten = pointer in FORGET_POINTERS or pointer.startswith(EARLIER)
                 purged = forgotten if row.purge_after_job is None else row.purge_after_job
                 return DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest, purged=purged)
             raise InvalidRequest.at(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
         return None
 
-    def _classes_at(self, path: Path, pointer: str) -> set[str]:
+    def _classes_at(self, path: Path, pointer: str) -> dict[str, int | None]:
         try:
-            return classes_at(path, ArchiveLimits.of(self._settings))
+            return class_counts(path, ArchiveLimits.of(self._settings))
         except InvalidRequest as error:
             raise error.under(pointer) from error
 

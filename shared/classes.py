@@ -1,5 +1,6 @@
 """Which classes a data set on disk holds, and whether those of a request's data sets fit its target. Needs no torch."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -18,16 +19,29 @@ def classes_at(path: Path, limits: ArchiveLimits) -> set[str]:
     Raises:
         InvalidRequest: it is none of these, or breaks a rule.
     """
+    return set(class_counts(path, limits))
+
+
+def class_counts(path: Path, limits: ArchiveLimits) -> dict[str, int | None]:
+    """Return the same with the number of images of each; None where `classnames.txt` names the classes of shards, which
+    are not opened then.
+
+    Raises:
+        InvalidRequest: as `classes_at`.
+    """
     if not path.is_dir():
-        return set(inspect_archive(path, limits).classes)
+        return dict(inspect_archive(path, limits).classes)
     shards = sorted(path.glob("*.tar"))
     if shards and (path / CLASS_NAMES).is_file():
-        return set(class_names((path / CLASS_NAMES).read_bytes()))
+        return dict.fromkeys(class_names((path / CLASS_NAMES).read_bytes()))
     if shards:
-        return {name for shard in shards for name in inspect_archive(shard, limits).classes}
+        counts = Counter[str]()
+        for shard in shards:
+            counts.update(inspect_archive(shard, limits).classes)
+        return dict(counts)
     files = (PurePosixPath(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     images = [name for name in files if is_image(name) and not any(part.startswith(".") for part in name.parts)]
-    return set(folder_classes(images))
+    return dict(Counter(folder_classes(images)))
 
 
 def class_errors(request: ErasureRequest, classes: Mapping[str, Collection[str]]) -> list[FieldError]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from shared.archives import ArchiveLimits, inspect_archive
+from shared.archives import ArchiveLimits
+from shared.classes import class_counts
 from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
 from shared.schemas.model_reference import ModelReference
@@ -12,6 +13,8 @@ from shared.schemas.thresholds import resolve_thresholds
 from shared.settings import Settings
 
 ROLES = ("forget", "retain", "calibration", "proxy", "forget_test", "retain_test")
+COUNTED = ("forget", "retain", "forget_test", "retain_test")
+"""Roles of which it matters how many images there are."""
 
 
 def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
@@ -39,12 +42,17 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         source.name: _classes(Path(source.uri), f"/data/evaluation/{i}/dataset", settings)
         for i, source in enumerate(lists["evaluation"])
     }
+    given = {
+        f"/data/{role}": _classes(Path(source.uri), f"/data/{role}", settings)
+        for role, source in roles.items()
+        if source is not None and role in COUNTED
+    }
     return JobSpec(
         job_id="run",
         tenant_id="local",
         attempt=1,
         request=request,
-        thresholds=resolve_thresholds(request, classes),
+        thresholds=resolve_thresholds(request, classes, given).thresholds,
         model=model,
         reference=reference,
         data=DataSources(**roles, **lists),
@@ -77,10 +85,8 @@ def _data(pointer: str, name: str, reference: str | None, errors: list[FieldErro
     return DataSource(name=name, uri=str(path))
 
 
-def _classes(path: Path, pointer: str, settings: Settings) -> set[str]:
-    if path.is_dir():
-        return {entry.name for entry in path.iterdir() if entry.is_dir()}
+def _classes(path: Path, pointer: str, settings: Settings) -> dict[str, int | None]:
     try:
-        return set(inspect_archive(path, ArchiveLimits.of(settings)).classes)
+        return class_counts(path, ArchiveLimits.of(settings))
     except InvalidRequest as error:
         raise error.under(pointer) from error

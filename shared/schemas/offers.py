@@ -16,7 +16,9 @@ class Offer:
     real_places: tuple[str, ...]
     """The sets that show real images of what is forgotten; the first is the target's own."""
     transfer: bool
-    """True where there is a set besides the target's own."""
+    """True where there is a set besides the target's own, with images of what stays."""
+    with_others: tuple[str, ...] = ()
+    """Of the places, those that show something else beside what is forgotten."""
 
     @property
     def real(self) -> bool:
@@ -32,15 +34,17 @@ def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collectio
         evaluation_classes: the classes found in each evaluation set, by the name that the request gives it.
     """
     names, subgroup = set(request.target.names()), request.target.type == "subgroup"
+    gone = set() if subgroup else names
     holding = () if subgroup else tuple(name for name, classes in evaluation_classes.items() if names & set(classes))
     own_images = _own_images(request, needed=not holding)
     places = ((OWN_SET,) if own_images else ()) + holding
-    transfer = len(evaluation_classes) - (1 if holding else 0) > 0
-    rest = own_images or any(set(evaluation_classes[name]) - names for name in holding[:1])
+    others = [set(classes) - gone for name, classes in evaluation_classes.items() if name not in holding[:1]]
+    with_others = tuple(n for n in places if n == OWN_SET or set(evaluation_classes[n]) - names)
+    transfer = any(others)
     met = {
         Need.TARGET: bool(places) or makes_samples(request),
         Need.REAL: bool(places),
-        Need.REST: rest,
+        Need.REST: places[:1] == with_others[:1] != (),
         Need.SIBLINGS: subgroup or bool(siblings(request)),
         Need.KIND: has_kinds(request),
         Need.SYNONYMS: any(other_names(request, name) for name in names),
@@ -49,7 +53,7 @@ def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collectio
         Need.GIVEN: request.data.forget is not None and bool(places),
         Need.REFERENCE: request.audit.reference is not None,
     }
-    return Offer(frozenset(need for need, is_met in met.items() if is_met), places, transfer)
+    return Offer(frozenset(need for need, is_met in met.items() if is_met), places, transfer, with_others)
 
 
 def makes_samples(request: ErasureRequest) -> bool:

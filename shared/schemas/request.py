@@ -221,11 +221,14 @@ class Data(Schema):
 class Thresholds(Schema):
     """What the result must meet to be published.
 
-    A field left out gets its default where it can be measured; null switches it off.
+    A field left out gets its default where it can be measured, and met with so many images; null switches it off.
     """
 
     max_forget_accuracy: Fraction | None = Field(
         None, description="accuracy on real images of what is forgotten, after"
+    )
+    max_forget_upper_end: Fraction | None = Field(
+        None, description="upper end of the 95 % interval of that accuracy, in the set where it is highest"
     )
     max_retain_drop: Fraction | None = Field(None, description="accuracy lost on the rest of the target's own set")
     max_transfer_drop: Fraction | None = Field(

@@ -278,7 +278,7 @@ class TestWhatIsWritten:
 
     def test_uploads(self, database: Database, upload: Callable[..., str]) -> None:
         ((action, _, detail),) = self.entries(database, upload("horse"))
-        assert (action, detail["images"]) == ("dataset.uploaded", 1)
+        assert (action, detail["images"]) == ("dataset.uploaded", 2)
 
 
 def test_the_record_of_processing_names_controllers_and_what_is_missing(
