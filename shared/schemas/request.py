@@ -242,6 +242,11 @@ class Thresholds(Schema):
     )
     measures: tuple[MeasureThreshold, ...] = Field((), max_length=100, description="bounds on measures of the audit")
 
+    def count(self) -> int:
+        """Return how many bounds the gate judges; `max` and `min` of a measure are two."""
+        values = [getattr(self, name) for name in type(self).model_fields if name != "measures"]
+        return sum(bound is not None for bound in values + [b for m in self.measures for b in (m.max, m.min)])
+
 
 class ErasureRequest(Schema):
     """The body of `POST /jobs`, and the file that `efface run` and `efface submit` read."""

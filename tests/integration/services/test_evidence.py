@@ -279,6 +279,22 @@ class TestCertifier:
             ("certificate.issued", good.job),
         ]
 
+    def test_one_that_could_not_be_certified_is_tried_again_at_growing_intervals(self, world, storage, settings, keys):
+        finish(world, storage, lie="report.json")
+        now = [0.0]
+        certifier = Certifier(world.database, storage, settings, clock=lambda: now[0])
+        tried = []
+        for now[0] in range(0, 10_000, 30):
+            if certifier.round():
+                tried.append(now[0])
+        assert tried == [0, 60, 180, 420, 900, 1860, 3780, 7380]
+        with world.database.transaction() as session:
+            spec = JobSpec.model_validate(session.get_one(Job, world.job).spec | {"attempt": 1})
+        left_behind(spec, storage, passed=True, lie="")  # the report is found again
+        now[0] = 11_000.0
+        assert certifier.round() == 1
+        assert owed(world) == []
+
     def test_a_rotated_key_is_published_before_it_signs(self, database, storage, settings, keys):
         certifier = Certifier(database, storage, settings)
         for _ in range(2):
