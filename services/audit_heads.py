@@ -75,6 +75,8 @@ def public_key(path: Path) -> Ed25519PublicKey:
         raise InvalidRequest.at("/key", f"{path} holds no public key in PEM: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidRequest.at("/key", f"{path} must hold an Ed25519 key")
+    if public_keys.has_small_order(key):
+        raise InvalidRequest.at("/key", f"{path} holds a key of small order, under which anything is signed")
     return key
 
 

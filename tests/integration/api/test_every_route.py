@@ -38,7 +38,7 @@ OPEN = {
     ("get", "/opendsr/v2/certificate.pem"),
 }
 """What needs no key."""
-ANY_KEY = {("get", "/version"), ("get", "/metrics"), ("get", "/opendsr/v2/discovery")}
+ANY_KEY = {("get", "/version"), ("get", "/opendsr/v2/discovery")}
 """What tells of the service, not of a tenant."""
 CREATES = {("post", "/jobs"), ("post", "/models"), ("post", "/datasets"), ("post", "/keys"), ("post", "/webhooks")} | {
     ("post", "/opendsr/v2/requests"),

@@ -178,6 +178,37 @@ def test_what_the_storage_does_not_bear_out_is_not_signed(world, storage, keys, 
         fetch(world, storage)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(WEIGHTS + b"!", "bytes"), (bytes(len(WEIGHTS)), "not those that were committed"), (None, "not in the storage")],
+)
+@pytest.mark.parametrize("passed", [True, False])
+def test_weights_that_were_replaced_are_not_signed(world, storage, keys, issuer, passed, content, words):
+    """Published ones, and those in quarantine."""
+    finish(world, storage, passed=passed)
+    (key,) = [o.key for o in storage.list(f"tenants/{world.tenant}/jobs") if o.key.endswith(".safetensors")]
+    if content is None:
+        storage.delete(key)
+    else:
+        storage.put(key, content)
+
+    with pytest.raises(Uncertifiable, match=words):
+        issue(world, issuer)
+    storage.put(key, WEIGHTS)
+    assert issue(world, issuer) is True
+
+
+def test_the_certificate_of_a_purge_needs_the_weights_no_more(world, storage, keys, issuer):
+    """The first one was of the same bytes; they may be deleted before what the job used is."""
+    finish(world, storage)
+    assert issue(world, replace(issuer, receipt_of=lambda *_: None)) is True
+    (key,) = [o.key for o in storage.list(f"tenants/{world.tenant}/jobs") if o.key.endswith(".safetensors")]
+    storage.delete(key)
+    with world.database.transaction() as session:
+        evidence.owe(session, [world.job])
+    assert issue(world, replace(issuer, receipt_of=lambda *_: RECEIPT)) is True
+
+
 def test_a_report_that_was_replaced_is_not_signed(world, storage, keys, issuer):
     finish(world, storage)
     (key,) = [o.key for o in storage.list(f"tenants/{world.tenant}/jobs") if o.key.endswith("report.json")]
