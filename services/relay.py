@@ -62,12 +62,13 @@ def publish(session: Session, bell: Bell, limit: int = BATCH) -> int:
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
     """Do all of it until `stop` is set."""
     certifier = Certifier(database, storage, settings)
+    keeper = audit_heads.Keeper(database, storage, settings)
     jobs: list[tuple[str, Callable[[], None]]] = [
         ("relay.publish", lambda: _publish_all(database, bell, settings, stop)),
         ("relay.reconcile", lambda: _reconcile(database, bell, settings, stop)),
         ("relay.purge", lambda: _purge(database, storage, settings, stop)),
         ("relay.abandoned", lambda: _sweep_abandoned(database, storage, settings, stop)),
-        ("relay.audit", lambda: _audit(database, storage, settings, stop)),
+        ("relay.audit", lambda: _audit(keeper, settings, stop)),
         ("relay.deliver", lambda: Courier(database, settings).work(stop)),
         ("relay.certify", lambda: certifier.work(stop)),
     ]
@@ -153,10 +154,6 @@ def _sweep_abandoned(database: Database, storage: Storage, settings: Settings, s
     stop.wait(settings.sweep_seconds)
 
 
-def _audit(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    with database.transaction() as session:
-        linked = audit_chain.extend(session)
-    if not linked:
-        audit_heads.publish(database, storage, settings)
-    if linked < audit_chain.BATCH:
+def _audit(keeper: audit_heads.Keeper, settings: Settings, stop: threading.Event) -> None:
+    if keeper.round() < audit_chain.BATCH:
         stop.wait(settings.relay_seconds)
