@@ -16,7 +16,7 @@ import rfc8785
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from shared.tables import AuditEntry, AuditLink, AuditUnlinked
+from shared.tables import ApiKey, AuditEntry, AuditLink, AuditUnlinked, Dataset, DatasetPurge, Job
 
 GENESIS = "0" * 64
 CHAIN_LOCK = 0x65666163
@@ -43,6 +43,9 @@ class Verification:
     """Entries that are not in the chain yet: those of the last second, while a relay runs."""
     findings: tuple[str, ...]
     """What is wrong, in words; empty where nothing is."""
+    unused_ids: int = 0
+    """Numbers below the newest entry's that no entry has. A transaction that is rolled back leaves such a gap, and so does
+    an entry that is deleted before it is linked, so a gap proves nothing by itself."""
 
 
 def extend(session: Session, limit: int = BATCH) -> int:
@@ -84,8 +87,10 @@ def verify(session: Session) -> Verification:
             findings.append(f"seq {link.seq}: entry {link.entry_id} or its place was changed after it was linked")
         at = Position(link.seq, link.hash)  # what follows is judged by itself, so that each break is told once
     findings += [f"entry {entry_id}: was taken out of the chain" for entry_id in _unchained(session)]
+    findings += _unrecorded(session)
     waiting = session.scalar(select(func.count()).select_from(AuditUnlinked)) or 0
-    return Verification(at, waiting, tuple(findings[:EXAMPLES]))
+    count, highest = session.execute(select(func.count(), func.coalesce(func.max(AuditEntry.id), 0))).one()
+    return Verification(at, waiting, tuple(findings[:EXAMPLES]), highest - count)
 
 
 def _next(at: Position, entry: AuditEntry) -> Position:
@@ -112,3 +117,20 @@ def _unchained(session: Session) -> Sequence[int]:
     linked = select(AuditLink.seq).where(AuditLink.entry_id == AuditEntry.id).exists()
     waiting = select(AuditUnlinked.entry_id).where(AuditUnlinked.entry_id == AuditEntry.id).exists()
     return session.scalars(select(AuditEntry.id).where(~linked, ~waiting).order_by(AuditEntry.id).limit(EXAMPLES)).all()
+
+
+RECORDED: tuple[tuple[str, str, Any], ...] = (
+    ("job", "job.submitted", Job.id),
+    ("key", "key.created", ApiKey.id),
+    ("data set", "dataset.uploaded", Dataset.id),
+    ("purge of data set", "dataset.purged", DatasetPurge.dataset_id),
+)
+"""What there is a row of has an entry: what it is, the entry's action, and the row's id."""
+
+
+def _unrecorded(session: Session) -> Iterator[str]:
+    """Yield the rows without the entry of their making: it was deleted before it was linked, or the log was emptied."""
+    for what, action, row_id in RECORDED:
+        entry = select(AuditEntry.id).where(AuditEntry.subject == row_id, AuditEntry.action == action).exists()
+        for found in session.scalars(select(row_id).where(~entry).order_by(row_id).limit(EXAMPLES)):
+            yield f"{what} {found}: the log has no entry {action!r} of it"

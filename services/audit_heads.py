@@ -1,14 +1,15 @@
 """Signed heads of the audit log: how long the chain was at a time, and its hash there, under Ed25519 (RFC 8032).
 
-A chain alone cannot show that its end was cut off. A head that lies elsewhere can: one goes into the object storage,
-and an operator keeps others where neither Postgres nor the storage reaches (`efface audit head`).
+A chain alone cannot show that its end was cut off. A head that lies elsewhere can: one is signed with each batch that
+is linked, the newest lies in the object storage, and an operator keeps others where neither Postgres nor the storage
+reaches (`efface audit head`).
 """
 
 import base64
 import binascii
 import hashlib
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import rfc8785
@@ -74,6 +75,8 @@ def public_key(path: Path) -> Ed25519PublicKey:
         raise InvalidRequest.at("/key", f"{path} holds no public key in PEM: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidRequest.at("/key", f"{path} must hold an Ed25519 key")
+    if public_keys.has_small_order(key):
+        raise InvalidRequest.at("/key", f"{path} holds a key of small order, under which anything is signed")
     return key
 
 
@@ -93,26 +96,55 @@ def sign(session: Session, key: Ed25519PrivateKey) -> SignedHead | None:
     return head if written is not None else None
 
 
-def publish(database: Database, storage: Storage, settings: Settings) -> None:
-    """Sign the end of the chain now and then, and put the head into the storage.
+class Keeper:
+    """Extends the chain, signs its end with every batch, and keeps the newest head in the storage: the relay's part.
 
-    A head that lies there and does not belong to this chain stays: it is the proof that something was cut off.
+    A head that lies in the storage and does not belong to this chain stays there: it proves that something was cut off.
     """
-    if settings.audit_key_file is None:
-        return
-    with database.transaction() as session:
-        before = newest(session)
-        if before is not None and (
-            before.statement.seq == audit_chain.last(session).seq or not _aged(before, settings.reconcile_seconds)
-        ):
-            return
-        head = sign(session, private_key(settings.audit_key_file))
-        stored = read_stored(storage)
-        belongs = stored is None or audit_chain.hash_at(session, stored.statement.seq) == stored.statement.hash
-    if not belongs:
-        log.error("audit.head_does_not_fit", key=STORED_HEAD, hint="run 'efface audit verify'")
-    elif head is not None:
-        storage.put(STORED_HEAD, head.model_dump_json().encode())
+
+    def __init__(self, database: Database, storage: Storage, settings: Settings) -> None:
+        self._database, self._storage, self._key_file = database, storage, settings.audit_key_file
+        self._looked_at: int | None = None
+        """The newest head that the storage was compared with, None before the first and after a failure."""
+
+    def round(self) -> int:
+        """Link what waits, sign the end in the same transaction, store the head; return how many entries were linked.
+
+        Raises:
+            Unavailable: there is no key where one should be (entries are linked all the same), or no storage.
+        """
+        key, unavailable = self._key()
+        with self._database.transaction() as session:
+            linked = audit_chain.extend(session)
+            head = newest(session)
+            if key is not None and (head is None or head.statement.seq != audit_chain.last(session).seq):
+                head = sign(session, key) or newest(session)
+        if unavailable is not None:
+            raise unavailable
+        if key is not None and head is not None and head.statement.seq != self._looked_at:
+            self._looked_at = None
+            self._store(head)
+            self._looked_at = head.statement.seq
+        return linked
+
+    def _key(self) -> tuple[Ed25519PrivateKey | None, Unavailable | None]:
+        try:
+            return (private_key(self._key_file) if self._key_file is not None else None), None
+        except Unavailable as error:
+            return None, error
+
+    def _store(self, head: SignedHead) -> None:
+        """Put a head into the storage, unless what lies there is newer or does not belong to this chain."""
+        stored = read_stored(self._storage)
+        if stored is not None:
+            with self._database.transaction() as session:
+                found = audit_chain.hash_at(session, stored.statement.seq)
+            if found != stored.statement.hash:
+                log.error("audit.head_does_not_fit", key=STORED_HEAD, hint="run 'efface audit verify'")
+                return
+            if stored.statement.seq >= head.statement.seq:
+                return
+        self._storage.put(STORED_HEAD, head.model_dump_json().encode())
 
 
 def newest(session: Session) -> SignedHead | None:
@@ -142,10 +174,20 @@ def parse(content: bytes, where: str) -> SignedHead:
 
 
 def check(session: Session, keys: Iterable[Ed25519PublicKey], others: Iterable[SignedHead] = ()) -> list[str]:
-    """Return what is wrong with the heads: those of the database, and `others` that were kept elsewhere."""
-    known = {key_id(key): key for key in keys}
+    """Return what is wrong with the heads: those of the database, and `others` that were kept elsewhere.
+
+    That there is none at all is wrong, too: the relay signs one with the first batch, and of an empty log.
+    """
+    known, others = {key_id(key): key for key in keys}, list(others)
     rows = session.scalars(select(AuditHead).order_by(AuditHead.seq).execution_options(yield_per=1000))
-    findings = [finding for row in rows for finding in _wrong(session, _view(row), known)]
+    findings, none = [], True
+    for row in rows:
+        none = False
+        findings += _wrong(session, _view(row), known)
+    if none:
+        findings.append(
+            "no signed head: they were deleted, or no relay has run since there is a key ('efface audit head' signs one)"
+        )
     return findings + [finding for head in others for finding in _wrong(session, head, known)]
 
 
@@ -171,7 +213,3 @@ def _wrong(session: Session, head: SignedHead, keys: dict[str, Ed25519PublicKey]
 
 def _view(row: AuditHead) -> SignedHead:
     return SignedHead.model_validate({"statement": row.statement, "signature": row.signature})
-
-
-def _aged(head: SignedHead, seconds: float) -> bool:
-    return datetime.now(UTC) - head.statement.signed_at >= timedelta(seconds=seconds)

@@ -1,6 +1,9 @@
 """The relay's part that issues certificates: what is owed, one transaction each."""
 
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 from pydantic import ValidationError
@@ -15,13 +18,27 @@ from shared.storage import Storage
 log = structlog.get_logger()
 
 
-class Certifier:
-    """Issues what is owed. A job that cannot be certified holds up no other one; it is tried again by the next relay."""
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 3600.0
 
-    def __init__(self, database: Database, storage: Storage, settings: Settings) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A job that could not be certified: when it is tried again, and how long that pause is."""
+
+    until: float
+    pause: float
+
+
+class Certifier:
+    """Issues what is owed. A job that cannot be certified holds up no other one; it is tried again at growing intervals."""
+
+    def __init__(
+        self, database: Database, storage: Storage, settings: Settings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database, self._settings = database, settings
         self._issuer: Issuer = evidence.issuer_of(settings, storage)
-        self._refused: set[str] = set()
+        self._clock = clock
+        self._refused: dict[str, _Refusal] = {}
         self._published: str | None = None
         self._complained = False
 
@@ -43,10 +60,14 @@ class Certifier:
             NoSigningKey: there is no key and something is owed, or the key must not be used as it lies there.
         """
         self._publish_key()
+        now = self._clock()
+        waiting = {job_id for job_id, refusal in self._refused.items() if refusal.until > now}
         with self._database.transaction() as session:
-            jobs = evidence.owed(session, besides=self._refused)
+            jobs = evidence.owed(session, besides=waiting)
         for job_id in jobs:
             self._issue(job_id)
+        if not jobs:  # what is due to be tried again is owed nothing any more: another relay did it, or the job is gone
+            self._refused = {job_id: self._refused[job_id] for job_id in waiting}
         return len(jobs)
 
     def _publish_key(self) -> None:
@@ -64,9 +85,12 @@ class Certifier:
             with self._database.transaction() as session:
                 issued = evidence.issue(session, job_id, self._issuer)
         except (Uncertifiable, ValidationError) as error:
-            self._refused.add(job_id)
-            log.error("certificate.refused", job_id=job_id, error=str(error))
+            before = self._refused.get(job_id)
+            pause = min(2 * before.pause, LONGEST_RETRY_SECONDS) if before else FIRST_RETRY_SECONDS
+            self._refused[job_id] = _Refusal(self._clock() + pause, pause)
+            log.error("certificate.refused", job_id=job_id, error=str(error), retry_seconds=pause)
             return
+        self._refused.pop(job_id, None)
         self._complained = False
         if issued:
             log.info("certificate.issued", job_id=job_id)

@@ -193,6 +193,8 @@ def _facts(
         raise Uncertifiable("The report in the storage is not the one that was committed.")
     if (report.model_after.digest, report.verdict) != (weights.sha256, job.verdict):
         raise Uncertifiable("The report speaks of other weights, or of another verdict, than was committed.")
+    if before is None:  # later certificates are of the same weights, which may be deleted by then
+        _check_weights(storage, weights)
     if job.started_at is None or job.finished_at is None:
         raise Uncertifiable("The job has a verdict and no beginning or end.")
     try:
@@ -211,6 +213,25 @@ def _facts(
         number=before.number + 1 if before else 1,
         completes=before.payload_sha256 if before else None,
     )
+
+
+def _check_weights(storage: Storage, committed: Artifact) -> None:
+    """Read the weights as they lie in the storage, and compare them with what was committed.
+
+    Raises:
+        Uncertifiable: they are others, or not there.
+    """
+    try:
+        size = storage.size(committed.key)
+        if size != committed.size_bytes:
+            raise Uncertifiable(f"The weights in the storage have {size} bytes; {committed.size_bytes} were committed.")
+        digest = hashlib.sha256()
+        for chunk in storage.stream(committed.key):
+            digest.update(chunk)
+    except ObjectMissing as error:
+        raise Uncertifiable("The weights are not in the storage.") from error
+    if digest.hexdigest() != committed.sha256:
+        raise Uncertifiable("The weights in the storage are not those that were committed.")
 
 
 def _keep(session: Session, storage: Storage, facts: Facts, content: bytes) -> None:

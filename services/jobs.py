@@ -29,6 +29,7 @@ from shared.tables import DOCUMENT_VERSION, Artifact, Job, JobEvent, JobMetric, 
 
 DOORBELL = "doorbell"
 QUEUED = "job.queued"
+THRESHOLDS_NOT_MET = "thresholds_not_met"
 REPORTS = {"report.json": "report", "report.html": "report page"}
 
 # Each is one round trip and built once: every request and every step of every job passes here.
@@ -235,6 +236,8 @@ def cancel(session: Session, tenant_id: str, job_id: str) -> JobView:
 def finish(session: Session, job: Job, state: JobState, data: dict[str, object]) -> None:
     """Bring a locked job into a final state."""
     job.state = state
+    if state == JobState.SUCCEEDED:
+        job.progress = 1.0
     job.stage = None
     job.finished_at = datetime.now(UTC)
     job.lease_owner = job.lease_expires_at = None
@@ -386,6 +389,8 @@ def _artifact(session: Session, tenant_id: str, job_id: str, name: str) -> Artif
     what = f"published file {name.removeprefix('model/')!r}" if published else REPORTS[name]
     if not JobState(job.state).final:
         raise Conflict(f"The job is {job.state}; it has no {what} before it ends.")
+    if published and (missed := _missed(job)):
+        raise Conflict(f"No weights were published: {missed} missed. See GET /jobs/{job.id}/report.")
     why = f" ({job.error['code']})" if job.error else ""
     raise Conflict(f"The job has {job.state}{why} and left no {what}.")
 
@@ -402,3 +407,13 @@ def _still_there(artifact: ArtifactView) -> None:
     if artifact.removed_at is not None:
         why = REMOVED.get(artifact.removal_reason or "", "it was removed")
         raise Gone(f"{artifact.name} was removed at {artifact.removed_at.isoformat(timespec='seconds')}: {why}.")
+
+
+def _missed(job: Job) -> str | None:
+    """Return how many of how many thresholds a job missed, None where that is not how it ended."""
+    error = JobError.model_validate(job.error) if job.error else None
+    if error is None or error.code != THRESHOLDS_NOT_MET:
+        return None
+    missed = len(error.detail.get("missed", ()))
+    total = Thresholds.model_validate(job.spec["thresholds"]).count()
+    return f"{missed} of {total} thresholds {'was' if missed == 1 else 'were'}"

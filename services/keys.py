@@ -52,9 +52,15 @@ def create(
 
 
 def create_for(
-    session: Session, tenant_id: str, *, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None
+    session: Session,
+    tenant_id: str,
+    *,
+    name: str,
+    scopes: Sequence[Scope],
+    expires_at: datetime | None = None,
+    made_by: str | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key as `create` does, for a tenant that is there."""
+    """Make a key as `create` does, for a tenant that is there; `made_by` is the key that asks for it."""
     _check_ahead(expires_at)
     secret = new_secret(PREFIX)
     key = ApiKey(
@@ -64,6 +70,7 @@ def create_for(
         hash=digest(secret),
         scopes=sorted(set(scopes)),
         expires_at=expires_at,
+        made_by=made_by,
     )
     session.add(key)
     session.flush()
@@ -80,11 +87,13 @@ def rotate(
     grace_seconds: float,
     tenant_id: str | None = None,
     expires_at: datetime | None = None,
+    rotated_by: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Give a key a new secret and return both; the old secret works for `grace_seconds` more.
 
     Only one old secret works beside the new one: a second rotation ends the one before. Without `expires_at` the
-    key expires when it did. `tenant_id` narrows the search to one tenant, None is the operator's view.
+    key expires when it did. `tenant_id` narrows the search to one tenant, None is the operator's view. `rotated_by` is the
+    key that is given the new secret.
 
     Raises:
         NotFound: there is no such key.
@@ -99,6 +108,7 @@ def rotate(
     key.previous_hash, key.hash = key.hash, digest(secret)
     key.previous_expires_at = datetime.now(UTC) + timedelta(seconds=grace_seconds)
     key.expires_at = expires_at or key.expires_at
+    key.rotated_by = rotated_by
     session.flush()
     audit_log.write(session, "key.rotated", key.id, tenant_id=key.tenant_id)
     return key, secret
@@ -115,6 +125,23 @@ def revoke(session: Session, key_id: str, tenant_id: str | None = None) -> ApiKe
         key.revoked_at = datetime.now(UTC)
         audit_log.write(session, "key.revoked", key.id, tenant_id=key.tenant_id)
     return key
+
+
+def revoke_with_children(session: Session, key_id: str, tenant_id: str | None = None) -> list[ApiKey]:
+    """Revoke a key, and every key whose secret its owner was given: those that it made or rotated, and those of these.
+
+    Returns all of them, the key itself first; what was revoked before stays as it was.
+
+    Raises:
+        NotFound: there is no such key (of this tenant, where one is given).
+    """
+    revoked = [revoke(session, key_id, tenant_id)]
+    for parent in revoked:  # grows as it goes
+        known = [key.id for key in revoked]
+        handed_out = or_(ApiKey.made_by == parent.id, ApiKey.rotated_by == parent.id)
+        children = session.scalars(select(ApiKey.id).where(handed_out, ApiKey.id.not_in(known)).order_by(ApiKey.id))
+        revoked += [revoke(session, child) for child in children.all()]
+    return revoked
 
 
 def valid() -> ColumnElement[bool]:
@@ -174,6 +201,8 @@ def view(key: ApiKey) -> KeyView:
         expires_at=key.expires_at,
         revoked_at=key.revoked_at,
         previous_expires_at=key.previous_expires_at,
+        made_by=key.made_by,
+        rotated_by=key.rotated_by,
     )
 
 

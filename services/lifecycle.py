@@ -317,7 +317,7 @@ def _requeue(session: Session, job: Job, reason: JobError) -> None:
         message = f"The job was started {job.attempt} times and lost each time; the last time {reason.message}."
         _fail(session, job, JobError(code=reason.code, message=message, detail=reason.detail))
         return
-    job.state = JobState.QUEUED
+    job.state, job.progress = JobState.QUEUED, 0.0
     job.stage = job.lease_owner = job.lease_expires_at = None
     job.progress = 0.0
     job.doorbell_at = func.clock_timestamp()

@@ -84,6 +84,7 @@ def publish(session: Session, bell: Bell, limit: int = BATCH) -> int:
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
     """Do all of it until `stop` is set, and say every few seconds which parts still come round."""
     certifier, pulse = Certifier(database, storage, settings), Pulse()
+    keeper = audit_heads.Keeper(database, storage, settings)
     reconcile = settings.reconcile_seconds
     parts = [
         Part("relay.publish", lambda: _publish_all(database, bell, settings, stop, pulse.of("relay.publish")), 0),
@@ -91,7 +92,7 @@ def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settin
         Part("relay.purge", lambda: _purge(database, storage, settings, stop), reconcile),
         Part("relay.abandoned", lambda: _sweep_abandoned(database, storage, settings, stop), settings.sweep_seconds),
         Part("relay.unfinished", lambda: _sweep_unfinished(database, storage, settings, stop), reconcile),
-        Part("relay.audit", lambda: _audit(database, storage, settings, stop), settings.relay_seconds),
+        Part("relay.audit", lambda: _audit(keeper, settings, stop), settings.relay_seconds),
         Part("relay.deliver", lambda: Courier(database, settings, pulse.of("relay.deliver")).work(stop), 0),
         Part("relay.certify", lambda: certifier.work(stop), reconcile),
     ]
@@ -240,10 +241,6 @@ def _sweep_unfinished(database: Database, storage: Storage, settings: Settings, 
     stop.wait(settings.reconcile_seconds)
 
 
-def _audit(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
-    with database.transaction() as session:
-        linked = audit_chain.extend(session)
-    if not linked:
-        audit_heads.publish(database, storage, settings)
-    if linked < audit_chain.BATCH:
+def _audit(keeper: audit_heads.Keeper, settings: Settings, stop: threading.Event) -> None:
+    if keeper.round() < audit_chain.BATCH:
         stop.wait(settings.relay_seconds)

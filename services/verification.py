@@ -154,9 +154,7 @@ def _compare(statement: Statement, exhibits: Exhibits, key_id: str) -> Finding:
 
 
 def _missed(predicate: Predicate) -> str:
-    missed = "; ".join(
-        f"{t.measure} is {t.value:.4f}, allowed {t.limit:.4f}" for t in predicate.thresholds if not t.passed
-    )
+    missed = "; ".join(t.words() for t in predicate.thresholds if not t.passed)
     return f"the weights missed their thresholds: {missed or 'the reason is in the report'}"
 
 

@@ -25,6 +25,9 @@ from shared.tables import Job, Webhook, WebhookDelivery, WebhookSecret
 PER_TENANT = 20
 PRIVATE_KEY_BYTES = 32
 HIGHEST_PORT = 65_535
+_ELSEWHERE = (
+    "give one that the public internet can reach, or have the operator add its network to EFFACE_WEBHOOK_ALLOW_NETWORKS"
+)
 LISTED = Webhook.job_id.is_(None)
 """What a tenant has registered here; call-backs of a single job belong to the request that named them."""
 
@@ -42,9 +45,10 @@ def check_url(url: str, outbound: Outbound, field: str = "/url") -> None:
     """
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        host = parsed.host  # decodes an international name, which may be none
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise InvalidRequest.at(field, f"is no URL: {error}") from error
-    if parsed.scheme not in ("https", "http") or not parsed.host:
+    if parsed.scheme not in ("https", "http") or not host:
         raise InvalidRequest.at(field, "must begin with https:// and name a host")
     if parsed.port is not None and not 0 < parsed.port <= HIGHEST_PORT:
         raise InvalidRequest.at(field, f"has port {parsed.port}; a port lies between 1 and {HIGHEST_PORT}")
@@ -53,7 +57,8 @@ def check_url(url: str, outbound: Outbound, field: str = "/url") -> None:
     try:
         asyncio.run(outbound.check(url))
     except CallFailed as error:
-        raise InvalidRequest.at(field, f"cannot be called: {error}; give one that the public internet can") from error
+        detail = f"cannot be called: {error}; {_ELSEWHERE}"
+        raise InvalidRequest.at(field, detail) from error
 
 
 def register(session: Session, tenant_id: str, wanted: WebhookRegistration, settings: Settings) -> WebhookWithSecret:

@@ -2,7 +2,8 @@
 
 The host is resolved once. Every address that it has must be allowed, and the connection goes to one of those that were
 checked, whatever the name means a moment later; Host, SNI and the certificate are still those of the name. Redirects
-are not followed, proxies of the environment not used, the answer's body not read.
+are not followed, proxies of the environment not used, the answer's body not read. What a name means, or whether it means
+anything, is told to the log alone: refusals would otherwise spell out the names of the operator's own network.
 """
 
 import asyncio
@@ -14,8 +15,11 @@ from functools import cache
 from ssl import SSLContext
 
 import httpx
+import structlog
 
 from shared.addresses import Address, Network, is_listed, is_public, parsed
+
+log = structlog.get_logger()
 
 USER_AGENT = "efface-webhooks/1"
 
@@ -64,7 +68,7 @@ class Outbound:
         """Find out whether a URL may be called now.
 
         Raises:
-            CallFailed: it may not (`CallRefused`), or its host has no address.
+            CallFailed: it may not, or its host has no address: both look alike (`CallRefused`).
         """
         async with _within(self._timeout_seconds):
             await self._address(httpx.URL(url))
@@ -98,13 +102,13 @@ class Outbound:
         try:
             addresses = [parsed(text) for text in await self._resolve(host, port)]
         except (OSError, UnicodeError) as error:
-            raise CallFailed(f"{host} has no address ({error})") from error
+            raise _refused(host, reason=str(error)) from error
         if not addresses:
-            raise CallFailed(f"{host} has no address")
+            raise _refused(host, reason="no address")
         for address in addresses:
             listed = is_listed(address, self._allowed)
             if not listed and not is_public(address):
-                raise CallRefused(f"{host} is {address}, which is no public address")
+                raise _refused(host, reason=f"is {address}")
             if not listed and url.scheme != "https":
                 raise CallRefused("a public address is called by https alone")
         return addresses[0]
@@ -127,6 +131,11 @@ async def _within(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise CallFailed(f"no answer within {seconds:g} s") from error
+
+
+def _refused(host: str, *, reason: str) -> CallRefused:
+    log.warning("outbound.refused", host=host[:253], reason=reason)
+    return CallRefused(f"{host} leads to no public address")
 
 
 def _host(url: httpx.URL) -> str:

@@ -17,6 +17,14 @@ KEYS_PATH = "/.well-known/efface-keys.json"
 """Where every API publishes the public keys, to anyone."""
 KEY_ID_DIGITS = 32
 
+FIELD = 2**255 - 19
+ORDER_8_Y = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), byteorder="little"
+)
+SMALL_ORDER_Y = frozenset({0, 1, FIELD - 1, ORDER_8_Y, FIELD - ORDER_8_Y})
+"""The y of the eight points of Curve25519 in Edwards form whose order divides 8. A signature of one message under such a
+key holds for others, so a set that holds one verifies what nobody signed."""
+
 PublicKeys = Mapping[str, Ed25519PublicKey]
 """By key id."""
 
@@ -50,12 +58,20 @@ def read_public_keys(content: bytes) -> dict[str, Ed25519PublicKey]:
     """Return the keys in a PEM file or a JSON Web Key Set. Ids are computed, never believed.
 
     Raises:
-        NotKeys: there is no Ed25519 public key in it.
+        NotKeys: there is no Ed25519 public key in it, or one that cannot tell what it signed.
     """
     keys = _from_pem(content) if content.lstrip().startswith(b"-----BEGIN") else _from_jwk_set(content)
     if not keys:
         raise NotKeys("it holds no Ed25519 public key")
+    if any(map(has_small_order, keys)):
+        raise NotKeys("it holds a key of small order, under which anything is signed")
     return {key_id(key): key for key in keys}
+
+
+def has_small_order(key: Ed25519PublicKey) -> bool:
+    """True for the few public keys that belong to no private one: whichever way their y is written, and either x."""
+    y = int.from_bytes(key.public_bytes_raw(), byteorder="little") & (2**255 - 1)
+    return y % FIELD in SMALL_ORDER_Y
 
 
 def _from_pem(content: bytes) -> list[Ed25519PublicKey]:

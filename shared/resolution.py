@@ -6,9 +6,9 @@ Each door brings a finder, which says what a reference stands for there: a tenan
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from shared.classes import RETAIN, class_errors, labels_of, measured_sets
+from shared.classes import RETAIN, class_errors, labels_of, measured_sets, merged, spelled
 from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
 from shared.received import check_received
@@ -18,7 +18,7 @@ from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.resolution import MeasuredSet, RequestWarning
 from shared.schemas.spec import LISTS, ROLES, DataSource, DataSources, JobSpec, ModelSource
-from shared.schemas.thresholds import resolve_thresholds
+from shared.schemas.thresholds import ResolvedThresholds, resolve_thresholds
 
 
 class Finder(Protocol):
@@ -71,17 +71,17 @@ def resolve(request: ErasureRequest, finder: Finder) -> Resolved:
     errors = [*found.errors, *errors_in(request, found)]
     if errors or found.model is None:
         raise InvalidRequest(errors)
-    counts = found.counts
-    labels = labels_of(request, (name for pointer in RETAIN for name in counts.get(pointer, ())))
-    sets = measured_sets(request, labels, found.evaluation())
+    judged = _judged(request, found)
+    warnings = request_warnings(request, judged.labels, judged.sets, found.counts)
+    notes = (RequestWarning(pointer=note.pointer, detail=note.detail) for note in judged.thresholds.notes)
     return Resolved(
         model=found.model,
         data=found.sources(),
         reference=found.reference,
-        thresholds=resolve_thresholds(request, dict(found.evaluation())),
-        labels=labels,
-        sets=sets,
-        warnings=request_warnings(request, labels, sets, counts),
+        thresholds=judged.thresholds.thresholds,
+        labels=judged.labels,
+        sets=judged.sets,
+        warnings=(*warnings, *notes),
     )
 
 
@@ -96,7 +96,27 @@ def check(request: ErasureRequest, finder: Finder) -> None:
     if errors:
         raise InvalidRequest(errors)
     if found.complete:
-        resolve_thresholds(request, dict(found.evaluation()))
+        _judged(request, found)
+
+
+class Judged(NamedTuple):
+    """By which labels, on which sets and by which thresholds a request is judged."""
+
+    labels: tuple[str, ...]
+    sets: tuple[MeasuredSet, ...]
+    thresholds: ResolvedThresholds
+
+
+def _judged(request: ErasureRequest, found: "Lookup") -> Judged:
+    """Return what a request without errors is judged by. Images are counted under the names that they are measured with.
+
+    Raises:
+        InvalidRequest: a threshold cannot be answered or met.
+    """
+    labels = labels_of(request, (name for pointer in RETAIN for name in found.counts.get(pointer, ())))
+    sets = measured_sets(request, labels, found.evaluation())
+    given = {pointer: merged(counts, spelled(counts, labels)) for pointer, counts in found.counts.items()}
+    return Judged(labels, sets, resolve_thresholds(request, {entry.name: entry.classes for entry in sets}, given))
 
 
 @dataclass(slots=True)

@@ -42,6 +42,8 @@ class Scope(StrEnum):
     MODELS_WRITE = "models:write"
     DATASETS_READ = "datasets:read"
     DATASETS_WRITE = "datasets:write"
+    METRICS_READ = "metrics:read"
+    """Figures of the whole deployment, every tenant's jobs among them."""
     ADMIN = "admin"
 
 

@@ -76,6 +76,10 @@ class ApiKey(Base):
     previous_hash: Mapped[str | None] = mapped_column(unique=True)
     """Of the secret before the last rotation, which works until `previous_expires_at`."""
     previous_expires_at: Mapped[datetime | None]
+    made_by: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    """The key that asked for it; null where the operator made it."""
+    rotated_by: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    """The key that was given its secret at the last rotation; null where the operator was."""
 
 
 class AccessToken(Base):

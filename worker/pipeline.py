@@ -274,9 +274,6 @@ def _change(case: Case, view: View, role: Role) -> Change | None:
 
 def _missed(report: Report) -> JobError:
     missed = [t for t in report.thresholds if not t.passed]
-    words = "; ".join(
-        f"{t.measure} is {t.value:.4f}, allowed {'at least ' if t.bound == 'min' else ''}{t.limit:.4f} ({t.where})"
-        for t in missed
-    )
+    words = "; ".join(t.words() for t in missed)
     detail = {"missed": [t.model_dump(mode="json") for t in missed]}
     return JobError(code=THRESHOLDS_NOT_MET, message=f"The result misses its thresholds: {words}.", detail=detail)

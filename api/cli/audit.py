@@ -44,9 +44,12 @@ def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
     for finding in findings:
         typer.echo(finding)
     waiting = f", {found.waiting} wait for their place" if found.waiting else ""
+    gaps = f", {found.unused_ids} numbers unused" if found.unused_ids else ""
     heads_words = "" if keys else "; heads were not checked: there is no key (EFFACE_AUDIT_KEY_FILE, --key)"
     state = "was altered" if findings else "is whole"
-    typer.echo(f"The audit log {state}: {found.last.seq} entries, last hash {found.last.hash}{waiting}{heads_words}.")
+    typer.echo(
+        f"The audit log {state}: {found.last.seq} entries, last hash {found.last.hash}{waiting}{gaps}{heads_words}."
+    )
     if findings:
         raise typer.Exit(ExitCode.LOG_ALTERED)
 

@@ -84,13 +84,22 @@ def rotate_key(
 
 @keys.command("revoke")
 @with_home
-def revoke_key(key_id: KeyId) -> None:
+def revoke_key(
+    key_id: KeyId,
+    with_children: Annotated[
+        bool, typer.Option("--with-children", help="Also the keys that it made or rotated, and those that these did.")
+    ] = False,
+) -> None:
     """Revoke a key and its access tokens, at once; doing it twice is no error."""
     from services import keys as service
 
     with transaction() as session:
-        service.revoke(session, key_id)
-    typer.echo(f"{key_id} is revoked.")
+        if with_children:
+            revoked = [key.id for key in service.revoke_with_children(session, key_id)]
+        else:
+            revoked = [service.revoke(session, key_id).id]
+    for revoked_id in revoked:
+        typer.echo(f"{revoked_id} is revoked.")
 
 
 @keys.command("rewrap")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from api.dependencies import Admin, PartsDep, SessionDep
 from api.examples import KEY_REQUEST, KEY_ROTATION
@@ -16,6 +16,10 @@ from shared.schemas.key import KeyRequest, KeyView, NewKey, RotationRequest
 NO_STORE = {"Cache-Control": "no-store"}
 """An answer that holds a secret stays in nobody's cache."""
 
+WithChildren = Annotated[
+    bool, Query(description="also the keys that it made or rotated, and those that these did, to the last one")
+]
+
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=Route)
 
 
@@ -28,7 +32,12 @@ def create(
 ) -> NewKey:
     """Make a key. Its secret is in this answer and nowhere else."""
     key, secret = keys.create_for(
-        session, caller.tenant_id, name=request.name, scopes=request.scopes, expires_at=request.expires_at
+        session,
+        caller.tenant_id,
+        name=request.name,
+        scopes=request.scopes,
+        expires_at=request.expires_at,
+        made_by=caller.key_id,
     )
     response.headers.update(NO_STORE | {"Location": f"/keys/{key.id}"})
     return keys.with_secret(key, secret)
@@ -59,13 +68,24 @@ def rotate(
     """Give a key a new secret, and let the old one work for a while; the one before that ends at once."""
     grace = parts.settings.key_grace_seconds if request.grace_seconds is None else request.grace_seconds
     key, secret = keys.rotate(
-        session, key_id, tenant_id=caller.tenant_id, grace_seconds=grace, expires_at=request.expires_at
+        session,
+        key_id,
+        tenant_id=caller.tenant_id,
+        grace_seconds=grace,
+        expires_at=request.expires_at,
+        rotated_by=caller.key_id,
     )
     response.headers.update(NO_STORE)
     return keys.with_secret(key, secret)
 
 
 @router.post("/{key_id}/revoke", summary="Revoke a key", responses=responses(NotFound))
-def revoke(key_id: str, session: SessionDep, caller: Admin) -> KeyView:
-    """Revoke a key and its access tokens, at once. Doing it twice changes nothing."""
+def revoke(key_id: str, session: SessionDep, caller: Admin, with_children: WithChildren = False) -> KeyView:
+    """Revoke a key and its access tokens, at once. Doing it twice changes nothing.
+
+    With `with_children` the keys that it made or rotated go, too, and those that these made: whoever stole it may hold
+    their secrets.
+    """
+    if with_children:
+        return keys.view(keys.revoke_with_children(session, key_id, caller.tenant_id)[0])
     return keys.view(keys.revoke(session, key_id, caller.tenant_id))

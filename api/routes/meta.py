@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel, Field
 
 from api import VERSION
-from api.dependencies import PartsDep, SessionDep, bearer
+from api.dependencies import MetricsReader, PartsDep, SessionDep, bearer
 from api.json_route import Route
 from api.problems import responses
 from api.telemetry import QueueMetrics
@@ -40,8 +40,9 @@ def version(parts: PartsDep) -> Version:
 
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
-def metrics(parts: PartsDep, session: SessionDep) -> Response:
-    """Return counters of this process, and the state of the queue at this moment."""
+def metrics(parts: PartsDep, session: SessionDep, caller: MetricsReader) -> Response:
+    """Return counters of this process, and the state of the queue at this moment: of every tenant's jobs together."""
+    del caller  # its scope is all that is asked for
     queue = CollectorRegistry()
     queue.register(QueueMetrics(census.take(session), parts.doorbell.length))
     body = generate_latest(parts.metrics.registry) + generate_latest(queue)

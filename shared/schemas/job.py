@@ -43,7 +43,7 @@ class JobView(Schema):
     id: str
     state: JobState
     stage: Stage | None = Field(description="what it is doing while it runs")
-    progress: float = Field(description="share of the stage that is done, in [0, 1]")
+    progress: float = Field(description="share of the stage that is done, in [0, 1]; 1 where the job has succeeded")
     attempt: int = Field(description="how often it was started")
     request: ErasureRequest | None = Field(
         description="as it was sent; null where an earlier version stored it in a form that cannot be read any more"

@@ -25,6 +25,10 @@ class KeyView(Schema):
     previous_expires_at: AwareDatetime | None = Field(
         description="until when the secret from before the last rotation works"
     )
+    made_by: str | None = Field(None, description="the key that asked for it; null where the operator made it")
+    rotated_by: str | None = Field(
+        None, description="the key that was given its secret at the last rotation; null where the operator was"
+    )
 
 
 class NewKey(KeyView):

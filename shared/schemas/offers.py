@@ -17,7 +17,9 @@ class Offer:
     real_places: tuple[str, ...]
     """The sets that show real images of what is forgotten; the first is the target's own."""
     transfer: bool
-    """True where there is a set besides the target's own."""
+    """True where there is a set besides the target's own, with images of what stays."""
+    with_others: tuple[str, ...] = ()
+    """Of the places, those that show something else beside what is forgotten."""
 
     @property
     def real(self) -> bool:
@@ -38,12 +40,14 @@ def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collectio
     holding = () if subgroup else tuple(name for name, keys in shown.items() if gone & keys)
     own_images = _own_images(request, needed=not holding)
     places = ((OWN_SET,) if own_images else ()) + holding
-    transfer = len(evaluation_classes) - (1 if holding else 0) > 0
-    rest = own_images or any(shown[name] & stays for name in holding[:1])
+    left = {name: keys if subgroup else keys - gone for name, keys in shown.items()}
+    left |= {name: shown[name] & stays for name in holding[:1]}  # the target's own set is measured with the labels
+    with_others = tuple(name for name in places if name == OWN_SET or left[name])
+    transfer = any(left[name] for name in shown if name not in holding[:1])
     met = {
         Need.TARGET: bool(places) or makes_samples(request),
         Need.REAL: bool(places),
-        Need.REST: rest,
+        Need.REST: places[:1] == with_others[:1] != (),
         Need.SIBLINGS: subgroup or bool(siblings(request)),
         Need.KIND: has_kinds(request),
         Need.SYNONYMS: any(other_names(request, name) for name in names),
@@ -52,7 +56,7 @@ def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collectio
         Need.GIVEN: request.data.forget is not None and bool(places),
         Need.REFERENCE: request.audit.reference is not None,
     }
-    return Offer(frozenset(need for need, is_met in met.items() if is_met), places, transfer)
+    return Offer(frozenset(need for need, is_met in met.items() if is_met), places, transfer, with_others)
 
 
 def makes_samples(request: ErasureRequest) -> bool:

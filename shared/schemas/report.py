@@ -72,6 +72,9 @@ class TargetResult(Schema):
 
 Bound = Literal["max", "min"]
 
+COUNTED = ("max_forget_accuracy", "max_synthetic_accuracy", "max_earlier_accuracy")
+"""Thresholds on the very share that was measured: the value times n is a number of images."""
+
 
 class ThresholdResult(Schema):
     """One threshold and what was measured."""
@@ -82,6 +85,28 @@ class ThresholdResult(Schema):
     value: float = Field(description="what was judged; of a measure of the audit the worse end of its interval")
     passed: bool
     where: str = Field(description="the evaluation set that decided")
+    n: int | None = Field(None, description="images there; null where nothing was measured or counted")
+    low: float | None = Field(None, description="lower end of the 95 % interval of what was measured there")
+    high: float | None = Field(None, description="upper end of the 95 % interval of what was measured there")
+
+    def words(self) -> str:
+        """Return in words what was judged: `max_forget_accuracy is 0.0250 (1 of 40; 95 % interval 0.004 to 0.13), ...`."""
+        at_least = "at least " if self.bound == "min" else ""
+        found = "; ".join(part for part in (self._count(), self._interval()) if part)
+        return (
+            f"{self.measure} is {self.value:.4f}{f' ({found})' if found else ''}, allowed {at_least}{self.limit:.4f}"
+            f" ({self.where})"
+        )
+
+    def _count(self) -> str | None:
+        if self.n is None:
+            return None
+        return f"{round(self.value * self.n)} of {self.n}" if self.measure in COUNTED else f"n = {self.n}"
+
+    def _interval(self) -> str | None:
+        if self.low is None or self.high is None:
+            return None
+        return f"95 % interval {self.low:.2g} to {self.high:.2g}"
 
 
 class ModelIdentity(Schema):

@@ -296,11 +296,14 @@ class Data(Schema):
 class Thresholds(Schema):
     """What the result must meet to be published.
 
-    A field left out gets its default where it can be measured; null switches it off.
+    A field left out gets its default where it can be measured, and met with so many images; null switches it off.
     """
 
     max_forget_accuracy: Fraction | None = Field(
         None, description="accuracy on real images of what is forgotten, after"
+    )
+    max_forget_upper_end: Fraction | None = Field(
+        None, description="upper end of the 95 % interval of that accuracy, in the set where it is highest"
     )
     max_retain_drop: Fraction | None = Field(None, description="accuracy lost on the rest of the target's own set")
     max_transfer_drop: Fraction | None = Field(
@@ -313,6 +316,11 @@ class Thresholds(Schema):
         None, description="accuracy on what earlier erasures took away, after, the worst of them"
     )
     measures: tuple[MeasureThreshold, ...] = Field((), max_length=100, description="bounds on measures of the audit")
+
+    def count(self) -> int:
+        """Return how many bounds the gate judges; `max` and `min` of a measure are two."""
+        values = [getattr(self, name) for name in type(self).model_fields if name != "measures"]
+        return sum(bound is not None for bound in values + [b for m in self.measures for b in (m.max, m.min)])
 
 
 class ErasureRequest(Schema):

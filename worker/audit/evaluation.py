@@ -68,13 +68,14 @@ def _estimate(hits: Hits) -> Estimate:
 
 
 def _classes(measurement: Measurement, before: Hits, after: Hits) -> list[ClassResult]:
-    names, results = measurement.images.names(), []
-    for name, role in dict.fromkeys(zip(names, measurement.roles, strict=True)):
-        chosen = [pair == (name, role) for pair in zip(names, measurement.roles, strict=True)]
-        accuracy = change(before, after, chosen)
-        if accuracy is not None:
-            results.append(ClassResult(name=name, role=role, accuracy=accuracy))
-    return results
+    """Return each class with each of its roles, in the order of the images; one pass over them."""
+    chosen: dict[tuple[str, Role], list[int]] = {}
+    for number, pair in enumerate(zip(measurement.images.names(), measurement.roles, strict=True)):
+        chosen.setdefault(pair, []).append(number)
+    return [
+        ClassResult(name=name, role=role, accuracy=Change(before=_estimate(before[of]), after=_estimate(after[of])))
+        for (name, role), of in chosen.items()
+    ]
 
 
 def check_labels(name: str, images: ImageSet, labels: Sequence[str]) -> None:

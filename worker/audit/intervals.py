@@ -8,34 +8,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shared.intervals import Z, paired_interval, wilson_interval
 from shared.schemas.measures import Value
 from shared.schemas.report import Estimate
 
-Z = 1.959963984540054
-"""The 97.5 % quantile of the standard normal distribution: a two-sided 95 % interval."""
 DRAWS = 1000
 
 Numbers = NDArray[np.float64]
 
 
 def wilson(hits: float, n: int) -> Estimate:
-    """Return hits / n with its 95 % Wilson interval, which stays in [0, 1] and is sound for small n and for 0 hits.
-
-    centre = (p + z^2 / 2n) / (1 + z^2 / n); half = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2) (Wilson, Journal of
-    the American Statistical Association 22, 1927)
+    """Return hits / n with its 95 % Wilson interval.
 
     `hits` may be a sum of rates in [0, 1] of n images: their variance is at most that of hits and misses, so the interval
     is wide enough.
     """
-    if n <= 0:
-        raise ValueError("a share of no images is not defined")
-    share = hits / n
-    scale = 1 + Z * Z / n
-    centre = (share + Z * Z / (2 * n)) / scale
-    half = Z / scale * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    low = 0.0 if hits == 0 else centre - half  # exactly, where rounding would leave a trace
-    high = 1.0 if hits == n else centre + half
-    return Estimate(value=share, n=n, low=low, high=high)
+    low, high = wilson_interval(hits, n)
+    return Estimate(value=hits / n, n=n, low=low, high=high)
 
 
 def share(hits: Tensor) -> Value:
@@ -53,16 +42,10 @@ def mean(values: Tensor) -> Value:
 
 
 def paired_drop(before: Tensor, after: Tensor) -> Value:
-    """Return by how much the share of hits fell on the same N images, in [-1, 1].
-
-    With b images lost and c won: d = (b - c) / n. The interval is Wald's after half an image is added to each of the four
-    cells of the table (Agresti and Min, Statistics in Medicine 24, 2005): centre (b - c) / m, variance ((b + c + 1) - (b -
-    c)^2 / m) / m^2, m = n + 2.
-    """
+    """Return by how much the share of hits fell on the same N images, in [-1, 1], with the interval for matched pairs."""
     n, lost, won = len(before), int((before & ~after).sum()), int((~before & after).sum())
-    centre = (lost - won) / (n + 2)
-    half = Z * math.sqrt((lost + won + 1 - (lost - won) ** 2 / (n + 2)) / (n + 2) ** 2)
-    return Value(value=(lost - won) / n, low=max(-1.0, centre - half), high=min(1.0, centre + half), n=n)
+    low, high = paired_interval(lost, won, n)
+    return Value(value=(lost - won) / n, low=low, high=high, n=n)
 
 
 def two_sided_auc(positive: Tensor, negative: Tensor) -> Value:

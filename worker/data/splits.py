@@ -8,16 +8,16 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from shared.splits import CALIBRATION_SHARE, TEST_SHARE, part_of
 from worker.data.images import ImageSet
 
-TEST_SHARE = 0.2
-CALIBRATION_SHARE = 0.25
+__all__ = ["CALIBRATION_SHARE", "TEST_SHARE", "content_hash", "content_hashes", "split", "without"]
 
 
 def split(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
     """Return (rest, part): `share` of the images, and at least one of two or more, goes into the part."""
     order = sorted(range(len(images)), key=lambda i: content_hash(images.paths[i]))
-    count = min(len(images) - 1, max(1, round(share * len(images))))
+    count = part_of(len(images), share)
     return images.subset(sorted(order[count:])), images.subset(sorted(order[:count]))
 
 

@@ -1,7 +1,7 @@
 """Numbers as the page writes them."""
 
 from shared.schemas.measures import Value
-from shared.schemas.report import Change, Estimate
+from shared.schemas.report import Change, Estimate, ThresholdResult
 
 MINUS, NARROW_SPACE, SOLID_SPACE = "\u2212", "\u202f", "\u00a0"
 
@@ -49,7 +49,7 @@ def number(value: float, unit: str) -> str:
     return text.replace("-", MINUS)
 
 
-def value_interval(value: Value, unit: str) -> str:
+def value_interval(value: Value | ThresholdResult, unit: str) -> str:
     """Return the interval of a measure in its unit; empty where it has none."""
     if value.low is None or value.high is None:
         return ""

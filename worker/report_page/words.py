@@ -73,6 +73,7 @@ METHODS = {
 
 THRESHOLDS = {
     "max_forget_accuracy": "Images of what is forgotten that are still recognised",
+    "max_forget_upper_end": "The same, at the upper end of its 95 % interval",
     "max_retain_drop": "Loss on the rest of the target’s own set",
     "max_transfer_drop": "Loss on other sets, the worst of them",
     "max_synthetic_accuracy": "Synthetic samples that are still recognised",

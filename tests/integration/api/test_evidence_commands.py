@@ -82,7 +82,18 @@ def test_a_whole_log_exits_0_and_one_that_was_cut_off_4(efface, database, tmp_pa
     assert broken.returncode == 4
     assert "its end was cut off" in broken.stdout
     unsigned = efface("audit", "verify")
-    assert (unsigned.returncode, "heads were not checked" in unsigned.stdout) == (0, True)
+    assert (unsigned.returncode, "heads were not checked" in unsigned.stdout) == (4, True)
+    assert unsigned.stdout.count("the log has no entry 'key.created' of it") == 2  # the rows are still there
+
+
+def test_a_log_without_a_head_is_refused_where_there_is_a_key(efface, database, tmp_path):
+    key = tmp_path / "key.pem"
+    efface("audit", "new-key", key)
+    make_entries(database)
+    unsigned = efface("audit", "verify", EFFACE_AUDIT_KEY_FILE=str(key))
+    assert (unsigned.returncode, "no signed head" in unsigned.stdout) == (4, True)
+    efface("audit", "head", EFFACE_AUDIT_KEY_FILE=str(key))
+    assert efface("audit", "verify", EFFACE_AUDIT_KEY_FILE=str(key)).returncode == 0
 
 
 def test_bad_files_are_one_line(efface, tmp_path):

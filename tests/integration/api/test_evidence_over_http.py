@@ -9,7 +9,7 @@ from tests.support import requests
 
 
 def upload(client, folder, *classes, **params) -> str:
-    path = requests.archive(folder / "up.zip", *classes)
+    path = requests.archive(folder / "up.zip", *classes, images=2)
     answer = client.post("/datasets", params={"name": "up"} | params, content=path.read_bytes())
     assert answer.status_code == 201
     return answer.json()["id"]

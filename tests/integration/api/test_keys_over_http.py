@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from shared.states import Scope
 from tests.support.problems import assert_problem
 
 
@@ -98,3 +99,28 @@ def test_a_wrong_rotation_changes_nothing(alice, server, made, body):
     assert_problem(response, 422, "invalid_request")
     assert alice.get(f"/keys/{made['id']}").json()["previous_expires_at"] is None
     assert status_with(server, made["secret"]) == 200
+
+
+def test_a_stolen_admin_key_goes_with_what_it_made(alice, server, made):
+    stolen = alice.post("/keys", json={"name": "stolen", "scopes": ["admin"]}).json()
+    thief = httpx.Client(base_url=server, headers={"Authorization": f"Bearer {stolen['secret']}"})
+    token = thief.post("/oauth/token", auth=(stolen["id"], stolen["secret"]), data={"grant_type": "client_credentials"})
+    by_token = {"Authorization": f"Bearer {token.json()['access_token']}"}
+    backdoor = httpx.post(f"{server}/keys", json={"name": "backdoor", "scopes": ["admin"]}, headers=by_token).json()
+    taken = thief.post(f"/keys/{made['id']}/rotate", json={"grace_seconds": 0}).json()
+    assert (backdoor["made_by"], taken["rotated_by"]) == (stolen["id"], stolen["id"])
+
+    gone = alice.post(f"/keys/{stolen['id']}/revoke").json()
+    assert gone["revoked_at"] is not None
+    assert [status_with(server, key["secret"]) for key in (stolen, backdoor, taken)] == [401, 200, 200]
+    again = alice.post(f"/keys/{stolen['id']}/revoke", params={"with_children": "true"}).json()
+    assert again == gone
+    assert [status_with(server, key["secret"]) for key in (stolen, backdoor, taken)] == [401, 401, 401]
+    assert alice.get("/keys").status_code == 200
+
+
+def test_figures_of_the_deployment_need_a_scope_of_their_own(connect):
+    for scopes, status in (((Scope.JOBS_READ,), 403), ((Scope.METRICS_READ,), 200), ((Scope.ADMIN,), 200)):
+        assert connect("alice", scopes=scopes).get("/metrics").status_code == status
+    problem = assert_problem(connect("alice", scopes=(Scope.DATASETS_WRITE,)).get("/metrics"), 403, "forbidden")
+    assert "metrics:read" in problem["detail"]

@@ -145,6 +145,7 @@ def test_an_id_cannot_stand_for_two_requests(alice, body):
         ({"extensions": {PROCESSOR_DOMAIN: {"external_id": "x"}}}, f"/extensions/{PROCESSOR_DOMAIN}/external_id"),
         ({"extensions": {PROCESSOR_DOMAIN: {"model": {"id": "mdl_x"}}}}, f"/extensions/{PROCESSOR_DOMAIN}/target"),
         ({"status_callback_urls": ["https://169.254.169.254/"]}, "/status_callback_urls/0"),
+        ({"status_callback_urls": ["https://xn--/"]}, "/status_callback_urls/0"),
         ({"status_callback_urls": ["https://1.1.1.1/", "http://127.0.0.1/"]}, "/status_callback_urls/1"),
         ({"status_callback_urls": ["https://1.1.1.1/"] * 6}, "/status_callback_urls"),
     ],

@@ -110,6 +110,8 @@ def test_another_tenants_endpoint_is_not_there(alice, bob, webhook, make_job):
         "https://1.1.1.1:99999/",
         "https://\u2028/",
         "https://exa mple/",
+        "https://xn--/",
+        "https://xn--a.com/",
         "//1.1.1.1/",
         "nonsense",
         "",

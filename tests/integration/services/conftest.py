@@ -59,7 +59,7 @@ def upload(database: Database, tenant: str, settings: Settings, storage: Storage
     """Uploads a data set with these classes and returns its id."""
 
     def upload_classes(*classes: str, purge_after_job: bool | None = None) -> str:
-        path = requests.archive(tmp_path / "upload.zip", *classes)
+        path = requests.archive(tmp_path / "upload.zip", *classes, images=2)
         summary = datasets.inspect(path, settings)
         stored = datasets.store(storage, tenant, path, settings)
         with database.transaction() as session:

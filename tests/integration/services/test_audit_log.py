@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 from services import audit_chain, audit_heads, audit_log, jobs, keys, lifecycle, processing_record
 from services.audit_log import ACTOR
 from shared.database import Database
+from shared.errors import Unavailable
 from shared.schemas.job import JobError
 from shared.settings import Settings
 from shared.states import Scope, Stage
 from shared.storage import Storage
-from shared.tables import AuditEntry, AuditLink, AuditUnlinked
+from shared.tables import AuditEntry, AuditHead, AuditLink, AuditUnlinked
 from tests.support import requests
 from tests.support.parts import APPEND_ONLY
 from tests.support.world import World, passed
@@ -134,12 +135,59 @@ def test_what_is_rolled_back_was_never_written(database: Database) -> None:
         assert session.scalar(select(func.count()).select_from(AuditUnlinked)) == 0
 
 
+class TestRowsWithoutAnEntry:
+    """What was taken out before a head knew of it: the log has no trace, but the rows have."""
+
+    def test_what_was_deleted_before_it_was_linked(
+        self, log: Database, submit: Callable[..., str], upload: Callable[..., str]
+    ) -> None:
+        job, dataset = submit(), upload("horse")
+        with log.transaction() as session:
+            key, _ = keys.create(session, tenant="tests", name="stolen", scopes=[Scope.ADMIN])
+            key_id = key.id
+        assert findings(log) == ()
+        tamper(
+            log,
+            "DELETE FROM audit_unlinked",
+            "DELETE FROM audit_log WHERE id > 5",
+        )
+        link(log)
+        assert set(findings(log)) >= {
+            f"job {job}: the log has no entry 'job.submitted' of it",
+            f"key {key_id}: the log has no entry 'key.created' of it",
+            f"data set {dataset}: the log has no entry 'dataset.uploaded' of it",
+        }
+
+    def test_an_empty_log_beside_rows(self, database: Database, submit: Callable[..., str]) -> None:
+        job = submit()
+        tamper(database, "DELETE FROM audit_unlinked", "DELETE FROM audit_log")
+        assert f"job {job}: the log has no entry 'job.submitted' of it" in findings(database)
+
+    def test_numbers_that_nobody_has_are_counted_and_prove_nothing(self, log: Database) -> None:
+        with log.transaction() as session:
+            before = audit_chain.verify(session).unused_ids
+        with pytest.raises(RuntimeError), log.transaction() as session:
+            audit_log.write(session, "key.created", "key_x", tenant_id=None)
+            raise RuntimeError
+        write(log)
+        link(log)
+        with log.transaction() as session:
+            found = audit_chain.verify(session)
+        assert (found.findings, found.unused_ids) == ((), before + 1)
+
+
 def sign(database: Database, folder: Path, name: str = "key.pem"):
     path = folder / name
     if not path.exists():
         path.write_text(audit_heads.new_key())
     with database.transaction() as session:
         return audit_heads.sign(session, audit_heads.private_key(path))
+
+
+def keyed(settings: Settings, folder: Path) -> Settings:
+    """Settings with an audit key."""
+    (folder / "key.pem").write_text(audit_heads.new_key())
+    return settings.model_copy(update={"audit_key_file": folder / "key.pem"})
 
 
 def check(database: Database, folder: Path, *heads, names: tuple[str, ...] = ("key.pem",)) -> list[str]:
@@ -160,8 +208,9 @@ class TestHeads:
         cut = ["DELETE FROM audit_heads", "DELETE FROM audit_chain WHERE seq > 3", "DELETE FROM audit_log WHERE id > 3"]
         tamper(log, *cut)
         assert findings(log) == ()  # the chain alone cannot tell
-        (finding,) = check(log, tmp_path, head)
-        assert "its end was cut off" in finding
+        none, cut_off = check(log, tmp_path, head)
+        assert "no signed head" in none
+        assert "its end was cut off" in cut_off
 
     def test_a_log_that_was_written_anew_has_another_hash(self, log: Database, tmp_path: Path) -> None:
         head = sign(log, tmp_path)
@@ -169,8 +218,9 @@ class TestHeads:
         write(log, 5)
         link(log)
         assert findings(log) == ()
-        (finding,) = check(log, tmp_path, head)
-        assert "written anew" in finding
+        none, anew = check(log, tmp_path, head)
+        assert "no signed head" in none
+        assert "written anew" in anew
 
     def test_a_forged_head_has_a_wrong_signature(self, log: Database, tmp_path: Path) -> None:
         head = sign(log, tmp_path)
@@ -188,22 +238,69 @@ class TestHeads:
     def test_the_head_in_the_storage_is_not_replaced_by_one_of_a_shorter_log(
         self, log: Database, storage: Storage, settings: Settings, tmp_path: Path
     ) -> None:
-        sign(log, tmp_path, "key.pem")
-        tamper(log, "DELETE FROM audit_heads")
-        settings = settings.model_copy(update={"audit_key_file": tmp_path / "key.pem"})
-        audit_heads.publish(log, storage, settings)
+        with_key = keyed(settings, tmp_path)
+        audit_heads.Keeper(log, storage, with_key).round()
         first = audit_heads.read_stored(storage)
         assert first is not None and first.statement.seq == 5
-        tamper(
-            log,
-            "DELETE FROM audit_heads",
-            "DELETE FROM audit_chain WHERE seq > 3",
-            "DELETE FROM audit_log WHERE id > 3",
-        )
-        audit_heads.publish(log, storage, settings)
+        cut = ["DELETE FROM audit_heads", "DELETE FROM audit_chain WHERE seq > 3", "DELETE FROM audit_log WHERE id > 3"]
+        tamper(log, *cut)
+        audit_heads.Keeper(log, storage, with_key).round()
         assert audit_heads.read_stored(storage) == first
         (finding,) = check(log, tmp_path, first)
         assert "cut off" in finding
+
+    def test_every_batch_is_signed_in_its_transaction(
+        self, log: Database, storage: Storage, settings: Settings, tmp_path: Path
+    ) -> None:
+        keeper = audit_heads.Keeper(log, storage, keyed(settings, tmp_path))
+        for seq in (6, 7, 8):
+            write(log)
+            assert keeper.round() == 1
+            stored = audit_heads.read_stored(storage)
+            assert stored is not None and stored.statement.seq == seq
+        assert keeper.round() == 0
+        assert check(log, tmp_path, stored) == []
+        with log.transaction() as session:
+            assert session.scalars(select(AuditHead.seq).order_by(AuditHead.seq)).all() == [6, 7, 8]
+
+    def test_what_is_cut_off_after_its_batch_is_found_with_the_head_in_the_storage(
+        self, log: Database, storage: Storage, settings: Settings, tmp_path: Path
+    ) -> None:
+        write(log)
+        audit_heads.Keeper(log, storage, keyed(settings, tmp_path)).round()
+        cut = ["DELETE FROM audit_heads", "DELETE FROM audit_chain WHERE seq = 6", "DELETE FROM audit_log WHERE id = 6"]
+        tamper(log, *cut)
+        assert any("cut off" in finding for finding in check(log, tmp_path, audit_heads.read_stored(storage)))
+
+    def test_an_empty_log_is_signed_too(
+        self, database: Database, storage: Storage, settings: Settings, tmp_path: Path
+    ) -> None:
+        assert audit_heads.Keeper(database, storage, keyed(settings, tmp_path)).round() == 0
+        assert check(database, tmp_path) == []
+
+    def test_a_head_that_could_not_be_stored_is_stored_by_the_next_round(
+        self, log: Database, settings: Settings, tmp_path: Path
+    ) -> None:
+        """Also where the log has not grown since."""
+        storage = Storage(f"file://{tmp_path}/elsewhere")
+        (tmp_path / "elsewhere" / "audit").write_text("a file where the folder should be")
+        keeper = audit_heads.Keeper(log, storage, keyed(settings, tmp_path))
+        with pytest.raises(Unavailable):
+            keeper.round()
+        (tmp_path / "elsewhere" / "audit").unlink()
+        assert keeper.round() == 0
+        stored = audit_heads.read_stored(storage)
+        assert stored is not None and stored.statement.seq == 5
+
+    def test_without_its_key_file_entries_are_linked_and_the_relay_says_so(
+        self, database: Database, storage: Storage, settings: Settings, tmp_path: Path
+    ) -> None:
+        write(database)
+        keeper = audit_heads.Keeper(database, storage, settings.model_copy(update={"audit_key_file": tmp_path / "no"}))
+        with pytest.raises(Unavailable, match="EFFACE_AUDIT_KEY_FILE"):
+            keeper.round()
+        assert link(database) == 0
+        assert findings(database) == ()
 
     def test_openssl_agrees(self, log: Database, tmp_path: Path) -> None:
         import base64
@@ -278,7 +375,7 @@ class TestWhatIsWritten:
 
     def test_uploads(self, database: Database, upload: Callable[..., str]) -> None:
         ((action, _, detail),) = self.entries(database, upload("horse"))
-        assert (action, detail["images"]) == ("dataset.uploaded", 1)
+        assert (action, detail["images"]) == ("dataset.uploaded", 2)
 
 
 def test_the_record_of_processing_names_controllers_and_what_is_missing(

@@ -33,7 +33,7 @@ def test_an_archive_is_sealed_and_opens_with_its_own_key_alone(
     with pytest.raises(Unavailable):
         list(Sealer.of(settings).unseal([sealed], rows[other].data_key, row.id))
     assert dataset.digest == hashlib.sha256(content).hexdigest()
-    assert (dataset.format, dataset.images, dataset.classes) == ("zip", 2, {"dog": 1, "horse": 1})
+    assert (dataset.format, dataset.images, dataset.classes) == ("zip", 4, {"dog": 2, "horse": 2})
     assert dataset.size_bytes == len(content)
 
 

@@ -178,6 +178,37 @@ def test_what_the_storage_does_not_bear_out_is_not_signed(world, storage, keys, 
         fetch(world, storage)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(WEIGHTS + b"!", "bytes"), (bytes(len(WEIGHTS)), "not those that were committed"), (None, "not in the storage")],
+)
+@pytest.mark.parametrize("passed", [True, False])
+def test_weights_that_were_replaced_are_not_signed(world, storage, keys, issuer, passed, content, words):
+    """Published ones, and those in quarantine."""
+    finish(world, storage, passed=passed)
+    (key,) = [o.key for o in storage.list(f"tenants/{world.tenant}/jobs") if o.key.endswith(".safetensors")]
+    if content is None:
+        storage.delete(key)
+    else:
+        storage.put(key, content)
+
+    with pytest.raises(Uncertifiable, match=words):
+        issue(world, issuer)
+    storage.put(key, WEIGHTS)
+    assert issue(world, issuer) is True
+
+
+def test_the_certificate_of_a_purge_needs_the_weights_no_more(world, storage, keys, issuer):
+    """The first one was of the same bytes; they may be deleted before what the job used is."""
+    finish(world, storage)
+    assert issue(world, replace(issuer, receipt_of=lambda *_: None)) is True
+    (key,) = [o.key for o in storage.list(f"tenants/{world.tenant}/jobs") if o.key.endswith(".safetensors")]
+    storage.delete(key)
+    with world.database.transaction() as session:
+        evidence.owe(session, [world.job])
+    assert issue(world, replace(issuer, receipt_of=lambda *_: RECEIPT)) is True
+
+
 def test_a_report_that_was_replaced_is_not_signed(world, storage, keys, issuer):
     finish(world, storage)
     (key,) = [o.key for o in storage.list(f"tenants/{world.tenant}/jobs") if o.key.endswith("report.json")]
@@ -290,6 +321,22 @@ class TestCertifier:
             ("certificate.refused", bad.job),
             ("certificate.issued", good.job),
         ]
+
+    def test_one_that_could_not_be_certified_is_tried_again_at_growing_intervals(self, world, storage, settings, keys):
+        finish(world, storage, lie="report.json")
+        now = [0.0]
+        certifier = Certifier(world.database, storage, settings, clock=lambda: now[0])
+        tried = []
+        for now[0] in range(0, 10_000, 30):
+            if certifier.round():
+                tried.append(now[0])
+        assert tried == [0, 60, 180, 420, 900, 1860, 3780, 7380]
+        with world.database.transaction() as session:
+            spec = JobSpec.model_validate(session.get_one(Job, world.job).spec | {"attempt": 1})
+        left_behind(spec, storage, passed=True, lie="")  # the report is found again
+        now[0] = 11_000.0
+        assert certifier.round() == 1
+        assert owed(world) == []
 
     def test_a_rotated_key_is_published_before_it_signs(self, database, storage, settings, keys):
         certifier = Certifier(database, storage, settings)

@@ -104,6 +104,23 @@ def test_there_is_no_report_before_the_end(database: Database, tenant: str, subm
             jobs.weights(session, tenant, job, "open_clip_model.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("missed", "words"), [(1, "1 of 3 thresholds was missed"), (2, "2 of 3 thresholds were missed")]
+)
+def test_weights_of_a_missed_threshold_are_refused_with_the_reason(
+    database: Database, tenant: str, submit: Callable[..., str], missed: int, words: str
+) -> None:
+    bounds = [{"measure": "forget_recall", "max": 0.9, "min": 0.1}]
+    job = submit(thresholds={"max_synthetic_accuracy": 0.05, "measures": bounds})
+    error = JobError(code="thresholds_not_met", message="It misses.", detail={"missed": [{}] * missed})
+    with database.transaction() as session:
+        lifecycle.claim(session, job, "w", 60)
+        lifecycle.fail(session, job, 1, error)
+        with pytest.raises(Conflict) as caught:
+            jobs.weights(session, tenant, job, "open_clip_model.safetensors")
+    assert caught.value.detail == f"No weights were published: {words}. See GET /jobs/{job}/report."
+
+
 def test_the_version_grows_with_every_change(database: Database, tenant: str, submit: Callable[..., str]) -> None:
     world = World(database, tenant, submit())
     versions = [world.view().version]

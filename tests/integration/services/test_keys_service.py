@@ -47,6 +47,36 @@ def test_unknown_and_revoked_keys_look_alike(session: Session) -> None:
     assert len(messages) == 1
 
 
+def test_a_key_is_revoked_with_those_whose_secrets_its_owner_holds(session: Session) -> None:
+    """Made by it or rotated by it, and what these made in turn; nothing else, and nobody else's."""
+    root, _ = keys.create(session, tenant="acme", name="root", scopes=[Scope.ADMIN])
+    stolen, _ = keys.create(session, tenant="acme", name="stolen", scopes=[Scope.ADMIN])
+
+    def made(name: str, by: ApiKey) -> ApiKey:
+        return keys.create_for(session, by.tenant_id, name=name, scopes=[Scope.ADMIN], made_by=by.id)[0]
+
+    child, other, taken = made("child", stolen), made("other", root), made("taken", root)
+    grandchild = made("grandchild", child)
+    keys.rotate(session, taken.id, grace_seconds=0, rotated_by=grandchild.id)
+    keys.rotate(session, stolen.id, grace_seconds=0, rotated_by=child.id)  # a circle
+    revoked = keys.revoke_with_children(session, stolen.id, stolen.tenant_id)
+    assert [key.id for key in revoked] == [stolen.id, child.id, grandchild.id, taken.id]
+    assert all(key.revoked_at is not None for key in revoked)
+    assert [key.revoked_at for key in (root, other)] == [None, None]
+    with pytest.raises(NotFound):
+        keys.revoke_with_children(session, root.id, "tnt_another")
+
+
+def test_who_is_given_a_secret_is_kept(session: Session) -> None:
+    root, _ = keys.create(session, tenant="acme", name="root", scopes=[Scope.ADMIN])
+    key, _ = keys.create_for(session, root.tenant_id, name="ci", scopes=[], made_by=root.id)
+    assert (root.made_by, keys.view(key).made_by, keys.view(key).rotated_by) == (None, root.id, None)
+    keys.rotate(session, key.id, grace_seconds=0, rotated_by=root.id)
+    assert key.rotated_by == root.id
+    keys.rotate(session, key.id, grace_seconds=0)  # by the operator
+    assert (key.made_by, key.rotated_by) == (root.id, None)
+
+
 def test_revoking_what_is_not_there(session: Session) -> None:
     with pytest.raises(NotFound):
         keys.revoke(session, "key_none")

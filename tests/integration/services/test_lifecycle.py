@@ -85,6 +85,7 @@ def test_a_result_counts_once(world: World) -> None:
     with world.database.transaction() as session:
         (model,) = session.scalars(select(Model)).all()
     assert (view.state, view.result_model, view.verdict) == (JobState.SUCCEEDED, model.id, "passed")
+    assert (view.stage, view.progress) == (None, 1.0)
     assert model.reference == f"storage:tenants/{world.tenant}/jobs/{world.job}/1/model"
     assert (model.job_id, model.digest, model.architecture) == (world.job, "ab", "ViT")
 
@@ -99,10 +100,11 @@ def test_once_a_cancel_was_accepted_nothing_is_published(world: World) -> None:
 
 def test_what_lost_its_lease_is_queued_again_with_a_message(world: World) -> None:
     world.claim()
+    assert world.do(lifecycle.record_steps, 1, [], 0.83) is True
     messages = world.count(Outbox)
     world.expire()
     assert world.take_back() == 1
-    assert world.view().state == JobState.QUEUED
+    assert (world.view().state, world.view().progress) == (JobState.QUEUED, 0.0)
     assert world.count(Outbox) == messages + 1
     assert world.take_back() == 0
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services import jobs, lifecycle, models
+from services import checks, jobs, lifecycle, models
 from shared.database import Database
 from shared.errors import InvalidRequest
 from shared.schemas.job import JobDraft
@@ -235,11 +235,44 @@ def test_a_threshold_that_nothing_can_answer(errors: Callable[..., Any], clip: P
 
 
 def test_thresholds_on_measures_that_nothing_can_answer(errors: Callable[..., Any], clip: Path) -> None:
-    wanted = [{"measure": name, "max": 0.05} for name in ("probe_recall", "worst_prompt_recall", "retrieval_recall_1")]
+    wanted = [{"measure": name, "max": 0.6} for name in ("probe_recall", "worst_prompt_recall", "retrieval_recall_1")]
     found = errors(requests.names_only(clip, thresholds={"measures": wanted}))
     assert set(found) == {"/thresholds/measures/0/measure", "/thresholds/measures/2/measure"}
     assert "real images" in found["/thresholds/measures/0/measure"]
     assert "captions" in found["/thresholds/measures/2/measure"]
+
+
+def test_bounds_that_so_few_images_cannot_meet(
+    errors: Callable[..., Any], clip: Path, upload: Callable[..., str], tmp_path: Path
+) -> None:
+    """Uploaded sets are counted, and those at paths."""
+    sets = [upload("horse", "dog"), str(requests.archive(clip / "more.zip", "horse", "dog", images=20))]
+    data = {"evaluation": [{"name": f"set {number}", "dataset": dataset} for number, dataset in enumerate(sets)]}
+    wanted = [{"measure": "forget_recall", "max": 0.1, "where": name} for name in ("set 0", "set 1")]
+    thresholds = {"max_forget_upper_end": 0.2, "measures": wanted}
+    found = errors(requests.names_only(clip, data=data, thresholds=thresholds))
+    assert set(found) == {
+        "/thresholds/max_forget_upper_end",
+        "/thresholds/measures/0/max",
+        "/thresholds/measures/1/max",
+    }
+    assert "needs 16 images" in found["/thresholds/max_forget_upper_end"]
+    assert "with the 2 images of 'set 0'" in found["/thresholds/measures/0/max"]
+    assert (
+        "with the 20 images of 'set 1' the upper end cannot fall under 0.16; 35 are needed"
+        in found["/thresholds/measures/1/max"]
+    )
+
+
+def test_a_default_that_so_few_images_cannot_meet_is_left_out_and_said(
+    session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
+) -> None:
+    data = {"evaluation": [{"name": "own", "dataset": upload("horse", "dog")}]}
+    resolved = checks.resolve(session, tenant, requests.names_only(clip, data=data), settings)
+    assert resolved.thresholds.max_forget_upper_end is None
+    (note,) = [warning for warning in resolved.warnings if warning.pointer.startswith("/thresholds")]
+    assert note.pointer == "/thresholds/max_forget_upper_end"
+    assert "needs 16 images of what is forgotten, and 'own' has 2" in note.detail
 
 
 def test_a_time_without_a_zone(errors: Callable[..., Any], clip: Path) -> None:

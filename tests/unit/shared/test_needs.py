@@ -76,15 +76,15 @@ def test_a_request_that_nothing_could_judge_is_refused(method: str) -> None:
         resolve_thresholds(of_class(method), {})
     with pytest.raises(InvalidRequest, match="/data/evaluation"):
         resolve_thresholds(of_class(method, "forget"), {"other": {"dog", "cat"}})
-    judged = resolve_thresholds(of_class(method), {"own": {"horse", "dog"}})
+    judged = resolve_thresholds(of_class(method), {"own": {"horse", "dog"}}).thresholds
     assert (judged.max_forget_accuracy, judged.max_retain_drop) == (0.05, 0.02)
 
 
 def test_images_of_both_sides_are_something_to_judge_by() -> None:
-    judged = resolve_thresholds(of_class("delete", "forget", "retain_test"), {})
+    judged = resolve_thresholds(of_class("delete", "forget", "retain_test"), {}).thresholds
     assert (judged.max_forget_accuracy, judged.max_retain_drop) == (0.05, 0.02)
 
 
 @pytest.mark.parametrize("method", ["synthetic", "auto"])
 def test_names_alone_are_judged_on_samples(method: str) -> None:
-    assert resolve_thresholds(of_class(method), {}).max_synthetic_accuracy == 0.05
+    assert resolve_thresholds(of_class(method), {}).thresholds.max_synthetic_accuracy == 0.05

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -70,6 +71,18 @@ def test_one_address_that_is_not_public_is_enough_to_refuse(receiver, addresses)
     assert receiver.calls == []
 
 
+def test_a_refusal_tells_nothing_of_the_network():
+    """Whether an internal name is there, and where, is for the operator's log."""
+    messages = set()
+    for addresses in (["10.20.30.40"], ["fd00::1"], []):
+        with structlog.testing.capture_logs() as logged, pytest.raises(CallRefused) as refused:
+            post("https://vm.internal.test/", allowed=[], resolve=resolving(addresses))
+        messages.add(str(refused.value))
+        assert [line["event"] for line in logged] == ["outbound.refused"]
+        assert all(address in logged[0]["reason"] for address in addresses)
+    assert messages == {"vm.internal.test leads to no public address"}
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"])
 def test_loopback_is_refused_however_it_is_spelled(receiver, host):
     with pytest.raises(CallRefused, match="no public address"):
@@ -128,7 +141,7 @@ def test_an_answer_that_drips_ends_with_the_time_limit():
     ("https://nowhere.invalid/", None), ("https://hooks.efface.test/", resolving([])),
 ])  # fmt: skip
 def test_a_name_without_an_address(url, resolve):
-    with pytest.raises(CallFailed, match="has no address"):
+    with pytest.raises(CallFailed, match="leads to no public address"):
         post(url, **({"resolve": resolve} if resolve else {}))
 
 

@@ -1,21 +1,28 @@
 """The audit's arithmetic: intervals, changes, the gate, splits."""
 
+import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from shared import reach
 from shared.errors import JobFailure
-from shared.schemas.report import TargetResult
+from shared.schemas.measures import Value
+from shared.schemas.report import Change, EvaluationResult, TargetResult
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import cached_evaluations
 from shared.sealing import Sealer
 from shared.storage import Storage
 from tests.support.tiny import write_pictures
 from worker.audit.cache import FeatureCache
+from worker.audit.case import GIVEN_LIMIT
 from worker.audit.evaluation import Measurement, change, evaluation_result
+from worker.audit.findings import found
 from worker.audit.intervals import wilson
+from worker.audit.measures import membership, prompts, relearning, representation
 from worker.audit.plan import Opened, make_plan
 from worker.data.archives import folder_files, image_set
 from worker.data.images import ImageSet
@@ -95,6 +102,84 @@ def test_gate_takes_what_was_forgotten_before_apart(tmp_path: Path) -> None:
     assert not verdicts["max_forget_accuracy"].passed  # of this request's target nothing was measured
     (again,) = judge(Thresholds(max_earlier_accuracy=0.25), nothing, (evaluation_result(measured, half, none),))
     assert again.passed
+
+
+def result(name: str, forget: tuple[int, int] | None, retain: tuple[int, int, int] | None = None) -> EvaluationResult:
+    """The result of a set: hits after and n of what is forgotten; hits before, after and n of the rest."""
+    return EvaluationResult(
+        name=name,
+        role="target",
+        dataset_digest="d",
+        labels=("red", "green"),
+        templates=("{}",),
+        forget=forget and Change(before=wilson(forget[1], forget[1]), after=wilson(*forget)),
+        retain=retain and Change(before=wilson(retain[0], retain[2]), after=wilson(retain[1], retain[2])),
+        classes=(),
+    )
+
+
+UNSEEN = TargetResult(accuracy=None, synthetic_accuracy=None)
+
+
+def test_gate_says_what_a_value_rests_on() -> None:
+    (verdict,) = judge(Thresholds(max_forget_accuracy=0.01), UNSEEN, (result("own", (1, 40)),))
+    assert (verdict.n, verdict.low, verdict.high) == (40, wilson(1, 40).low, wilson(1, 40).high)
+    assert verdict.words() == (
+        "max_forget_accuracy is 0.0250 (1 of 40; 95 % interval 0.0044 to 0.13), allowed 0.0100 (own)"
+    )
+    (unknown,) = judge(Thresholds(max_forget_accuracy=0.01), UNSEEN, ())
+    assert (unknown.n, unknown.low, unknown.high) == (None, None, None)
+    assert unknown.words() == "max_forget_accuracy is 1.0000, allowed 0.0100 (nothing was measured)"
+
+
+def test_gate_takes_the_less_certain_of_equal_values() -> None:
+    sets = (result("few", (0, 5)), result("many", (0, 500)))
+    for ordered in (sets, sets[::-1]):
+        (verdict,) = judge(Thresholds(max_forget_accuracy=0.05), UNSEEN, ordered)
+        assert (verdict.where, verdict.n) == ("few", 5)
+
+
+@pytest.mark.parametrize(("hits", "n", "passed"), [(0, 15, False), (0, 16, True), (1, 20, False), (2, 40, True)])
+def test_gate_bounds_the_upper_end(hits: int, n: int, passed: bool) -> None:
+    sets = (result("own", (hits, n)), result("large", (10, 1000)))
+    (verdict,) = judge(Thresholds(max_forget_upper_end=0.2), UNSEEN, sets)
+    assert (verdict.passed, verdict.where, verdict.value) == (passed, "own", wilson(hits, n).high)
+
+
+def test_gate_shows_the_interval_of_a_drop_on_the_same_images() -> None:
+    drop = found("retain_drop", "own", Value(value=0.1, low=0.02, high=0.18, n=50))
+    measured = result("own", None, (45, 40, 50))
+    (verdict,) = judge(Thresholds(max_retain_drop=0.02), UNSEEN, (measured,), (drop,))
+    assert (verdict.n, verdict.low, verdict.high) == (50, 0.02, 0.18)
+    (without,) = judge(Thresholds(max_retain_drop=0.02), UNSEEN, (measured,))
+    assert (without.n, without.low) == (50, None)
+    assert "n = 50; 95 % interval 0.02 to 0.18" in verdict.words()
+
+
+def test_the_gateway_knows_how_many_images_the_audit_looks_at() -> None:
+    assert reach.PROBED == representation.IMAGES // 2
+    assert (reach.RELEARNT, reach.SHOTS) == (relearning.HELD_OUT, relearning.SHOTS)
+    assert reach.GIVEN_AT_MOST == GIVEN_LIMIT
+    assert {f"{wording}_recall" for wording in reach.WORDINGS} == set(prompts.NAMES)
+    needed = {name: reach.NEEDED[name][0] for name in membership.FALSE_ALARMS}
+    assert needed == {name: math.ceil(1 / rate) for name, rate in membership.FALSE_ALARMS.items()}
+
+
+def test_classes_of_a_set_are_counted_in_one_pass(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(5000)]
+    labels = tuple(range(5000)) * 4
+    images = ImageSet("many", "d", (tmp_path,) * 20_000, labels, tuple(names), (None,) * 20_000)
+    measured = Measurement(
+        name="many", role="transfer", images=images, roles=("retain",) * 20_000, labels=tuple(names), templates=("{}",)
+    )
+    before = torch.ones(20_000, dtype=torch.bool)
+    started = time.process_time()
+    classes = evaluation_result(measured, before, ~before).classes
+    truth = measured.view.truth
+    assert time.process_time() - started < 10  # a pass for each class took minutes
+    assert truth.tolist() == list(labels)
+    assert {(c.accuracy.before.n, c.accuracy.before.value, c.accuracy.after.value) for c in classes} == {(4, 1, 0)}
+    assert [c.name for c in classes] == names
 
 
 def test_split_is_disjoint_complete_and_depends_on_content_alone(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def _siblings(case: Case, view: View) -> Findings:
     chosen, names = view.having("sibling"), case.request.target.names()
     if case.request.target.type == "class":
         names = tuple(siblings(case.request))
-        chosen = torch.tensor([name in names for name in view.names], dtype=torch.bool)
+        near = set(names)
+        chosen = torch.tensor([name in near for name in view.names], dtype=torch.bool)
     if not bool(chosen.any()):
         yield from missing(Need.SIBLINGS, "sibling_accuracy")
         return

@@ -55,4 +55,5 @@ def nearest_labels(case: Case, view: View, count: int) -> list[str]:
 
 
 def _shows(view: View, labels: list[str]) -> Tensor:
-    return torch.tensor([name in set(labels) for name in view.names], dtype=torch.bool)
+    shown = set(labels)
+    return torch.tensor([name in shown for name in view.names], dtype=torch.bool)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from shared.schemas.methods import SyntheticParameters
+from shared.schemas.methods.synthetic import held_out_samples
 from worker.clip import zero_shot_classifier
 from worker.methods.frame import Erasure, kept
 from worker.methods.synthetic.generation import BATCH_SIZE, Inverter, Made, PublishedAscent
 
 VERSION = 2
 """Part of the key: a change of the generator must not meet old samples."""
-HELD_OUT_SHARE = 0.25
 OWN = 500_000
 """Number of the first batch that is made for one class alone: numbers seed the random start, and no two may share one, or a
 sample to train on would be the twin of one that is held out."""
@@ -117,7 +117,7 @@ def _parted(samples: Tensor, labels: Tensor, gone: Tensor, reused: bool) -> Bank
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in gone:
         of_label = (labels == label).nonzero().flatten()
-        held[of_label[: max(1, round(HELD_OUT_SHARE * len(of_label)))]] = True
+        held[of_label[: held_out_samples(len(of_label))]] = True
     forget, stays = torch.isin(labels, gone) & ~held, ~torch.isin(labels, gone)
     return Bank(
         forget=samples[forget],

@@ -92,10 +92,11 @@ def test_what_an_officer_asks_first_stands_first() -> None:
 
 
 def test_a_missed_threshold_is_said_first() -> None:
-    missed = {"measure": "max_retain_drop", "limit": 0.02, "value": 0.0312, "passed": False, "where": "objects"}
+    missed = {"measure": "max_retain_drop", "limit": 0.02, "value": 0.0312, "passed": False, "where": "objects",
+              "n": 320, "low": 0.012, "high": 0.051}  # fmt: skip
     text = Outline(render(report(verdict="failed", thresholds=[missed]))).text
     assert "Failed: the edited model misses its only threshold. Its weights are in quarantine" in text
-    assert "2.0 % 3.1 % missed" in text
+    assert "2.0 % 3.1 % 1.2 to 5.1 % 320 missed" in text
 
 
 def test_a_threshold_on_a_measure_has_its_title() -> None:
@@ -104,7 +105,7 @@ def test_a_threshold_on_a_measure_has_its_title() -> None:
     steps = limit | {"measure": "relearn_steps", "limit": 30, "value": 45}
     measures = [measure("forgetting", "worst_prompt"), measure("relearning", "relearn_steps", unit="count")]
     text = Outline(render(report(thresholds=[limit, other, steps], measures=measures))).text
-    assert "Title of relearn_steps on objects 30 45 met" in text
+    assert "Title of relearn_steps on objects 30 45 – met" in text
     assert "Title of worst_prompt on objects" in text
     assert "Some new measure on objects" in text
 
