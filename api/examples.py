@@ -4,6 +4,7 @@ from fastapi.openapi.models import Example
 
 MODEL_ID = "mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"
 DATASET_ID = "ds_01k3z8w9d0v6m2n4p8q1r5s7t9"
+RETAIN_ID = "ds_01k3z8wbmy2c7e5g9j1k3m5n7p"
 
 JOB_REQUESTS: dict[str, Example] = {
     "class": {
@@ -31,7 +32,7 @@ JOB_REQUESTS: dict[str, Example] = {
             "model": {"id": MODEL_ID},
             "target": {"type": "subgroup", "class": "elephant", "subgroup": "sketch"},
             "method": {"name": "three_stage"},
-            "data": {"forget": DATASET_ID, "retain": DATASET_ID},
+            "data": {"forget": DATASET_ID, "retain": RETAIN_ID},
         },
     },
 }

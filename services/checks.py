@@ -13,6 +13,7 @@ from shared.archives import ArchiveLimits
 from shared.classes import class_errors, classes_at
 from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
+from shared.roles import role_errors
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import LISTS, DataSource, DataSources, ModelSource
@@ -55,6 +56,8 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
     }
     errors = finder.errors + data_errors(request) + class_errors(request, finder.classes)
     errors += reference_errors(model, reference) if model else []
+    sources = DataSources(**roles, **{role: tuple(s for s in found if s) for role, found in lists.items()})
+    errors += [] if finder.errors else role_errors(request, sources)
     if errors or model is None:
         raise InvalidRequest(errors)
     known = {
@@ -62,7 +65,6 @@ def resolve(session: Session, tenant_id: str, request: ErasureRequest, settings:
         for number, entry in enumerate(request.data.evaluation)
     }
     thresholds = resolve_thresholds(request, known)
-    sources = DataSources(**roles, **{role: tuple(s for s in found if s) for role, found in lists.items()})
     return Resolved(model, sources, thresholds, reference)
 
 

@@ -19,6 +19,7 @@ from shared.schemas.certificate import (
     CertifiedPurge,
     CertifiedReport,
     CertifiedRequest,
+    CertifiedSeparation,
     CertifiedSoftware,
     CertifiedTarget,
     CertifiedTimes,
@@ -172,6 +173,9 @@ def _measurements(report: Report) -> Measurements:
             for m in report.measures
         ),
         not_measured=report.not_measured,
+        separation=tuple(
+            CertifiedSeparation.model_validate(pair.model_dump(exclude={"example"})) for pair in report.separation
+        ),
     )
 
 

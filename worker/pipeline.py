@@ -21,7 +21,8 @@ from worker.audit.cache import FeatureCache
 from worker.audit.case import Examiner
 from worker.audit.evaluation import change, evaluation_result
 from worker.audit.features import Features
-from worker.audit.plan import Opened, Plan, make_plan
+from worker.audit.plan import Plan, make_plan
+from worker.audit.separation import Opened
 from worker.audit.subject import Subject
 from worker.audit.suite import AuditResult, run_audit
 from worker.audit.views import Case, View
@@ -217,6 +218,7 @@ class _Run:
             target=target,
             evaluations=evaluations,
             audit=audit,
+            separation=plan.separation,
             reference=case.reference.clip if case.reference else None,
             change=case.change,
             thresholds=judge(self._spec.thresholds, target, evaluations, audit.measures),

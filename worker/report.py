@@ -1,7 +1,7 @@
 """Puts a report together from what the pipeline measured."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -14,6 +14,7 @@ from shared.schemas.report import (
     ModelChange,
     ModelIdentity,
     Report,
+    Separation,
     StageResult,
     TargetResult,
     ThresholdResult,
@@ -33,6 +34,7 @@ def make_report(
     target: TargetResult,
     evaluations: tuple[EvaluationResult, ...],
     audit: AuditResult,
+    separation: tuple[Separation, ...] = (),
     reference: Clip | None,
     change: ModelChange,
     thresholds: tuple[ThresholdResult, ...],
@@ -51,6 +53,7 @@ def make_report(
         thresholds=thresholds,
         target=target,
         evaluations=evaluations,
+        separation=separation,
         measures=audit.measures,
         curves=curves,
         not_measured=audit.not_measured,
@@ -66,7 +69,10 @@ def make_report(
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         build=this_build(),
         hardware=hardware(erasure.clip.device),
-        limits=limits(target, evaluations, audit, with_reference=reference is not None),
+        limits=(
+            *limits(target, evaluations, audit, with_reference=reference is not None),
+            *separation_limits(separation),
+        ),
     )
 
 
@@ -107,7 +113,7 @@ def limits(
             "No real image of the target was given: what was measured on it was measured on synthetic samples, which"
             " are not images of anything, and says little about real ones."
         )
-    if not any(e.role == "transfer" for e in evaluations):
+    if not any(e.role == "transfer" and e.retain for e in evaluations):
         words.append("No other evaluation set was given: what the edit cost elsewhere was not measured.")
     smallest = min((e.forget.after.n for e in evaluations if e.forget), default=None)
     if smallest is not None and smallest < 100:
@@ -115,3 +121,23 @@ def limits(
             f"What is forgotten was measured on {smallest} images; the intervals say how much that leaves open."
         )
     return tuple(words)
+
+
+def separation_limits(pairs: Sequence[Separation]) -> Iterator[str]:
+    """Say which images were in two roles. Names of classes and files stay out: certificates repeat these words."""
+    for place in dict.fromkeys(pair.place for pair in pairs):
+        of_place = [pair for pair in pairs if pair.place == place]
+        if left_out := [pair for pair in of_place if pair.identical]:
+            counts = ", ".join(f"{pair.identical:,} of data.{pair.seen_as}" for pair in left_out)
+            yield (
+                f"Images of {place!r} that the request also gives in another role were left out, the very same files:"
+                f" {counts}. One that has two other roles counts in both."
+            )
+        if alike := [pair for pair in of_place if pair.similar]:
+            counts = ", ".join(
+                f"{pair.similar:,} of {pair.compared:,} like one of data.{pair.seen_as}" for pair in alike
+            )
+            yield (
+                f"Images of {place!r} look like images in another role, perhaps copies in another format or size:"
+                f" {counts}. They were used all the same; numbers that rest on copies are too good or too bad."
+            )

@@ -5,6 +5,7 @@ from pathlib import Path
 from shared.archives import ArchiveLimits, inspect_archive
 from shared.errors import FieldError, InvalidRequest
 from shared.needs import data_errors, reference_errors
+from shared.roles import role_errors
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import LISTS, DataSource, DataSources, JobSpec, ModelSource
@@ -32,9 +33,11 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         ]
         for role in LISTS
     }
+    lists = {role: tuple(source for source in sources if source) for role, sources in found.items()}
+    data = DataSources(**roles, **lists)
+    errors += [] if errors else role_errors(request, data)
     if errors:
         raise InvalidRequest(errors)
-    lists = {role: tuple(source for source in sources if source) for role, sources in found.items()}
     classes = {
         source.name: _classes(Path(source.uri), f"/data/evaluation/{i}/dataset", settings)
         for i, source in enumerate(lists["evaluation"])
@@ -47,7 +50,7 @@ def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
         thresholds=resolve_thresholds(request, classes),
         model=model,
         reference=reference,
-        data=DataSources(**roles, **lists),
+        data=data,
     )
 
 

@@ -15,7 +15,8 @@ from tests.support.tiny import write_pictures
 from worker.audit.cache import FeatureCache
 from worker.audit.evaluation import Measurement, change, evaluation_result
 from worker.audit.intervals import wilson
-from worker.audit.plan import Opened, make_plan
+from worker.audit.plan import make_plan
+from worker.audit.separation import Opened
 from worker.data.archives import folder_files, image_set
 from worker.data.images import ImageSet
 from worker.data.splits import content_hashes, split
