@@ -59,6 +59,8 @@ class Facts:
     report: Report
     report_sha256: str
     weights_sha256: str
+    page_sha256: str | None = None
+    """Of report.html, where there is one."""
     received_at: datetime
     started_at: datetime
     finished_at: datetime
@@ -107,7 +109,11 @@ def make_statement(facts: Facts, subject_key: SubjectKey, *, with_names: bool) -
         times=CertifiedTimes(received_at=facts.received_at, started_at=facts.started_at, finished_at=facts.finished_at),
         thresholds=report.thresholds,
         measurements=_measurements(report),
-        report=CertifiedReport(version=report.version, digest=DigestSet(sha256=facts.report_sha256)),
+        report=CertifiedReport(
+            version=report.version,
+            digest=DigestSet(sha256=facts.report_sha256),
+            page=DigestSet(sha256=facts.page_sha256) if facts.page_sha256 else None,
+        ),
         purge=facts.purge,
         limits=tuple(_limits(facts)),
     )

@@ -1,5 +1,6 @@
 """The pipeline: load, measure, forget, measure again, judge, publish. It knows no database and no queue."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -231,7 +232,9 @@ class _Run:
         """Upload weights and report, the latter also as a page; weights of a failed run go into quarantine."""
         passed = report.verdict == "passed"
         place = "model" if passed else "quarantine"
-        reports = {"report.json": report.model_dump_json(indent=2), "report.html": render(report)}
+        content = report.model_dump_json(indent=2)
+        page = render(report, hashlib.sha256(content.encode()).hexdigest())
+        reports = {"report.json": content, "report.html": page}
         for name, content in reports.items():
             (self._scratch / name).write_text(content, encoding="utf-8")
         files = {name: self._scratch / name for name in reports} | {f"{place}/{f.name}": f for f in folder.iterdir()}

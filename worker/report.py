@@ -1,6 +1,7 @@
 """Puts a report together from what the pipeline measured."""
 
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -8,6 +9,7 @@ from importlib.metadata import version
 import torch
 
 from shared.build import this_build
+from shared.measures import SAMPLES
 from shared.schemas.measures import Curve
 from shared.schemas.report import (
     EvaluationResult,
@@ -58,7 +60,12 @@ def make_report(
         curves=curves,
         not_measured=audit.not_measured,
         evidence=audit.evidence,
-        model_before=ModelIdentity(id=spec.model.id, architecture=original.architecture, digest=original.digest),
+        model_before=ModelIdentity(
+            id=spec.model.id,
+            architecture=original.architecture,
+            digest=original.digest,
+            made_by=_made_by(spec.model.reference),
+        ),
         model_after=ModelIdentity(id=None, architecture=original.architecture, digest=digest_after),
         model_reference=_reference(spec, reference),
         model_change=change,
@@ -71,6 +78,7 @@ def make_report(
         hardware=hardware(erasure.clip.device),
         limits=(
             *limits(target, evaluations, audit, with_reference=reference is not None),
+            *embedding_limits(change, audit),
             *separation_limits(separation),
         ),
     )
@@ -80,6 +88,12 @@ def _reference(spec: JobSpec, clip: Clip | None) -> ModelIdentity | None:
     if clip is None or spec.reference is None:
         return None
     return ModelIdentity(id=spec.reference.id, architecture=clip.architecture, digest=clip.digest)
+
+
+def _made_by(reference: str) -> str | None:
+    """Return the job below whose prefix a model lies in the storage, None where it is no result of one."""
+    found = re.match(r"storage:tenants/[^/]+/jobs/([^/]+)/", reference)
+    return found[1] if found else None
 
 
 def hardware(device: torch.device) -> dict[str, str]:
@@ -121,6 +135,35 @@ def limits(
             f"What is forgotten was measured on {smallest} images; the intervals say how much that leaves open."
         )
     return tuple(words)
+
+
+def embedding_limits(change: ModelChange, audit: AuditResult) -> Iterator[str]:
+    """Say what embeddings that were computed before the erasure still answer: a vector index, or cached texts.
+
+    An index of images is the original image tower; texts that are kept are the original text tower.
+    """
+    if "image" in change.towers:
+        yield (
+            f"Embeddings of images that exist already, in a vector index for example, are as they were: searched with"
+            f" the edited text encoder, they find what is forgotten in {_still_found(audit, 'original_image_recall')}."
+            " Delete them and embed the images again with the edited model."
+        )
+    if "text" in change.towers:
+        yield (
+            f"Embeddings of texts that exist already, such as stored prompts, are as they were: with the edited image"
+            f" encoder, they find what is forgotten in {_still_found(audit, 'original_text_recall')}."
+            " Delete them and embed the texts again with the edited model."
+        )
+
+
+def _still_found(audit: AuditResult, name: str) -> str:
+    """Return at which share of images a tower of the original finds what is forgotten, at the worst place with real ones."""
+    taken = [measure for measure in audit.measures if measure.name == name]
+    real = [measure for measure in taken if measure.where != SAMPLES]
+    if not taken:
+        return "a share of images that was not measured"
+    worst = max((measure.unlearned for measure in real or taken), key=lambda value: value.value)
+    return f"{worst.value:.1%} of {worst.n:,} {'images' if real else 'synthetic samples'}"
 
 
 def separation_limits(pairs: Sequence[Separation]) -> Iterator[str]:

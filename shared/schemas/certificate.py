@@ -147,6 +147,7 @@ class CertifiedReport(Schema):
 
     version: str
     digest: DigestSet = Field(description="of report.json, byte for byte")
+    page: DigestSet | None = Field(None, description="of report.html, byte for byte; null where there is no page")
 
 
 class CertifiedPurge(Schema):

@@ -109,6 +109,7 @@ class ModelIdentity(Schema):
     id: str | None
     architecture: str
     digest: str = Field(description="SHA-256 of open_clip_model.safetensors")
+    made_by: str | None = Field(None, description="the job that made it, where it came of an earlier erasure here")
 
 
 class ModelChange(Schema):

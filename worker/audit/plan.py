@@ -187,13 +187,14 @@ def _all(sets: Sequence[ImageSet]) -> ImageSet | None:
 
 def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:
     classes = tuple(dict.fromkeys((*first.classes, *second.classes)))
+    index = {name: number for number, name in enumerate(classes)}
     names = first.names() + second.names()
     captions = [images.captions or (None,) * len(images) for images in (first, second)]
     return ImageSet(
         name=name,
         digest=f"{first.digest}+{second.digest}",
         paths=first.paths + second.paths,
-        labels=tuple(classes.index(n) for n in names),
+        labels=tuple(index[name] for name in names),
         classes=classes,
         captions=captions[0] + captions[1],
         known=first.known | second.known,
