@@ -120,7 +120,7 @@ def limits(
     if "probe_recall" in taken:
         words.append(
             f"A classifier trained on the image features still finds what is forgotten in"
-            f" {taken['probe_recall'].unlearned.value:.0%} of its images."
+            f" {taken['probe_recall'].unlearned.value:.1%} of its images."
         )
     if target.accuracy is None:
         words.append(
@@ -145,13 +145,13 @@ def embedding_limits(change: ModelChange, audit: AuditResult) -> Iterator[str]:
     if "image" in change.towers:
         yield (
             f"Embeddings of images that exist already, in a vector index for example, are as they were: searched with"
-            f" the edited text encoder, they find what is forgotten in {_still_found(audit, 'original_image_recall')}."
+            f" texts that the edited model embeds, they find what is forgotten in {_still_found(audit, 'original_image_recall')}."
             " Delete them and embed the images again with the edited model."
         )
     if "text" in change.towers:
         yield (
-            f"Embeddings of texts that exist already, such as stored prompts, are as they were: with the edited image"
-            f" encoder, they find what is forgotten in {_still_found(audit, 'original_text_recall')}."
+            f"Embeddings of texts that exist already, such as stored prompts, are as they were: on images that the edited"
+            f" model embeds, they find what is forgotten in {_still_found(audit, 'original_text_recall')}."
             " Delete them and embed the texts again with the edited model."
         )
 

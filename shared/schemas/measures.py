@@ -48,7 +48,8 @@ class Measure(Schema):
     source: str = Field(description="where the measure comes from")
     detail: str | None = Field(None, description="what decided it: the prompt, the class, the set")
     counts: bool = Field(
-        True, description="false: the original does not know the words that it is about, so it never counts as the worst"
+        True,
+        description="false: the original does not know the words that it is about, so it never counts as the worst",
     )
 
 

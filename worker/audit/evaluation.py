@@ -71,7 +71,8 @@ def _classes(measurement: Measurement, before: Hits, after: Hits) -> list[ClassR
     pairs = zip(measurement.images.names(), measurement.roles, strict=True)
     group = torch.tensor([numbers.setdefault(pair, len(numbers)) for pair in pairs], dtype=torch.long)
     counts, old, new = (
-        torch.bincount(group[mask], minlength=len(numbers)).tolist() for mask in (torch.ones_like(before), before, after)
+        torch.bincount(group[mask], minlength=len(numbers)).tolist()
+        for mask in (torch.ones_like(before), before, after)
     )
     return [
         ClassResult(name=name, role=role, accuracy=Change(before=wilson(old[i], n), after=wilson(new[i], n)))

@@ -125,11 +125,13 @@ def _tables(measures: Sequence[Measure]) -> tuple[MeasureTable, ...]:
     twice = {m.name for m in measures if sum(other.name == m.name for other in measures) > 1}
     if not twice:
         return (MeasureTable("", tuple(measures)),) if measures else ()
-    places = list(dict.fromkeys(m.where for m in measures))
-    return tuple(
-        MeasureTable(f"On {set_title(place)}", tuple(m for m in measures if m.where == place))
-        for place in sorted(places, key=lambda place: place == SAMPLES)
-    )
+    places = list(dict.fromkeys(m.where for m in measures if m.name in twice))
+    places.sort(key=lambda place: place == SAMPLES)
+    rest = [m for m in measures if m.where not in places]  # such as texts: there is nothing to tell them from
+    tables = [
+        MeasureTable(f"On {set_title(place)}", tuple(m for m in measures if m.where == place)) for place in places
+    ]
+    return (*tables, MeasureTable("On anything else", tuple(rest))) if rest else tuple(tables)
 
 
 def contact_sheet(report: Report) -> str | None:

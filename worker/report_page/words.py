@@ -164,8 +164,11 @@ GLOSSARY = (
         "A CLIP turns images and texts into lists of numbers and compares them. Each encoder is also called a tower.",
     ),
     ("Digest (SHA-256)", "A fingerprint of a file. Two files with the same digest have the same content."),
-    ("Evaluation set", "Images with known names on which the model is measured. The edit used none of these files; where copies in another"
-        " format were found, the limits say so."),
+    (
+        "Evaluation set",
+        "Images with known names on which the model is measured. The edit used none of these files; where copies in another"
+        " format were found, the limits say so.",
+    ),
     (
         "Evidence level",
         "What the measurements, and not the name of the method, show to have changed: the link between name and image,"
@@ -222,18 +225,28 @@ def still_found(report: Report) -> list[Measure]:
     return sorted(best.values(), key=lambda m: -m.unlearned.value)
 
 
+SHOWN_BY = {
+    "original_text_recall": "With the original text encoder",
+    "original_image_recall": "With the original image encoder",
+    "probe_recall": "By a classifier on the image features",
+}
+
+
 def shown_by(report: Report) -> list[str]:
-    """Return the numbers that the evidence level rests on, each in words: asked for, by another encoder, by classifiers."""
+    """Return the numbers that the evidence level rests on, in words: by either encoder of the original, by a classifier."""
     found = {m.name: m for m in still_found(report)}
-    names = [name for name in ("original_text_recall", "original_image_recall", "probe_recall") if name in found]
-    return [f"{STILL_FOUND[name]}: {count_or_share(found[name])}" for name in names]
+    return [f"{words}: {now(found[name])}" for name, words in SHOWN_BY.items() if name in found]
+
+
+def now(measure: Measure) -> str:
+    """Return what a measure still finds: `0 of 80` where it is nothing, a share otherwise."""
+    value, n = measure.unlearned.value, measure.unlearned.n
+    return f"0 of {n:,}" if value == 0 and n is not None else percent(value)
 
 
 def count_or_share(measure: Measure) -> str:
-    """Return what a measure still finds: `0 of 80` where it is nothing, a share otherwise; and what it found before."""
-    value, n = measure.unlearned.value, measure.unlearned.n
-    now = f"0 of {n:,}" if value == 0 and n is not None else percent(value)
-    return f"{now} (original {percent(measure.original.value)})" if measure.original else now
+    """Return what a measure still finds, and what it found in the original."""
+    return f"{now(measure)} (original {percent(measure.original.value)})" if measure.original else now(measure)
 
 
 def measure_title(name: str) -> str:
@@ -282,7 +295,9 @@ def advice(report: Report) -> list[str]:
             " (data.forget), or more steps in method.parameters."
         )
     if method != "auto":
-        words.append("Send the request again with the method auto: it tries several methods and keeps the first that passes.")
+        words.append(
+            "Send the request again with the method auto: it tries several methods and keeps the first that passes."
+        )
     words.append(
         "Where a limit was stricter than the purpose needs, or is judged by the upper end of an interval on few images, give"
         " more test images or another limit, and record why."

@@ -6,8 +6,8 @@ the others are the largest of their kind. Wordings are synonyms (the request's, 
 `shared/words.json`), plurals, translations into four languages, three misspellings. Of words under which the original
 itself recognises fewer than half in every template there is nothing to forget: they are left out, unless none of their kind
 is known, and never count as the worst of all; their row says so (`counts`). The request's own templates, by which the other
-numbers are scored, are tried as well, so that nothing recognised there is above the worst of all. The interval is that of the worst prompt's own recall; that it was picked
-from many makes the true value, if anything, smaller.
+numbers are scored, are tried as well, so that nothing recognised there is above the worst of all. The interval is that of
+the worst prompt's own recall; that it was picked from many makes the true value, if anything, smaller.
 """
 
 from typing import NamedTuple
