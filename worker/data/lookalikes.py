@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,10 +56,10 @@ def lookalikes(these: Tensor, those: Tensor) -> Tensor:
     return found
 
 
-def _thumbnail(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+def _thumbnail(path: Path) -> NDArray[np.float32]:
     try:
         image = decoded(path, path.name, get_settings().max_image_pixels)
     except InvalidRequest as error:
         raise JobFailure("invalid_dataset", f"An image cannot be used: {error.errors[0].detail}") from error
     small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32) / 255
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
