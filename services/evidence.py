@@ -191,6 +191,9 @@ def _facts(
         raise Uncertifiable(f"{type(error).__name__}: report or weights are missing, or the report is none.") from error
     if hashlib.sha256(content).hexdigest() != committed.sha256:
         raise Uncertifiable("The report in the storage is not the one that was committed.")
+    page = files.get("report.html")
+    if page is not None and hashlib.sha256(_stored(storage, page)).hexdigest() != page.sha256:
+        raise Uncertifiable("The report's page in the storage is not the one that was committed.")
     if (report.model_after.digest, report.verdict) != (weights.sha256, job.verdict):
         raise Uncertifiable("The report speaks of other weights, or of another verdict, than was committed.")
     if before is None:  # later certificates are of the same weights, which may be deleted by then
@@ -206,6 +209,7 @@ def _facts(
         report=report,
         report_sha256=committed.sha256,
         weights_sha256=weights.sha256,
+        page_sha256=page.sha256 if page else None,
         received_at=job.received_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -213,6 +217,13 @@ def _facts(
         number=before.number + 1 if before else 1,
         completes=before.payload_sha256 if before else None,
     )
+
+
+def _stored(storage: Storage, artifact: Artifact) -> bytes:
+    try:
+        return storage.get(artifact.key)
+    except ObjectMissing as error:
+        raise Uncertifiable("The report's page is not in the storage any more.") from error
 
 
 def _check_weights(storage: Storage, committed: Artifact) -> None:

@@ -19,6 +19,7 @@ from shared.schemas.certificate import (
     CertifiedPurge,
     CertifiedReport,
     CertifiedRequest,
+    CertifiedSeparation,
     CertifiedSoftware,
     CertifiedTarget,
     CertifiedTimes,
@@ -59,6 +60,8 @@ class Facts:
     report: Report
     report_sha256: str
     weights_sha256: str
+    page_sha256: str | None = None
+    """Of report.html, where there is one."""
     received_at: datetime
     started_at: datetime
     finished_at: datetime
@@ -107,7 +110,11 @@ def make_statement(facts: Facts, subject_key: SubjectKey, *, with_names: bool) -
         times=CertifiedTimes(received_at=facts.received_at, started_at=facts.started_at, finished_at=facts.finished_at),
         thresholds=report.thresholds,
         measurements=_measurements(report),
-        report=CertifiedReport(version=report.version, digest=DigestSet(sha256=facts.report_sha256)),
+        report=CertifiedReport(
+            version=report.version,
+            digest=DigestSet(sha256=facts.report_sha256),
+            page=DigestSet(sha256=facts.page_sha256) if facts.page_sha256 else None,
+        ),
         purge=facts.purge,
         warnings=tuple(
             CertifiedWarning(pointer=warning.pointer, detail=warning.detail if with_names else None)
@@ -177,6 +184,9 @@ def _measurements(report: Report) -> Measurements:
             for m in report.measures
         ),
         not_measured=report.not_measured,
+        separation=tuple(
+            CertifiedSeparation.model_validate(pair.model_dump(exclude={"example"})) for pair in report.separation
+        ),
     )
 
 

@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     WRONG_WEIGHTS = "wrong_weights"
     WRONG_REPORT = "wrong_report"
     WRONG_SUBJECT = "wrong_subject"
+    WRONG_PAGE = "wrong_page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Exhibits:
 
     weights: Path | None = None
     report: Path | None = None
+    page: Path | None = None
+    """`report.html`."""
     subject: Subject | None = None
 
 
@@ -146,6 +149,12 @@ def _compare(statement: Statement, exhibits: Exhibits, key_id: str) -> Finding:
     certified = predicate.report.digest.sha256
     if exhibits.report is not None and (other := file_sha256(exhibits.report)) != certified:
         return found(Outcome.WRONG_REPORT, f"the report has SHA-256 {other}, the certificate names {certified}")
+    if exhibits.page is not None:
+        page = predicate.report.page.sha256 if predicate.report.page else None
+        if page is None:
+            return found(Outcome.WRONG_PAGE, "the certificate names no page; it was issued before pages were certified")
+        if (other := file_sha256(exhibits.page)) != page:
+            return found(Outcome.WRONG_PAGE, f"the page has SHA-256 {other}, the certificate names {page}")
     if exhibits.subject is not None and exhibits.subject.reference() != predicate.subject_reference:
         return found(Outcome.WRONG_SUBJECT, "the external id is not the one that the certificate refers to")
     if predicate.verdict == "failed":

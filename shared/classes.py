@@ -138,11 +138,11 @@ def class_errors(request: ErasureRequest, classes: Found) -> list[FieldError]:
 def own_set(request: ErasureRequest, classes: Found) -> tuple[str, ...]:
     """Return the pointers of the images of what stays that are measured: the target's own set, beside its own images.
 
-    There are none where an evaluation set shows what is to be forgotten, unless both sets of test images are given.
+    Where an evaluation set shows what is to be forgotten, test images alone are measured beside it.
     """
     measured: tuple[str, ...] = RETAIN
     if request.target.type == "class" and _shown(request, classes):
-        measured = RETAIN[1:] if request.data.forget_test and request.data.retain_test else ()
+        measured = RETAIN[1:]
     return tuple(pointer for pointer in measured if pointer in classes)
 
 

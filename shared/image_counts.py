@@ -1,6 +1,7 @@
 """How many images a request is measured on, place by place, as far as that is known before its job exists. Needs no torch.
 
-A count is the most that there can be: the worker leaves out images that occur twice, on both sides of a split.
+A count is the most that there can be, of images that are different files: the worker leaves out those that a method sees, and
+keeps copies of one file on one side of a split.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -57,7 +58,9 @@ def places(
     """Return every place with images of what is forgotten, by its name: those of the offer, then held-out samples where
     it is sure that the method makes some."""
     found = [
-        _own_set(request, given) if name == OWN_SET else _evaluation_set(request, name, evaluation[name])
+        _own_set(request, given, alone=OWN_SET not in offer.with_others)
+        if name == OWN_SET
+        else _evaluation_set(request, name, evaluation[name])
         for name in offer.real_places
     ]
     found += [_samples(request)] if samples else []
@@ -84,7 +87,7 @@ def is_split(request: ErasureRequest, role: str) -> bool:
     return getattr(request.data, f"{role}_test") is None
 
 
-def _own_set(request: ErasureRequest, given: Given) -> Place:
+def _own_set(request: ErasureRequest, given: Given, *, alone: bool) -> Place:
     forget, names = _held_out(request, given, "forget"), request.target.names()
     tested = given.get("/data/forget_test", ())
     told_apart = tested and set(tested) <= set(names) and not is_split(request, "forget")
@@ -93,8 +96,8 @@ def _own_set(request: ErasureRequest, given: Given) -> Place:
     return Place(
         name=OWN_SET,
         forget=each,
-        rest=_held_out(request, given, "retain"),
-        siblings=_held_out(request, given, "retain", near),
+        rest=0 if alone else _held_out(request, given, "retain"),
+        siblings=0 if alone else _held_out(request, given, "retain", near),
     )
 
 

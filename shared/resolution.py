@@ -14,6 +14,7 @@ from shared.needs import data_errors, reference_errors
 from shared.received import check_received
 from shared.references import FoundData
 from shared.request_warnings import request_warnings
+from shared.roles import role_errors
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.resolution import MeasuredSet, RequestWarning
@@ -166,6 +167,8 @@ def errors_in(request: ErasureRequest, found: Lookup) -> list[FieldError]:
     errors = list(_time_errors(request)) + data_errors(request)
     if found.complete:
         errors += class_errors(request, found.counts)
+    if not found.errors:
+        errors += role_errors(request, found.sources())
     if found.model is not None:
         errors += reference_errors(found.model, found.reference)
     return errors

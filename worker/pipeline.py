@@ -1,5 +1,6 @@
 """The pipeline: load, measure, forget, measure again, judge, publish. It knows no database and no queue."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,8 @@ from worker.audit.case import Examiner
 from worker.audit.evaluation import change, evaluation_result
 from worker.audit.features import Features
 from worker.audit.labels import check_told_apart
-from worker.audit.plan import Opened, Plan, make_plan
+from worker.audit.plan import Plan, make_plan
+from worker.audit.separation import Opened
 from worker.audit.subject import Subject
 from worker.audit.suite import AuditResult, run_audit
 from worker.audit.views import Case, View
@@ -224,6 +226,7 @@ class _Run:
             evaluations=evaluations,
             sets=plan.sets,
             audit=audit,
+            separation=plan.separation,
             reference=case.reference.clip if case.reference else None,
             change=case.change,
             thresholds=judge(self._spec.thresholds, target, evaluations, audit.measures),
@@ -236,7 +239,9 @@ class _Run:
         """Upload weights and report, the latter also as a page; weights of a failed run go into quarantine."""
         passed = report.verdict == "passed"
         place = "model" if passed else "quarantine"
-        reports = {"report.json": report.model_dump_json(indent=2), "report.html": render(report)}
+        content = report.model_dump_json(indent=2)
+        page = render(report, hashlib.sha256(content.encode()).hexdigest())
+        reports = {"report.json": content, "report.html": page}
         for name, content in reports.items():
             (self._scratch / name).write_text(content, encoding="utf-8")
         files = {name: self._scratch / name for name in reports} | {f"{place}/{f.name}": f for f in folder.iterdir()}

@@ -1,6 +1,7 @@
 """Puts a report together from what the pipeline measured."""
 
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -8,12 +9,14 @@ from importlib.metadata import version
 import torch
 
 from shared.build import this_build
+from shared.measures import SAMPLES
 from shared.schemas.measures import Curve
 from shared.schemas.report import (
     EvaluationResult,
     ModelChange,
     ModelIdentity,
     Report,
+    Separation,
     StageResult,
     TargetResult,
     ThresholdResult,
@@ -35,6 +38,7 @@ def make_report(
     evaluations: tuple[EvaluationResult, ...],
     sets: Sequence[MeasuredSet],
     audit: AuditResult,
+    separation: tuple[Separation, ...] = (),
     reference: Clip | None,
     change: ModelChange,
     thresholds: tuple[ThresholdResult, ...],
@@ -53,11 +57,17 @@ def make_report(
         thresholds=thresholds,
         target=target,
         evaluations=evaluations,
+        separation=separation,
         measures=audit.measures,
         curves=curves,
         not_measured=audit.not_measured,
         evidence=audit.evidence,
-        model_before=ModelIdentity(id=spec.model.id, architecture=original.architecture, digest=original.digest),
+        model_before=ModelIdentity(
+            id=spec.model.id,
+            architecture=original.architecture,
+            digest=original.digest,
+            made_by=_made_by(spec.model.reference),
+        ),
         model_after=ModelIdentity(id=None, architecture=original.architecture, digest=digest_after),
         model_reference=_reference(spec, reference),
         model_change=change,
@@ -69,7 +79,12 @@ def make_report(
         build=this_build(),
         hardware=hardware(erasure.clip.device),
         warnings=spec.warnings,
-        limits=(*limits(target, evaluations, audit, with_reference=reference is not None), *left_out(sets)),
+        limits=(
+            *limits(target, evaluations, audit, with_reference=reference is not None),
+            *left_out(sets),
+            *embedding_limits(change, audit),
+            *separation_limits(separation),
+        ),
     )
 
 
@@ -77,6 +92,12 @@ def _reference(spec: JobSpec, clip: Clip | None) -> ModelIdentity | None:
     if clip is None or spec.reference is None:
         return None
     return ModelIdentity(id=spec.reference.id, architecture=clip.architecture, digest=clip.digest)
+
+
+def _made_by(reference: str) -> str | None:
+    """Return the job below whose prefix a model lies in the storage, None where it is no result of one."""
+    found = re.match(r"storage:tenants/[^/]+/jobs/([^/]+)/", reference)
+    return found[1] if found else None
 
 
 def hardware(device: torch.device) -> dict[str, str]:
@@ -103,14 +124,14 @@ def limits(
     if "probe_recall" in taken:
         words.append(
             f"A classifier trained on the image features still finds what is forgotten in"
-            f" {taken['probe_recall'].unlearned.value:.0%} of its images."
+            f" {taken['probe_recall'].unlearned.value:.1%} of its images."
         )
     if target.accuracy is None:
         words.append(
             "No real image of the target was given: what was measured on it was measured on synthetic samples, which"
             " are not images of anything, and says little about real ones."
         )
-    if not any(e.role == "transfer" for e in evaluations):
+    if not any(e.role == "transfer" and e.retain for e in evaluations):
         words.append("No other evaluation set was given: what the edit cost elsewhere was not measured.")
     smallest = min((e.forget.after.n for e in evaluations if e.forget), default=None)
     if smallest is not None and smallest < 100:
@@ -128,3 +149,52 @@ def left_out(sets: Sequence[MeasuredSet]) -> Iterator[str]:
             images, lie = (f"{count} images", "lie") if count > 1 else ("1 image", "lies")
             where = "a folder" if folders == 1 else f"{folders} folders"
             yield f"Of the set {entry.name!r}, {images} that {lie} in {where} for which the request has no label were not measured."
+
+
+def embedding_limits(change: ModelChange, audit: AuditResult) -> Iterator[str]:
+    """Say what embeddings that were computed before the erasure still answer: a vector index, or cached texts.
+
+    An index of images is the original image tower; texts that are kept are the original text tower.
+    """
+    if "image" in change.towers:
+        yield (
+            f"Embeddings of images that exist already, in a vector index for example, are as they were: searched with"
+            f" texts that the edited model embeds, they find what is forgotten in {_still_found(audit, 'original_image_recall')}."
+            " Delete them and embed the images again with the edited model."
+        )
+    if "text" in change.towers:
+        yield (
+            f"Embeddings of texts that exist already, such as stored prompts, are as they were: on images that the edited"
+            f" model embeds, they find what is forgotten in {_still_found(audit, 'original_text_recall')}."
+            " Delete them and embed the texts again with the edited model."
+        )
+
+
+def _still_found(audit: AuditResult, name: str) -> str:
+    """Return at which share of images a tower of the original finds what is forgotten, at the worst place with real ones."""
+    taken = [measure for measure in audit.measures if measure.name == name]
+    real = [measure for measure in taken if measure.where != SAMPLES]
+    if not taken:
+        return "a share of images that was not measured"
+    worst = max((measure.unlearned for measure in real or taken), key=lambda value: value.value)
+    return f"{worst.value:.1%} of {worst.n:,} {'images' if real else 'synthetic samples'}"
+
+
+def separation_limits(pairs: Sequence[Separation]) -> Iterator[str]:
+    """Say which images were in two roles. Names of classes and files stay out: certificates repeat these words."""
+    for place in dict.fromkeys(pair.place for pair in pairs):
+        of_place = [pair for pair in pairs if pair.place == place]
+        if left_out := [pair for pair in of_place if pair.identical]:
+            counts = ", ".join(f"{pair.identical:,} of data.{pair.seen_as}" for pair in left_out)
+            yield (
+                f"Images of {place!r} that the request also gives in another role were left out, the very same files:"
+                f" {counts}. One that has two other roles counts in both."
+            )
+        if alike := [pair for pair in of_place if pair.similar]:
+            counts = ", ".join(
+                f"{pair.similar:,} of {pair.compared:,} like one of data.{pair.seen_as}" for pair in alike
+            )
+            yield (
+                f"Images of {place!r} look like images in another role, perhaps copies in another format or size:"
+                f" {counts}. They were used all the same; numbers that rest on copies are too good or too bad."
+            )

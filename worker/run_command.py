@@ -111,6 +111,7 @@ def _certifier(spec: JobSpec, settings: Settings) -> Callable[[Path], bytes]:
             spec=spec,
             report=report,
             report_sha256=file_sha256(out / "report.json"),
+            page_sha256=file_sha256(out / "report.html"),
             weights_sha256=file_sha256(out / place / SUBJECT_NAME),
             received_at=spec.request.received_at or started_at,
             started_at=started_at,

@@ -35,6 +35,7 @@ class VerifyCode(IntEnum):
     WRONG_WEIGHTS = 16
     WRONG_REPORT = 17
     WRONG_SUBJECT = 18
+    WRONG_PAGE = 19
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,6 +63,9 @@ def verify(
     report: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Check that it is about this report.json.")
     ] = None,
+    report_page: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Check that it is about this report.html.")
+    ] = None,
     key: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Trust this public key (PEM), or these (a JSON Web Key Set)."),
@@ -80,14 +84,14 @@ def verify(
     Exits 0 where it is valid and the verdict passed, 3 where it is valid and certifies a missed threshold, and with a
     code of its own for everything that is wrong: 10 not a certificate, 11 wrong payload type, 12 unknown key, 13
     changed after it was signed, 14 wrong signature, 15 another kind of statement, 16 other weights, 17 another report,
-    18 another external id.
+    18 another external id, 19 another report page.
     """
     from services.verification import Exhibits
     from services.verification import verify as check
 
     if weights is not None and weights.is_dir():
         weights = weights / WEIGHTS_NAME
-    exhibits = Exhibits(weights=weights, report=report, subject=_subject(external_id, subject_key))
+    exhibits = Exhibits(weights=weights, report=report, page=report_page, subject=_subject(external_id, subject_key))
     finding = check(certificate.read_bytes(), _trusted(key, keys_url), exhibits)
     typer.echo(f"{finding.outcome}: {finding.reason}", err=not finding.holds)
     raise typer.Exit(VerifyCode[finding.outcome.name])

@@ -154,7 +154,7 @@ def _verified(client: Client, job_id: str, folder: Path) -> bool:
     certificate.write_bytes(client.certificate(job_id, patience_seconds=CERTIFICATE_SECONDS))
     keys.write_bytes(client.public_keys())
     weights = folder / "model" / SUBJECT_NAME
-    exhibits = Exhibits(weights=weights, report=folder / "report.json")
+    exhibits = Exhibits(weights=weights, report=folder / "report.json", page=folder / "report.html")
     finding = verify(certificate.read_bytes(), read_public_keys(keys.read_bytes()), exhibits)
     colour = "green" if finding.outcome is Outcome.VALID else "red"
     show.out.print(f"certificate: [{colour}]{finding.outcome}[/{colour}]: {finding.reason}")

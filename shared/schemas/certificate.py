@@ -15,7 +15,7 @@ from pydantic import Field
 
 from shared.schemas.base import Schema
 from shared.schemas.measures import NotMeasured, Value
-from shared.schemas.report import Change, TargetResult, ThresholdResult
+from shared.schemas.report import Change, SeenAs, TargetResult, ThresholdResult
 from shared.schemas.resolution import SetRole
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -123,6 +123,16 @@ class CertifiedMeasure(Schema):
     reference: Value | None
 
 
+class CertifiedSeparation(Schema):
+    """What two sets of the request have in common; names of images are in the report."""
+
+    place: str = Field(description="the set that gave way: an evaluation set, `target`, or a field of `data`")
+    seen_as: SeenAs = Field(description="the field of `data` that it was compared with")
+    identical: int = Field(ge=0, description="images with the very same file in both; left out of `place`")
+    similar: int = Field(ge=0, description="further images that look like one of the other set; kept")
+    compared: int = Field(ge=0, description="images of `place` that were looked at for this")
+
+
 class Measurements(Schema):
     """What was measured before and after, by the same code on the same images."""
 
@@ -130,6 +140,7 @@ class Measurements(Schema):
     evaluations: tuple[CertifiedEvaluation, ...]
     measures: tuple[CertifiedMeasure, ...]
     not_measured: tuple[NotMeasured, ...]
+    separation: tuple[CertifiedSeparation, ...] = Field((), description="images that were in two roles of the request")
 
 
 class CertifiedReport(Schema):
@@ -137,6 +148,7 @@ class CertifiedReport(Schema):
 
     version: str
     digest: DigestSet = Field(description="of report.json, byte for byte")
+    page: DigestSet | None = Field(None, description="of report.html, byte for byte; null where there is no page")
 
 
 class CertifiedPurge(Schema):

@@ -47,6 +47,10 @@ class Measure(Schema):
     definition: str = Field(description="in one sentence, for someone who has to check it")
     source: str = Field(description="where the measure comes from")
     detail: str | None = Field(None, description="what decided it: the prompt, the class, the set")
+    counts: bool = Field(
+        True,
+        description="false: the original does not know the words that it is about, so it never counts as the worst",
+    )
 
 
 class CurvePoint(Schema):

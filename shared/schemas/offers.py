@@ -38,12 +38,13 @@ def offer_of(request: ErasureRequest, evaluation_classes: Mapping[str, Collectio
     gone, stays = key_set(names), key_set(request.target.labels) - key_set(names)
     shown = {name: key_set(classes) for name, classes in evaluation_classes.items()}
     holding = () if subgroup else tuple(name for name, keys in shown.items() if gone & keys)
-    own_images = _own_images(request, needed=not holding)
-    places = ((OWN_SET,) if own_images else ()) + holding
+    own_gone, own_rest = _own_images(request, needed=not holding)
+    own = (OWN_SET,) if own_gone else ()
+    places = own + holding if own_rest else holding + own
     left = {name: keys if subgroup else keys - gone for name, keys in shown.items()}
     left |= {name: shown[name] & stays for name in holding[:1]}  # the target's own set is measured with the labels
-    with_others = tuple(name for name in places if name == OWN_SET or left[name])
-    transfer = any(left[name] for name in shown if name not in holding[:1])
+    with_others = tuple(name for name in places if (own_rest if name == OWN_SET else left[name]))
+    transfer = any(left[name] for name in shown if name not in holding[:1]) or (own_rest and not own_gone)
     met = {
         Need.TARGET: bool(places) or makes_samples(request),
         Need.REAL: bool(places),
@@ -99,9 +100,12 @@ def other_names(request: ErasureRequest, name: str) -> list[str]:
     return [spoken(other) for other in Spellings(names) if other not in known]
 
 
-def _own_images(request: ErasureRequest, *, needed: bool) -> bool:
-    """True where a set of held-out images of `data` is measured: where both test sets are given, or no other set shows the
-    target."""
+def _own_images(request: ErasureRequest, *, needed: bool) -> tuple[bool, bool]:
+    """Return which held-out images of `data` are measured: of what is forgotten, and of what stays.
+
+    Test images are, whatever else there is. Where they are `needed`, since no other set shows the target, a part of what a
+    method learns from is held out, too: of what stays only beside what is forgotten.
+    """
     data = request.data
-    given = bool(data.forget_test and data.retain_test)
-    return given or (needed and bool(data.forget or data.forget_test) and bool(data.retain or data.retain_test))
+    gone = bool(data.forget_test or (needed and data.forget))
+    return gone, bool(data.retain_test or (needed and gone and data.retain))

@@ -60,6 +60,22 @@ class EvaluationResult(Schema):
     classes: tuple[ClassResult, ...]
 
 
+SeenAs = Literal["forget", "retain", "calibration", "proxy", "earlier", "forget_test"]
+
+
+class Separation(Schema):
+    """What two sets of one request have in common. No image is used in two roles."""
+
+    place: str = Field(description="the set that gave way: an evaluation set, `target`, or a field of `data`")
+    seen_as: SeenAs = Field(description="the field of `data` that it was compared with")
+    identical: int = Field(ge=0, description="images with the very same file in both; left out of `place`")
+    similar: int = Field(
+        ge=0, description="further images that look like one of the other set (another format or size); kept"
+    )
+    compared: int = Field(ge=0, description="images of `place` that were looked at for this; at most 10,000")
+    example: str | None = Field(None, description="an identical image, or else a similar one")
+
+
 class TargetResult(Schema):
     """What became of the target. Null means that the request gave nothing to measure it on."""
 
@@ -115,6 +131,7 @@ class ModelIdentity(Schema):
     id: str | None
     architecture: str
     digest: str = Field(description="SHA-256 of open_clip_model.safetensors")
+    made_by: str | None = Field(None, description="the job that made it, where it came of an earlier erasure here")
 
 
 class ModelChange(Schema):
@@ -165,6 +182,9 @@ class Report(Schema):
     thresholds: tuple[ThresholdResult, ...]
     target: TargetResult
     evaluations: tuple[EvaluationResult, ...]
+    separation: tuple[Separation, ...] = Field(
+        (), description="images that were in two roles: left out, or alike; of each pair of sets that was compared"
+    )
     measures: tuple[Measure, ...] = Field((), description="what else was measured, each with its definition")
     curves: tuple[Curve, ...] = ()
     not_measured: tuple[NotMeasured, ...] = ()

@@ -53,7 +53,7 @@ def resolve_thresholds(
     """
     asked = _Asked(request, offer_of(request, evaluation_classes), evaluation_classes, given or {})
     measurable = _measurable(request, asked.offer)
-    if not FORGETTING & set(measurable):
+    if not FORGETTING & set(measurable) or asked.without_rest():
         raise InvalidRequest.at("/data/evaluation", _NOTHING.format(request.method.name))
     wanted = {name: getattr(request.thresholds, name) for name in request.thresholds.model_fields_set}
     if "measures" in wanted:
@@ -90,6 +90,11 @@ class _Asked:
     def real(self) -> list[Place]:
         """Return the places with real images of what is forgotten, the target's own first."""
         return list(places(self.request, self.offer, self.evaluation, self.given, samples=False).values())
+
+    def without_rest(self) -> bool:
+        """True where images of what is forgotten are all that there is: held out of `data`, with nothing beside them."""
+        alone = self.offer.real_places == (OWN_SET,) and not self.offer.with_others
+        return alone and not makes_samples(self.request)
 
     def counts(self, thresholds: Thresholds) -> dict[str, Counts]:
         """Return what each place offers to a measure, by the place's name."""
@@ -138,7 +143,8 @@ def _single_images(request: ErasureRequest, asked: _Asked) -> Iterator[FieldErro
     """Yield the sets that cannot be parted into images to learn from and images to measure on."""
     parted = [f"/data/earlier/{number}/dataset" for number in range(len(request.data.earlier))]
     if OWN_SET in asked.offer.real_places:
-        parted += [f"/data/{role}" for role in ("forget", "retain") if is_split(request, role)]
+        roles = ("forget", "retain") if OWN_SET in asked.offer.with_others else ("forget",)
+        parted += [f"/data/{role}" for role in roles if is_split(request, role)]
     for pointer in parted:
         if images_of(asked.given.get(pointer, ())) == 1:
             yield FieldError(pointer, "holds a single image, so that none is left to measure on; give two at least")

@@ -14,6 +14,7 @@ from shared.signing import KeyFolder
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 WEIGHTS = b"the new weights"
+PAGE = b"<!DOCTYPE html><title>the report's page</title>"
 EXTERNAL_ID = "DSR-2026-0042"
 SECRETS = (EXTERNAL_ID, "Jane Doe", "jane@example.org", "ds_private", "/data/of/jane")
 """What a request of `spec` holds and a certificate must not."""
@@ -139,6 +140,7 @@ def facts(
         report=report(job, verdict=verdict),
         report_sha256=sha256(report_bytes(verdict=verdict, **changes)),
         weights_sha256=sha256(WEIGHTS),
+        page_sha256=sha256(PAGE),
         received_at=NOON,
         started_at=NOON,
         finished_at=NOON,

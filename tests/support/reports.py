@@ -49,6 +49,28 @@ def evaluation(name: str, labels: list[str], *, forget: str | None = None, **cha
     } | changes
 
 
+def measure(group: str, name: str, **changes: Any) -> dict[str, Any]:
+    """Return a measure of a group."""
+    return {
+        "name": name,
+        "title": f"Title of {name}",
+        "group": group,
+        "where": "objects",
+        "better": "lower",
+        "original": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 80},
+        "unlearned": {"value": 0.125, "low": 0.05, "high": 0.2, "n": 80},
+        "definition": f"How {name} is defined.",
+        "source": "A paper, equation 3",
+    } | changes
+
+
+def taken(name: str, after: float, **changes: Any) -> dict[str, Any]:
+    """A measure that looks for what is forgotten, 98.8 % in the original."""
+    before = {"value": 0.9875, "low": 0.93, "high": 1.0, "n": 80}
+    now = {"value": after, "low": 0.0, "high": 1.0, "n": 80}
+    return measure("representation", name, original=before, unlearned=now) | changes
+
+
 def report(labels: list[str] | None = None, **changes: Any) -> Report:
     """Return a report of a class erasure, the first label being the class."""
     labels = labels or ["umbrella", "fish", "tree"]

@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def shards_with_names(path: Path, *classes: str) -> Path:
 
 
 LAYOUTS: Mapping[str, Callable[..., Path]] = {
-    "folders": requests.folder,
+    "folders": partial(requests.folder, images=2),
     "wrapped folders": wrapped,
     "flat folder": flat,
     "zip": zipped,
@@ -158,6 +159,12 @@ def _of_method(method: str, kind: str) -> Make:
     return make
 
 
+def _twice(disk: Disk, first: str, second: str) -> dict[str, Any]:
+    """Return a request that gives one data set in two roles."""
+    body = _of_method("delete", "subgroup")(disk)
+    return body | {"data": body["data"] | {second: body["data"][first]}}
+
+
 def _of_earlier(*classes: str, labels: list[str] | None = None) -> Make:
     def make(disk: Disk) -> dict[str, Any]:
         entry = disk.evaluation(*classes, name="before") | ({} if labels is None else {"labels": labels})
@@ -227,6 +234,13 @@ SOUND: dict[str, Make] = {
             "retain_test": d.images("Dog", "cat", name="rt"),
         }
     ),
+    "test images of what is forgotten beside a set that shows the class": lambda d: d.request(
+        data={"evaluation": [d.evaluation(*LABELS)], "forget_test": d.images("horse", name="ft")}
+    ),
+    "test images of what stays beside a set that shows the class": lambda d: d.request(
+        data={"evaluation": [d.evaluation(*LABELS)], "retain_test": d.images("Dog", name="rt")}
+    ),
+    "images to forget and no other": lambda d: d.request(data={"forget": d.images("horse", name="f")}),
     "proxy and calibration": lambda d: (
         _of_method("three_stage", "class")(d)
         | {
@@ -294,6 +308,25 @@ WRONG: dict[str, Make] = {
     "a measure in no place": lambda d: d.measured(
         *LABELS, thresholds={"measures": [{"measure": "worst_prompt_recall", "max": 0.5, "where": "elsewhere"}]}
     ),
+    "a bound that so few images cannot meet": lambda d: d.measured(*LABELS, thresholds={"max_forget_upper_end": 0.2}),
+    "a measure that so few images cannot meet": lambda d: d.measured(
+        *LABELS, thresholds={"measures": [{"measure": "forget_recall", "max": 0.1, "where": "OWN"}]}
+    ),
+    "a single image to part": lambda d: d.request(
+        method={"name": "delete"},
+        data={
+            "forget": d.images("horse", layout="zip", name="f"),
+            "retain": d.images("dog", "cat", name="r"),
+        },
+    ),
+    "test images of what stays of no label": lambda d: d.request(
+        data={"evaluation": [d.evaluation(*LABELS)], "retain_test": d.images("fish", name="rt")}
+    ),
+    "images to forget and no way to tell what it cost": lambda d: d.request(
+        method={"name": "delete"}, data={"forget": d.images("horse", name="f")}
+    ),
+    "one set to forget and to keep": lambda d: _twice(d, "forget", "retain"),
+    "one set to learn from and to measure on": lambda d: _twice(d, "retain", "retain_test"),
     "the model as its reference": lambda d: d.measured(*LABELS, audit={"reference": {"source": d.model}}),
     "names of another class": lambda d: d.request(audit={"names": {"dog": ["hound"]}}),
     "no time zone": lambda d: d.request(received_at="2026-11-02T09:00:00"),

@@ -37,19 +37,20 @@ def subgroup(clip: Path, *, forget: str, retain: str, **changes: Any) -> Erasure
 
 
 def archive(path: Path, *classes: str, images: int = 1) -> Path:
-    """Write a zip with `images` images in each class folder."""
+    """Write a zip with `images` images in each class folder: the same bytes at any time."""
     with zipfile.ZipFile(path, "w") as file:
         for name in classes:
             for number in range(images):
-                file.writestr(f"{name}/{number}.png", png(number))
+                file.writestr(zipfile.ZipInfo(f"{name}/{number}.png"), png(number))
     return path
 
 
-def folder(path: Path, *classes: str) -> Path:
-    """Write class folders with one image each."""
+def folder(path: Path, *classes: str, images: int = 1) -> Path:
+    """Write class folders with `images` images each."""
     for name in classes:
         (path / name).mkdir(parents=True)
-        (path / name / "0.png").write_bytes(png(0))
+        for number in range(images):
+            (path / name / f"{number}.png").write_bytes(png(number))
     return path
 
 

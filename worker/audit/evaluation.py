@@ -68,13 +68,17 @@ def _estimate(hits: Hits) -> Estimate:
 
 
 def _classes(measurement: Measurement, before: Hits, after: Hits) -> list[ClassResult]:
-    """Return each class with each of its roles, in the order of the images; one pass over them."""
-    chosen: dict[tuple[str, Role], list[int]] = {}
-    for number, pair in enumerate(zip(measurement.images.names(), measurement.roles, strict=True)):
-        chosen.setdefault(pair, []).append(number)
+    """Return each class under each of its roles, in the order in which they come: the images are gone through once."""
+    numbers: dict[tuple[str, Role], int] = {}
+    pairs = zip(measurement.images.names(), measurement.roles, strict=True)
+    group = torch.tensor([numbers.setdefault(pair, len(numbers)) for pair in pairs], dtype=torch.long)
+    counts, old, new = (
+        torch.bincount(group[mask], minlength=len(numbers)).tolist()
+        for mask in (torch.ones_like(before), before, after)
+    )
     return [
-        ClassResult(name=name, role=role, accuracy=Change(before=_estimate(before[of]), after=_estimate(after[of])))
-        for (name, role), of in chosen.items()
+        ClassResult(name=name, role=role, accuracy=Change(before=wilson(old[i], n), after=wilson(new[i], n)))
+        for (name, role), i, n in zip(numbers, range(len(numbers)), counts, strict=True)
     ]
 
 

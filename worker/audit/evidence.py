@@ -1,9 +1,10 @@
 """What the measurements, and not the method's name, show to have been removed.
 
 `association`: name and image no longer find each other: recall has gone by the scored prompts and under the worst other
-wording. `image_encoder`: the image tower has lost it by itself: recall has gone with the original text tower put back, or a
-linear probe on image features finds the class less often, by ten points at least and beyond both intervals. `both`, or
-`none`.
+wording. `image_encoder`: the image tower has lost it by itself: recall has gone with the original text tower put back, and every
+probe of its features that was taken (linear, before the last map, five examples) finds the class less often, by ten points at
+least and beyond both intervals. `both`, or `none`. The strongest measure to the contrary decides: one probe that finds the class
+as before is enough not to claim that the encoder has lost it.
 
 Recall has gone where the upper end of its 95 % interval lies at or below a quarter of the original's recall (of the worst
 wording: half, it is the largest of hundreds). Real images alone count: samples are made to be recognised by the very towers
@@ -20,6 +21,7 @@ Evidence = Literal["none", "association", "image_encoder", "both"]
 
 GONE, GONE_WORST = 0.25, 0.5
 PROBE_DROP = 0.1
+PROBES = ("probe_recall", "penultimate_probe_recall", "prototype_recall")
 
 
 def evidence(measures: Sequence[Measure]) -> Evidence | None:
@@ -33,9 +35,10 @@ def evidence(measures: Sequence[Measure]) -> Evidence | None:
         return None
     worst = [m for m in real if m.name == "worst_prompt_recall"]
     swapped = [m for m in real if m.name == "original_text_recall"]
-    probe = [m for m in real if m.name == "probe_recall"]
+    probes = [m for m in real if m.name in PROBES]
     association = all(_gone(m, GONE) for m in recall) and all(_gone(m, GONE_WORST) for m in worst)
-    encoder = (bool(swapped) and all(_gone(m, GONE) for m in swapped)) or any(map(_found_less, probe))
+    encoder = bool(probes) and bool(swapped)
+    encoder = encoder and all(_gone(m, GONE) for m in swapped) and all(map(_found_less, probes))
     if association:
         return "both" if encoder else "association"
     return "image_encoder" if encoder else "none"

@@ -18,6 +18,8 @@ def found(
     original: Value | None = None,
     reference: Value | None = None,
     detail: str | None = None,
+    *,
+    counts: bool = True,
 ) -> Measure:
     """Return a measure as the report shows it; the catalogue has its words."""
     entry = CATALOGUE[name]
@@ -34,6 +36,7 @@ def found(
         definition=entry.definition,
         source=entry.source,
         detail=detail,
+        counts=counts,
     )
 
 

@@ -7,27 +7,14 @@ from functools import partial, reduce
 
 from shared.classes import labels_of, measured_sets, spelled
 from shared.errors import JobFailure
-from shared.schemas.report import Role
+from shared.schemas.report import Role, Separation
 from shared.schemas.request import ErasureRequest
 from shared.schemas.resolution import MeasuredSet
 from worker.audit.evaluation import Measurement, check_labels
+from worker.audit.separation import Opened, check_contradictions, check_target_left, separated, with_lookalikes
 from worker.data.images import ImageSet
-from worker.data.splits import CALIBRATION_SHARE, TEST_SHARE, content_hashes, split, without
+from worker.data.splits import CALIBRATION_SHARE, TEST_SHARE, can_split, split
 from worker.methods.frame import MethodData
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The data sets of a request, opened."""
-
-    forget: ImageSet | None
-    retain: ImageSet | None
-    calibration: ImageSet | None
-    proxy: ImageSet | None
-    forget_test: ImageSet | None
-    retain_test: ImageSet | None
-    evaluation: tuple[ImageSet, ...]
-    earlier: tuple[ImageSet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +28,8 @@ class Plan:
     """Calibration images, measured like the target's own set: what `auto` may look at before the test images."""
     sets: tuple[MeasuredSet, ...] = ()
     """What each evaluation set is to the request, and which of its images are left out."""
+    separation: tuple[Separation, ...] = ()
+    """What the sets of the request had in common."""
 
 
 def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
@@ -49,8 +38,11 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
     Raises:
         JobFailure: `invalid_dataset`: the images do not fit the request.
     """
+    check_contradictions(opened)
     labels = _labels(request, opened)
-    opened = _spelled(request, opened, labels)
+    given = _spelled(request, opened, labels)
+    opened, pairs = separated(request, given)
+    check_target_left(request, labels, given, opened)
     sets = measured_sets(
         request,
         labels,
@@ -59,22 +51,19 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
     measurements = [_measured(request, entry, images) for entry, images in zip(sets, opened.evaluation, strict=True)]
     needs_target = not any(m.role == "target" for m in measurements)
     forget, forget_test = _held_out(opened.forget, opened.forget_test, needed=needs_target)
-    retain, retain_test = _held_out(opened.retain, opened.retain_test, needed=needs_target)
+    beside = needs_target and forget_test is not None
+    retain, retain_test = _held_out(opened.retain, opened.retain_test, needed=beside)
     if forget_test and retain_test:
-        seen = content_hashes(forget, retain, opened.calibration)
-        forget_test, retain_test = without(forget_test, seen), without(retain_test, seen)
-        if not forget_test or not retain_test:
-            raise JobFailure(
-                "invalid_dataset", "Every test image is also one to learn from; give others in data.*_test."
-            )
         check_labels("retain", retain_test, labels)
         measurements.insert(0, _own_set("target", request, forget_test, retain_test, labels))
-    _check_earlier(opened)
+    elif forget_test or retain_test:
+        measurements.append(_lone_set(request, forget_test, retain_test, labels, own=needs_target))
     earlier = [_divided(images) for images in opened.earlier]
     measurements += _earlier_sets(request, [test for _, test in earlier], labels)
     data = replace(_method_data(opened, forget, retain), earlier=_all([known for known, _ in earlier]))
     screening = _screening(request, data, labels) if request.method.name == "auto" else None
-    return Plan(data, tuple(measurements), labels, screening, sets)
+    pairs = with_lookalikes(pairs, request, opened, data, measurements)
+    return Plan(data, tuple(measurements), labels, screening, sets, pairs)
 
 
 def _labels(request: ErasureRequest, opened: Opened) -> tuple[str, ...]:
@@ -133,7 +122,7 @@ def _held_out(
 
 def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     """Return (to learn from, to measure on)."""
-    if len(images) < 2:
+    if not can_split(images):
         raise JobFailure(
             "invalid_dataset", f"The data set {images.name!r} holds a single image: none is left to measure on."
         )
@@ -165,13 +154,22 @@ def _own_set(
     )
 
 
-def _check_earlier(opened: Opened) -> None:
-    for images in opened.earlier:
-        if content_hashes(images) & content_hashes(opened.retain, opened.calibration, opened.retain_test):
-            raise JobFailure(
-                "invalid_dataset",
-                f"An image of {images.name!r} in data.earlier is also one that must stay; take it out of either.",
-            )
+def _lone_set(
+    request: ErasureRequest,
+    forget: ImageSet | None,
+    retain: ImageSet | None,
+    labels: tuple[str, ...],
+    *,
+    own: bool,
+) -> Measurement:
+    """Return a measurement of test images of one side alone: the target's own where no other set shows the target."""
+    given = forget or retain
+    if given is None:
+        raise ValueError("there is neither side")
+    if retain:
+        check_labels("retain", retain, labels)
+    measured = _own_set("target", request, forget or given.subset([]), retain or given.subset([]), labels)
+    return measured if own and forget else replace(measured, role="transfer")
 
 
 def _earlier_sets(request: ErasureRequest, tests: Sequence[ImageSet], labels: tuple[str, ...]) -> list[Measurement]:
@@ -212,15 +210,17 @@ def _all(sets: Sequence[ImageSet]) -> ImageSet | None:
 
 def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:
     classes = tuple(dict.fromkeys((*first.classes, *second.classes)))
+    index = {name: number for number, name in enumerate(classes)}
     names = first.names() + second.names()
     captions = [images.captions or (None,) * len(images) for images in (first, second)]
     return ImageSet(
         name=name,
         digest=f"{first.digest}+{second.digest}",
         paths=first.paths + second.paths,
-        labels=tuple(classes.index(n) for n in names),
+        labels=tuple(index[name] for name in names),
         classes=classes,
         captions=captions[0] + captions[1],
+        known=first.known | second.known,
     )
 
 
@@ -236,4 +236,4 @@ def _method_data(opened: Opened, forget: ImageSet | None, retain: ImageSet | Non
 
 def _set_aside(images: ImageSet | None) -> tuple[ImageSet | None, ImageSet | None]:
     """Return (to learn from, to choose with): the same where there is but one image."""
-    return (images, images) if images is None or len(images) < 2 else split(images, CALIBRATION_SHARE)
+    return (images, images) if images is None or not can_split(images) else split(images, CALIBRATION_SHARE)

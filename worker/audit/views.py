@@ -36,8 +36,8 @@ class View:
     @cached_property
     def truth(self) -> Tensor:
         """The index of each image's label [N]."""
-        index = {label: number for number, label in enumerate(self.labels)}
-        return torch.tensor([index[name] for name in self.names])
+        index = {label: number for number, label in reversed(list(enumerate(self.labels)))}
+        return torch.tensor([index[name] for name in self.names], dtype=torch.long)
 
     @cached_property
     def forget(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from shared.archives import ArchiveLimits, archive_format, extract_archive, file_sha256
@@ -61,7 +61,8 @@ def _open_path(name: str, path: Path, scratch: Path) -> ImageSet:
         if shards:
             return unpack_shards(name, shards, _joint_digest(path, shards), scratch)
         files = folder_files(path)
-        return image_set(name, folder_digest(path, files), path, files)
+        known = {path / file: file_sha256(path / file) for file in files}
+        return image_set(name, _digest_of(path, known), path, files, known)
     if archive_format(path, limits) == "webdataset":
         return unpack_shards(name, [path], file_sha256(path), scratch)
     extract_archive(path, scratch, limits)
@@ -74,8 +75,12 @@ def folder_files(folder: Path) -> list[PurePosixPath]:
     return sorted(name for name in names if is_image(name) and not any(part.startswith(".") for part in name.parts))
 
 
-def image_set(name: str, digest: str, folder: Path, files: Iterable[PurePosixPath]) -> ImageSet:
+def image_set(
+    name: str, digest: str, folder: Path, files: Iterable[PurePosixPath], known: dict[Path, str] | None = None
+) -> ImageSet:
     """Return the images `files` below `folder`, in their order, each with its folder's class.
+
+    `known` are content hashes that the caller has computed already.
 
     Raises:
         InvalidRequest: they are not class folders.
@@ -84,7 +89,8 @@ def image_set(name: str, digest: str, folder: Path, files: Iterable[PurePosixPat
     found = folder_classes(names)
     classes = tuple(sorted(set(found)))
     index = {label: number for number, label in enumerate(classes)}
-    return ImageSet(name, digest, tuple(folder / file for file in names), tuple(index[c] for c in found), classes)
+    paths = tuple(folder / file for file in names)
+    return ImageSet(name, digest, paths, tuple(index[c] for c in found), classes, known=known or {})
 
 
 def folder_digest(folder: Path, files: Iterable[PurePosixPath]) -> str:
@@ -93,5 +99,9 @@ def folder_digest(folder: Path, files: Iterable[PurePosixPath]) -> str:
 
 
 def _joint_digest(folder: Path, files: Iterable[Path]) -> str:
-    lines = (f"{file_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return _digest_of(folder, {file: file_sha256(file) for file in files})
+
+
+def _digest_of(folder: Path, hashes: Mapping[Path, str]) -> str:
+    lines = (f"{digest}  {file.relative_to(folder).as_posix()}\n" for file, digest in hashes.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()

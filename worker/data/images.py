@@ -4,13 +4,13 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from shared.archives import decoded
+from shared.archives import decoded, file_sha256
 from shared.errors import InvalidRequest, JobFailure
 from shared.settings import get_settings
 from worker.clip.model import Transform
@@ -28,6 +28,8 @@ class ImageSet:
     classes: tuple[str, ...]
     captions: tuple[str | None, ...] = ()
     """Of each image; empty where the set has none at all."""
+    known: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
+    """Content hashes that were computed already; a set and all that is made of it share them."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -51,6 +53,13 @@ class ImageSet:
         classes = tuple(sorted(set(of_each)))
         labels = tuple(classes.index(of_each[number]) for number in self.labels)
         return replace(self, classes=classes, labels=labels)
+
+    def hashes(self) -> list[str]:
+        """Return the SHA-256 of each image's file; every file is read once, whoever asks."""
+        for path in self.paths:
+            if path not in self.known:
+                self.known[path] = file_sha256(path)
+        return [self.known[path] for path in self.paths]
 
     def names(self) -> list[str]:
         """Return the class name of each image."""

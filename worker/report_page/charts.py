@@ -22,6 +22,8 @@ NUMBERS = 92
 CHARACTER = 7.4
 """Units that a bold character of a label takes, at 12 units of size, in a wide face."""
 NARROWEST_LABELS, WIDEST_LABELS = 48, 136
+FEWEST = 2
+"""Of so few points no line is drawn."""
 FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK, MUTED, RULE, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
 BEFORE, AFTER, REFERENCE = "var(--before)", "var(--after)", "var(--reference)"
@@ -124,10 +126,13 @@ def _text(data: Sequence[Mapping[str, Any]], field: str, *, x: float, colour: st
 
 
 def _line(points: Sequence[CurvePoint], colour: str, x: Spec, y: Spec, *, dashed: bool) -> Spec:
-    mark: Spec = {"type": "line", "color": colour, "strokeWidth": 2}
-    if dashed:
+    if len(points) <= FEWEST:  # two measurements say nothing of what is between them
+        mark: Spec = {"type": "point", "color": colour, "filled": True, "size": 44}
+    else:
+        mark = {"type": "line", "color": colour, "strokeWidth": 2}
+    if dashed and len(points) > FEWEST:
         mark["strokeDash"] = [5, 4]
-    if len(points) <= 40:
+    if FEWEST < len(points) <= 40:
         mark["point"] = {"color": colour, "filled": True, "size": 28}
     rows = [{"x": point.x, "y": point.y} for point in points]
     return {"data": {"values": rows}, "mark": mark, "encoding": {"x": x, "y": y}}

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,20 +17,22 @@ POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'no
 """What a browser may do with the page: show it. Its one style sheet is known by its digest, and there is no script."""
 
 
-def render(report: Report) -> str:
-    """Return a report as one self-contained HTML page.
+def render(report: Report, sha256: str) -> str:
+    """Return a report as one self-contained HTML page; `sha256` is the digest of the `report.json` that it shows.
 
     Names and labels come from requests: the template escapes them, and charts hold them as data alone.
     """
     course, numbers = sections.step_curves(report)
     sets = sections.set_sections(report)
+    style = STYLE + _footer(report)
     return (
         _environment()
         .get_template("page.html")
         .render(
             report=report,
-            style=Markup(STYLE),  # noqa: S704 - our own file
-            policy=POLICY.format(base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()),
+            sha256=sha256,
+            style=Markup(style),  # noqa: S704 - our own file, and an id without anything but letters and digits
+            policy=POLICY.format(base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()),
             name=words.target_name(report),
             verdict=words.verdict(report),
             summary=words.summary(report.target, words.target_name(report)),
@@ -40,9 +43,16 @@ def render(report: Report) -> str:
             numbers=numbers,
             groups=sections.group_sections(report),
             sheet=sections.contact_sheet(report),
+            uncounted=sections.uncounted(report),
             notes=sections.notes(report),
         )
     )
+
+
+def _footer(report: Report) -> str:
+    """Return the rule that names the job at the foot of each printed page."""
+    job = re.sub(r"[^A-Za-z0-9_-]", "", report.job_id)[:64]
+    return f'\n@page {{ @bottom-left {{ content: "Erasure report, job {job}"; }} }}'
 
 
 def _environment() -> Environment:

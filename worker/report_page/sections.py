@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from shared.measures import SAMPLES
 from shared.schemas.measures import Curve, Measure
 from shared.schemas.report import ClassResult, EvaluationResult, Report
-from shared.states import Stage
 from worker.recording import CURVE_PREFIX
 from worker.report_page import charts
 from worker.report_page.words import GROUPS, set_title
@@ -47,14 +47,28 @@ class SetSection:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureTable:
+    """Measures that were taken on the same kind of place: of each measure one row of a place."""
+
+    title: str
+    """Empty where there is but one table."""
+    measures: tuple[Measure, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupSection:
     """The measures and the curves of one group."""
 
     name: str
     title: str
     words: str
-    measures: tuple[Measure, ...]
+    tables: tuple[MeasureTable, ...]
     curves: tuple[tuple[Curve, Drawing], ...]
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """All that the tables hold."""
+        return tuple(measure for table in self.tables for measure in table.measures)
 
     @property
     def with_original(self) -> bool:
@@ -82,11 +96,11 @@ def set_sections(report: Report) -> list[SetSection]:
 
 
 def step_curves(report: Report) -> tuple[list[tuple[Curve, Drawing]], list[tuple[Curve, Drawing]]]:
-    """Return the curves of the edit itself: how much was still recognised while it forgot, and every other number."""
+    """Return the curves of the edit itself: how much was recognised in each of its stages, and every other number."""
     curves = [c for c in report.curves if c.name.startswith(CURVE_PREFIX) and len(c.unlearned) > 1]
-    forgetting = [c for c in curves if c.name.startswith(f"{CURVE_PREFIX}{Stage.FORGETTING}.") and charts.is_share(c)]
-    others = [c for c in curves if c not in forgetting]
-    return [(c, _drawing(c)) for c in forgetting], [(c, _drawing(c)) for c in others]
+    shares = [c for c in curves if charts.is_share(c)]
+    others = [c for c in curves if c not in shares]
+    return [(c, _drawing(c)) for c in shares], [(c, _drawing(c)) for c in others]
 
 
 def group_sections(report: Report) -> list[GroupSection]:
@@ -94,11 +108,30 @@ def group_sections(report: Report) -> list[GroupSection]:
     audited = [c for c in report.curves if not c.name.startswith(CURVE_PREFIX) and (c.unlearned or c.original)]
     sections = []
     for name, (title, words) in GROUPS.items():
-        measures = tuple(m for m in report.measures if m.group == name)
+        measures = [m for m in report.measures if m.group == name and m.counts]
         curves = tuple((c, _drawing(c)) for c in audited) if name == "relearning" else ()
         if measures or curves:
-            sections.append(GroupSection(name, title, words, measures, curves))
+            sections.append(GroupSection(name, title, words, _tables(measures), curves))
     return sections
+
+
+def uncounted(report: Report) -> list[Measure]:
+    """Return what was measured with words that the original does not know: it is no sign of anything, and stands apart."""
+    return [measure for measure in report.measures if not measure.counts]
+
+
+def _tables(measures: Sequence[Measure]) -> tuple[MeasureTable, ...]:
+    """Return a table for each place where a measure was taken more than once; rows of samples never stand among real images."""
+    twice = {m.name for m in measures if sum(other.name == m.name for other in measures) > 1}
+    if not twice:
+        return (MeasureTable("", tuple(measures)),) if measures else ()
+    places = list(dict.fromkeys(m.where for m in measures if m.name in twice))
+    places.sort(key=lambda place: place == SAMPLES)
+    rest = [m for m in measures if m.where not in places]  # such as texts: there is nothing to tell them from
+    tables = [
+        MeasureTable(f"On {set_title(place)}", tuple(m for m in measures if m.where == place)) for place in places
+    ]
+    return (*tables, MeasureTable("On anything else", tuple(rest))) if rest else tuple(tables)
 
 
 def contact_sheet(report: Report) -> str | None:

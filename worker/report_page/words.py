@@ -1,9 +1,10 @@
 """What the page says in words. Short sentences for people who do not train models."""
 
-from shared.schemas.measures import Curve
+from shared.measures import CATALOGUE, SAMPLES
+from shared.schemas.measures import Curve, Measure
 from shared.schemas.methods import METHOD_IMAGES
-from shared.schemas.report import Report, TargetResult, ThresholdResult
-from worker.report_page.figures import hits
+from shared.schemas.report import EvaluationResult, Report, TargetResult, ThresholdResult
+from worker.report_page.figures import hits, percent
 
 EVIDENCE = {
     None: (
@@ -26,10 +27,24 @@ EVIDENCE = {
     "both": (
         "The link between name and image, and the image encoder",
         "The model no longer connects the name with the images, and the change is in the image encoder, too: the original"
-        " text encoder does not bring recognition back, or a classifier trained on the encoder's output finds these images"
-        " less often. Further down it says how often it still finds them.",
+        " text encoder does not bring recognition back, and every classifier that was tried on the encoder's output finds"
+        " these images less often than before.",
     ),
 }
+
+STILL_FOUND = {
+    "forget_recall": "asked for by its name",
+    "worst_prompt_recall": "under the worst other wording",
+    "original_text_recall": "with the original text encoder put back",
+    "original_image_recall": "with the original image encoder put back, as in an index of images that was filled before",
+    "probe_recall": "by a classifier trained on the image features",
+    "penultimate_probe_recall": "by a classifier trained on the features before the last step",
+    "prototype_recall": "from five examples",
+    "benign_recall": "after further training on other images",
+    **{f"relearn_recall_{count}": f"after training on {count} of its images" for count in (1, 5, 16, 64)},
+}
+"""Ways in which what is forgotten may still be found; shares of its images."""
+WORST = 3
 
 METHODS = {
     "synthetic": (
@@ -150,7 +165,11 @@ GLOSSARY = (
         "A CLIP turns images and texts into lists of numbers and compares them. Each encoder is also called a tower.",
     ),
     ("Digest (SHA-256)", "A fingerprint of a file. Two files with the same digest have the same content."),
-    ("Evaluation set", "Images with known names on which the model is measured. None of them was used for the edit."),
+    (
+        "Evaluation set",
+        "Images with known names on which the model is measured. The edit used none of these files; where copies in another"
+        " format were found, the limits say so.",
+    ),
     (
         "Evidence level",
         "What the measurements, and not the name of the method, show to have changed: the link between name and image,"
@@ -196,6 +215,97 @@ def verdict(report: Report) -> str:
     return f"Passed: the edited model meets {'the one threshold' if total == 1 else f'all {total} thresholds'} of the request."
 
 
+def still_found(report: Report) -> list[Measure]:
+    """Return every way in which what is forgotten was looked for, the one that finds most first; real images before samples."""
+    taken = [m for m in report.measures if m.name in STILL_FOUND and m.counts and m.unit == "share"]
+    real = [m for m in taken if m.where != SAMPLES]
+    best: dict[str, Measure] = {}
+    for measure in real or taken:
+        if measure.name not in best or measure.unlearned.value > best[measure.name].unlearned.value:
+            best[measure.name] = measure
+    return sorted(best.values(), key=lambda m: -m.unlearned.value)
+
+
+SHOWN_BY = {
+    "original_text_recall": "With the original text encoder",
+    "original_image_recall": "With the original image encoder",
+    "probe_recall": "By a classifier on the image features",
+}
+
+
+def shown_by(report: Report) -> list[str]:
+    """Return the numbers that the evidence level rests on, in words: by either encoder of the original, by a classifier."""
+    found = {m.name: m for m in still_found(report)}
+    return [f"{words}: {now(found[name])}" for name, words in SHOWN_BY.items() if name in found]
+
+
+def now(measure: Measure) -> str:
+    """Return what a measure still finds: `0 of 80` where it is nothing, a share otherwise."""
+    value, n = measure.unlearned.value, measure.unlearned.n
+    return f"0 of {n:,}" if value == 0 and n is not None else percent(value)
+
+
+def count_or_share(measure: Measure) -> str:
+    """Return what a measure still finds, and what it found in the original."""
+    return f"{now(measure)} (original {percent(measure.original.value)})" if measure.original else now(measure)
+
+
+def measure_title(name: str) -> str:
+    """Return what a measure is called, whether it was taken or not."""
+    return CATALOGUE[name].title if name in CATALOGUE else name.replace("_", " ")
+
+
+def scored_with(result: EvaluationResult, report: Report) -> str:
+    """Return among which labels the images of a set had to find theirs."""
+    asked = report.request.target.labels
+    if asked and set(result.labels) == set(asked):
+        return f"among the {len(result.labels):,} labels of the request"
+    if asked and result.role == "transfer":
+        return f"among the {len(result.labels):,} classes of the set itself, which are not those of the request"
+    return f"among {len(result.labels):,} labels"
+
+
+def lineage(report: Report) -> str | None:
+    """Return where the original came from, as far as it is known; None where it is no result of an erasure."""
+    earlier = [entry.name for entry in report.request.data.earlier]
+    known = f"; the request names what was forgotten before: {', '.join(earlier)}" if earlier else ""
+    if report.model_before.made_by:
+        return (
+            f"\u201cOriginal\u201d on this page is the result of an earlier erasure, job {report.model_before.made_by}{known}."
+            " What that one took away is not part of it any more."
+        )
+    return f"The model has forgotten before{known}." if known else None
+
+
+def advice(report: Report) -> list[str]:
+    """Return what can be done where thresholds were missed, in the order of what is easiest."""
+    missed = {t.measure for t in report.thresholds if not t.passed}
+    if not missed:
+        return []
+    method, words = report.request.method.name, []
+    if any(t.where == "nothing was measured" for t in report.thresholds if not t.passed):
+        words.append("Give images for the threshold that nothing was measured for, or leave that threshold out.")
+    if missed & {"max_retain_drop", "max_transfer_drop", "max_earlier_accuracy"} or any("drop" in m for m in missed):
+        words.append(
+            "Too much else was lost: give more images of what is to stay (data.retain, data.proxy), above all of the classes"
+            " that lost most, or choose a method that changes less."
+        )
+    if missed - {"max_retain_drop", "max_transfer_drop", "max_earlier_accuracy"}:
+        words.append(
+            "Too much is still recognised: give the other names of the class as target.synonyms, more images of it"
+            " (data.forget), or more steps in method.parameters."
+        )
+    if method != "auto":
+        words.append(
+            "Send the request again with the method auto: it tries several methods and keeps the first that passes."
+        )
+    words.append(
+        "Where a limit was stricter than the purpose needs, or is judged by the upper end of an interval on few images, give"
+        " more test images or another limit, and record why."
+    )
+    return words
+
+
 def threshold_title(threshold: ThresholdResult, report: Report) -> str:
     """Return what a threshold limits."""
     titles = {measure.name: measure.title for measure in report.measures}
@@ -224,8 +334,12 @@ def what_was_done(report: Report) -> str:
 
 
 def curve_title(curve: Curve) -> str:
-    """Return what a curve shows."""
-    return CURVES.get(curve.name.rsplit(".", 1)[-1]) or curve.title
+    """Return what a curve shows, and of the edit's own curves in which stage."""
+    known = CURVES.get(curve.name.rsplit(".", 1)[-1])
+    stage = curve.name.split(".")[1] if curve.name.startswith("steps.") else ""
+    if known is None or stage not in STAGES:
+        return known or curve.title
+    return f"Stage \u201c{stage}\u201d ({STAGES[stage]}): {known[0].lower()}{known[1:]}"
 
 
 def set_title(name: str) -> str:

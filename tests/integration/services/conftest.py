@@ -58,8 +58,8 @@ def submit(database: Database, tenant: str, settings: Settings, clip: Path) -> C
 def upload(database: Database, tenant: str, settings: Settings, storage: Storage, tmp_path: Path) -> Callable[..., str]:
     """Uploads a data set with these classes and returns its id."""
 
-    def upload_classes(*classes: str, purge_after_job: bool | None = None) -> str:
-        path = requests.archive(tmp_path / "upload.zip", *classes, images=2)
+    def upload_classes(*classes: str, images: int = 2, purge_after_job: bool | None = None) -> str:
+        path = requests.archive(tmp_path / "upload.zip", *classes, images=images)
         summary = datasets.inspect(path, settings)
         stored = datasets.store(storage, tenant, path, settings)
         with database.transaction() as session:

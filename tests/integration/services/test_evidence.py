@@ -64,6 +64,7 @@ def left_behind(spec: JobSpec, storage: Storage, *, passed: bool, lie: str) -> P
     place = "model" if passed else "quarantine"
     files = {
         "report.json": report.model_dump_json().encode(),
+        "report.html": certificates.PAGE,
         f"{place}/open_clip_model.safetensors": b"others" if lie == "weights" else WEIGHTS,
     }
     records = []
@@ -119,6 +120,7 @@ def test_a_job_with_a_verdict_is_owed_one_and_gets_one(world, storage, keys, iss
     assert (finding.outcome, finding.key_id) == (outcome, keys.signer().key_id)
     predicate = predicate_of(content)
     assert (predicate["job"], predicate["number"], predicate["completes"]) == (world.job, 1, None)
+    assert predicate["report"]["page"] == {"sha256": certificates.sha256(certificates.PAGE)}
     assert predicate["subject_reference"] == keys.subject_key("tests").reference("DSR-7")
     view = world.view()
     for name in ("received_at", "started_at", "finished_at"):
@@ -166,7 +168,7 @@ def test_while_one_relay_issues_another_one_passes_on(world, storage, keys, issu
         assert issue(world, issuer) is False
 
 
-@pytest.mark.parametrize("lie", ["report.json", "weights"])
+@pytest.mark.parametrize("lie", ["report.json", "report.html", "weights"])
 def test_what_the_storage_does_not_bear_out_is_not_signed(world, storage, keys, issuer, lie):
     finish(world, storage, lie=lie)
 
@@ -390,7 +392,7 @@ def test_jobs_from_before_certificates_get_one(world, storage, keys, issuer):
     content = json.dumps(body).encode()
     storage.put(result.artifacts[0].key, content)
     record = result.artifacts[0].model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
-    world.do(lifecycle.complete, 1, result.model_copy(update={"artifacts": (record, result.artifacts[1])}))
+    world.do(lifecycle.complete, 1, result.model_copy(update={"artifacts": (record, *result.artifacts[1:])}))
 
     assert issue(world, issuer) is True
 

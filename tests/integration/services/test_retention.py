@@ -250,7 +250,7 @@ class Deaf(Storage):
 def test_what_is_written_after_the_end_is_found_two_leases_later(
     keeper: Keeper, upload: Callable[..., str], settings: Settings, storage: Storage, database: Database
 ) -> None:
-    world, quiet = (keeper.submit(forget=upload("horse"), retain=upload("horse")) for _ in range(2))
+    world, quiet = (keeper.submit(forget=upload("horse"), retain=upload("dog", "horse")) for _ in range(2))
     for each in (world, quiet):
         each.cancel()
     keeper.sweep()

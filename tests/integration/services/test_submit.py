@@ -84,10 +84,13 @@ def test_references_are_resolved(
 def test_warnings_stay_with_the_job_and_reach_its_worker(
     session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
 ) -> None:
-    data = {"evaluation": [{"name": "own", "dataset": upload("Horse", "dog", "zebra")}]}
+    data = {"evaluation": [{"name": "own", "dataset": upload("Horse", "dog", "zebra", images=1)}]}
     view = jobs.submit(session, tenant, requests.names_only(clip, data=data), settings)
     said = " ".join(warning.detail for warning in view.warnings)
-    assert {warning.pointer for warning in view.warnings} == {"/data/evaluation/0/dataset"}
+    assert {warning.pointer for warning in view.warnings} == {
+        "/data/evaluation/0/dataset",
+        "/thresholds/max_forget_upper_end",  # one image is too few for the default
+    }
     assert all(words in said for words in ("'Horse' as 'horse'", "'zebra'", "its image is left out", "'cat'"))
     assert view.thresholds.max_forget_accuracy == 0.05
     session.expire_all()
@@ -184,7 +187,7 @@ def test_unknown_kinds_of_models(errors: Callable[..., Any], clip: Path) -> None
 @pytest.mark.parametrize(
     ("forget", "retain", "pointer", "words"),
     [
-        (["horse", "dog"], ["horse", "dog"], "/data/forget", "'dog', which is not to be forgotten"),
+        (["horse", "dog"], ["dog", "horse"], "/data/forget", "'dog', which is not to be forgotten"),
         (["horse"], ["horse", "fish"], "/data/retain", "'fish', which is not among target.labels"),
     ],
 )
@@ -213,7 +216,7 @@ def test_without_labels_the_retain_set_must_tell_them(
     errors: Callable[..., Any], clip: Path, upload: Callable[..., str]
 ) -> None:
     target = {"type": "subgroup", "class": "horse", "subgroup": "sketch"}
-    found = errors(requests.subgroup(clip, forget=upload("horse"), retain=upload("horse"), target=target))
+    found = errors(requests.subgroup(clip, forget=upload("horse"), retain=upload("horse", images=3), target=target))
     assert "images of other classes" in found["/data/retain"]
 
 
@@ -221,6 +224,64 @@ def test_retained_images_of_a_class_target(errors: Callable[..., Any], clip: Pat
     data = {"forget": upload("horse"), "retain": upload("dog", "horse")}
     found = errors(requests.names_only(clip, method={"name": "three_stage"}, data=data))
     assert "'horse', which is to be forgotten" in found["/data/retain"]
+
+
+@pytest.mark.parametrize(
+    ("method", "roles", "pointer", "words"),
+    [
+        (
+            "three_stage",
+            {"forget": "a", "retain": "a"},
+            "/data/retain",
+            "data.forget, too: an image cannot be forgotten",
+        ),
+        ("synthetic", {"forget_test": "a", "retain_test": "a"}, "/data/retain_test", "cannot be forgotten and kept"),
+        ("delete", {"forget": "a", "evaluation": "a"}, "/data/evaluation/0/dataset", "nothing of it would be left"),
+        ("auto", {"forget": "a", "evaluation": "a"}, "/data/evaluation/0/dataset", "data.forget, too"),
+        (
+            "delete",
+            {"forget": "a", "forget_test": "a"},
+            "/data/forget_test",
+            "a fifth of what is learnt from is held out",
+        ),
+        (
+            "delete",
+            {"forget": "a", "calibration": "a", "evaluation": "b"},
+            "/data/calibration",
+            "a part of data.forget",
+        ),
+        ("delete", {"forget": "a", "proxy": "a", "evaluation": "b"}, "/data/proxy", "would be distilled again"),
+        ("delete", {"forget": "b", "retain_test": "a", "earlier": "a"}, "/data/earlier/0/dataset", "data.retain_test"),
+        ("delete", {"forget": "a", "earlier": "a"}, "/data/earlier/0/dataset", "data.forget, too"),
+    ],
+)
+@pytest.mark.parametrize("twice", [False, True])
+def test_one_data_set_has_no_two_roles(
+    errors: Callable[..., Any],
+    clip: Path,
+    upload: Callable[..., str],
+    method: str,
+    roles: dict[str, str],
+    pointer: str,
+    words: str,
+    *,
+    twice: bool,
+) -> None:
+    """By its id, or by its digest where it was uploaded twice."""
+    images = {"a": ["horse"], "b": ["horse", "dog"]}
+    ids = {name: upload(*classes) for name, classes in images.items()}
+    given = {role: upload(*images[name]) if twice else ids[name] for role, name in roles.items()}
+    lists = {r: [{"name": r, "dataset": given.pop(r)}] for r in ("evaluation", "earlier") if r in given}
+    found = errors(requests.names_only(clip, method={"name": method}, data=given | lists))
+    assert words in found[pointer]
+
+
+def test_a_method_that_sees_no_image_may_be_measured_on_what_was_given(
+    session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
+) -> None:
+    images = upload("horse")
+    data = {"forget": images, "evaluation": [{"name": "own", "dataset": images}]}
+    assert jobs.submit(session, tenant, requests.names_only(clip, data=data), settings).state == JobState.QUEUED
 
 
 def test_a_broken_archive_on_the_server_is_found_now(errors: Callable[..., Any], clip: Path) -> None:

@@ -14,7 +14,7 @@ from api.cli.certificates import VerifyCode
 from services.verification import Outcome
 from shared.public_keys import jwk_set, public_pem
 from shared.settings import get_settings
-from tests.support.certificates import EXTERNAL_ID, WEIGHTS, certificate, key_folder, report_bytes
+from tests.support.certificates import EXTERNAL_ID, PAGE, WEIGHTS, certificate, key_folder, report_bytes
 
 SCRIPT = """
 import sys
@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
         "keys.json": json.dumps(jwk_set(keys.public_keys())).encode(),
         "subject.txt": keys.subject_key("tests").key.hex().encode() + b"\n",
         "report.json": report_bytes(),
+        "report.html": PAGE,
         "model/open_clip_model.safetensors": WEIGHTS,
         "other": b"other bytes",
         "stranger.json": certificate(key_folder(tmp_path / "stranger")),
@@ -89,6 +90,8 @@ def test_every_outcome_has_a_code_of_its_own():
         (["certificate.json", "--key", "key.pem", "--weights", "model", "--report", "report.json"], Outcome.VALID),
         (["certificate.json", "--key", "keys.json", "--weights", "model/open_clip_model.safetensors"], Outcome.VALID),
         (["certificate.json", "--external-id", EXTERNAL_ID, "--subject-key", "subject.txt"], Outcome.VALID),
+        (["certificate.json", "--report-page", "report.html"], Outcome.VALID),
+        (["certificate.json", "--report-page", "other"], Outcome.WRONG_PAGE),
         (["failed.json"], Outcome.VERDICT_FAILED),
         (["empty.json"], Outcome.NOT_A_CERTIFICATE),
         (["stranger.json"], Outcome.UNKNOWN_KEY),

@@ -10,7 +10,7 @@ import pytest
 
 from services.statements import make_statement
 from shared.schemas.certificate import SCHEMA_FILE, published_text
-from shared.schemas.report import ModelIdentity
+from shared.schemas.report import ModelIdentity, Report
 from shared.schemas.resolution import RequestWarning
 from tests.support.certificates import (
     EXTERNAL_ID,
@@ -167,6 +167,26 @@ def test_a_reference_is_named_by_its_digest(keys):
     assert predicate.reference_model is not None
     assert predicate.reference_model.digest.sha256 == "ab" * 32
     assert payload_of(certificate(keys))["predicate"]["reference_model"] is None
+
+
+def test_images_in_two_roles_are_certified_by_their_counts_alone(keys):
+    pair = {
+        "place": "farm",
+        "seen_as": "forget",
+        "identical": 3,
+        "similar": 2,
+        "compared": 90,
+        "example": "Jane Doe/1.png",
+    }
+    known = facts()
+    body = known.report.model_dump(mode="json", by_alias=True) | {"separation": [pair]}
+    report = Report.model_validate(body)
+
+    statement = make_statement(replace(known, report=report), keys.subject_key("tests"), with_names=False)
+
+    (told,) = statement.predicate.measurements.separation
+    assert told.model_dump() == {name: value for name, value in pair.items() if name != "example"}
+    assert "Jane" not in statement.model_dump_json()
 
 
 def test_a_failed_verdict_is_certified_as_such(keys):

@@ -2,13 +2,25 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
+from services.statements import signed
 from services.verification import Exhibits, Outcome, Subject, verify
 from shared.dsse import seal
 from shared.signing import KeyFolder, SubjectKey
-from tests.support.certificates import EXTERNAL_ID, RECEIPT, WEIGHTS, certificate, key_folder, report_bytes
+from tests.support.certificates import (
+    EXTERNAL_ID,
+    PAGE,
+    RECEIPT,
+    WEIGHTS,
+    certificate,
+    facts,
+    key_folder,
+    report_bytes,
+    sha256,
+)
 
 IN_TOTO = "application/vnd.in-toto+json"
 
@@ -28,8 +40,10 @@ def exhibits(tmp_path, keys) -> Exhibits:
     """What the certificate is really about."""
     (tmp_path / "weights").write_bytes(WEIGHTS)
     (tmp_path / "report").write_bytes(report_bytes())
+    (tmp_path / "page").write_bytes(PAGE)
     subject = Subject(EXTERNAL_ID, keys.subject_key("tests"))
-    return Exhibits(weights=tmp_path / "weights", report=tmp_path / "report", subject=subject)
+    places = {name: tmp_path / name for name in ("weights", "report", "page")}
+    return Exhibits(**places, subject=subject)
 
 
 def changed(content: bytes, **fields: object) -> bytes:
@@ -149,6 +163,23 @@ def test_a_report_that_it_is_not_about(keys, exhibits):
     exhibits.report.write_bytes(report_bytes() + b"\n")
 
     assert verify(certificate(keys), keys.public_keys(), exhibits).outcome is Outcome.WRONG_REPORT
+
+
+def test_a_page_that_it_is_not_about(keys, exhibits):
+    assert exhibits.page is not None
+    exhibits.page.write_bytes(PAGE + b"\n")
+
+    finding = verify(certificate(keys), keys.public_keys(), exhibits)
+    assert finding.outcome is Outcome.WRONG_PAGE
+    assert sha256(PAGE + b"\n") in finding.reason
+
+
+def test_a_certificate_from_before_pages_were_certified_names_none(keys, exhibits):
+    old = signed(replace(facts(), page_sha256=None), keys.signer(), keys.subject_key("tests"), with_names=True)
+
+    assert verify(old, keys.public_keys()).outcome is Outcome.VALID
+    finding = verify(old, keys.public_keys(), exhibits)
+    assert (finding.outcome, "names no page" in finding.reason) == (Outcome.WRONG_PAGE, True)
 
 
 @pytest.mark.parametrize(("external_id", "key"), [("DSR-2026-0043", None), (EXTERNAL_ID, SubjectKey(bytes(32)))])

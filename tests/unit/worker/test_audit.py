@@ -11,7 +11,7 @@ import torch
 from shared import reach
 from shared.errors import JobFailure
 from shared.schemas.measures import Value
-from shared.schemas.report import Change, EvaluationResult, TargetResult
+from shared.schemas.report import Change, EvaluationResult, Role, TargetResult
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import cached_evaluations
 from shared.sealing import Sealer
@@ -23,7 +23,8 @@ from worker.audit.evaluation import Measurement, change, evaluation_result
 from worker.audit.findings import found
 from worker.audit.intervals import wilson
 from worker.audit.measures import membership, prompts, relearning, representation
-from worker.audit.plan import Opened, make_plan
+from worker.audit.plan import make_plan
+from worker.audit.separation import Opened
 from worker.data.archives import folder_files, image_set
 from worker.data.images import ImageSet
 from worker.data.splits import content_hashes, split
@@ -87,6 +88,38 @@ def test_gate_takes_the_worst_set_and_fails_what_was_not_measured(tmp_path: Path
     assert verdicts["max_forget_accuracy"].where == "own"
     assert verdicts["max_retain_drop"].passed
     assert not verdicts["max_transfer_drop"].passed  # there is no other set: unknown is not good enough
+
+
+class Counted(str):
+    """A class name that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_classes_are_grouped_without_comparing_each_image_with_each_class(tmp_path: Path) -> None:
+    count, each = 300, 4
+    labels = tuple(Counted(f"class {number}") for number in range(count))
+    images = ImageSet("many", "d", (tmp_path,) * (count * each), tuple(range(count)) * each, labels)
+    roles: tuple[Role, ...] = ("forget", *["retain"] * (count * each - 1))  # the first class has both roles
+    many = Measurement(name="many", role="target", images=images, roles=roles, labels=labels, templates=("{}",))
+    before = torch.ones(count * each, dtype=torch.bool)
+    after = torch.arange(count * each) % count != 7
+    Counted.compared = 0
+    result = evaluation_result(many, before, after)
+    assert many.view.truth.tolist() == list(images.labels)
+    assert Counted.compared < 10 * count * each
+    assert [(c.name, c.role, c.accuracy.after.n) for c in result.classes[:2]] == [
+        ("class 0", "forget", 1),
+        ("class 1", "retain", 4),
+    ]
+    assert result.classes[-1].accuracy.after.n == each - 1
+    assert {c.name for c in result.classes if c.accuracy.after.value == 0} == {"class 7"}
 
 
 def test_gate_takes_what_was_forgotten_before_apart(tmp_path: Path) -> None:

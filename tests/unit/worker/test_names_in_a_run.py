@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -15,7 +16,8 @@ from shared.states import Stage
 from shared.storage import Storage
 from tests.support.reports import checked
 from tests.support.tiny import write_model, write_pictures
-from worker.audit.plan import Opened, make_plan
+from worker.audit.plan import make_plan
+from worker.audit.separation import Opened
 from worker.data.archives import folder_files, image_set
 from worker.data.images import ImageSet
 from worker.pipeline import run_pipeline
@@ -38,7 +40,7 @@ class Silent:
 
 
 def pictures(folder: Path, *classes: str, count: int = 2) -> ImageSet:
-    write_pictures(folder, classes, count)
+    write_pictures(folder, classes, count, seed=crc32(folder.name.encode()))  # no two sets have an image in common
     return image_set(folder.name, f"digest of {folder.name}", folder, folder_files(folder))
 
 

@@ -5,8 +5,9 @@ text in k of any other label, and of any distractor, a word that says nothing. `
 the others are the largest of their kind. Wordings are synonyms (the request's, the audit's and those of
 `shared/words.json`), plurals, translations into four languages, three misspellings. Of words under which the original
 itself recognises fewer than half in every template there is nothing to forget: they are left out, unless none of their kind
-is known, and never count as the worst of all. The interval is that of the worst prompt's own recall; that it was picked
-from many makes the true value, if anything, smaller.
+is known, and never count as the worst of all; their row says so (`counts`). The request's own templates, by which the other
+numbers are scored, are tried as well, so that nothing recognised there is above the worst of all. The interval is that of
+the worst prompt's own recall; that it was picked from many makes the true value, if anything, smaller.
 """
 
 from typing import NamedTuple
@@ -50,6 +51,12 @@ class Worst(NamedTuple):
 
     value: Value
     prompt: str
+    counts: bool = True
+    """False where the original does not know the wording."""
+
+    def above(self, other: "Worst | None") -> bool:
+        """Return whether this one stands for both: what counts before what does not, then the larger."""
+        return other is None or (self.counts, self.value.value) > (other.counts, other.value.value)
 
 
 def measure(case: Case) -> Findings:
@@ -68,7 +75,8 @@ def measure(case: Case) -> Findings:
         for name, kind in NAMES.items():
             if kind in worst[0]:
                 old, new, *aim = (of_kinds[kind] for of_kinds in worst)
-                yield found(name, view.name, new.value, old.value, aim[0].value if aim else None, new.prompt)
+                aimed = aim[0].value if aim else None
+                yield found(name, view.name, new.value, old.value, aimed, new.prompt, counts=new.counts)
 
 
 def _trials(view: View, tried: list[Wording]) -> list[Trial]:
@@ -95,15 +103,16 @@ def _known(original: Subject, view: View, trials: list[Trial]) -> list[Trial]:
 def _worst_of_kinds(subject: Subject, view: View, trials: list[Trial]) -> dict[Kind | None, Worst]:
     """Return the worst prompt of each kind, and of all under None."""
     templates, worst = templates_for(view.labels), dict[Kind | None, Worst]()
+    worst[None] = Worst(share(view.hits(subject)[view.forget]), "the request's own templates")
     for trial in trials:
         hits = _hits(subject, view, trial)
         recall = hits.float().mean(dim=0)
         for w, wording in enumerate(trial.wordings):
             k = int(recall[w].argmax())
-            candidate = Worst(share(hits[:, w, k]), templates[k].format(wording.words))
             counts = wording not in trial.unknown or wording.kind == "template"
+            candidate = Worst(share(hits[:, w, k]), templates[k].format(wording.words), counts)
             for kind in (None, wording.kind) if counts else (wording.kind,):
-                if kind not in worst or candidate.value.value > worst[kind].value.value:
+                if candidate.above(worst.get(kind)):
                     worst[kind] = candidate
     return worst
 

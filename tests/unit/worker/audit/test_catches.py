@@ -164,4 +164,5 @@ def test_a_real_edit_passes(bench: Bench, tmp_path_factory: pytest.TempPathFacto
 
     result = run_audit(bench.case(bench.edited(move_images)))
     assert missed(result.measures) == set()
-    assert result.evidence == "both"
+    assert value(result.measures, "penultimate_probe_recall") > 0.9  # what enters the edited map still holds the class
+    assert result.evidence == "association"

@@ -39,15 +39,27 @@ def case(recall: int, worst: int, swapped: int, probe: int, where: str = "own") 
         (90, 90, 90, 90, "none"),
         (2, 90, 90, 90, "none"),
         (2, 20, 90, 90, "association"),
-        (2, 20, 3, 90, "both"),
-        (2, 20, 90, 50, "both"),
-        (60, 90, 3, 90, "image_encoder"),
+        (2, 20, 3, 90, "association"),
+        (2, 20, 3, 50, "both"),
+        (2, 20, 90, 50, "association"),
+        (60, 90, 3, 90, "none"),
+        (60, 90, 3, 50, "image_encoder"),
         (2, 20, 90, 82, "association"),
         (20, 20, 90, 90, "none"),
     ],
 )
 def test_levels(recall: int, worst: int, swapped: int, probe: int, level: str) -> None:
     assert evidence(case(recall, worst, swapped, probe)) == level
+
+
+@pytest.mark.parametrize("name", ["penultimate_probe_recall", "prototype_recall"])
+def test_one_probe_that_finds_it_as_before_is_enough_not_to_claim_the_encoder(name: str) -> None:
+    assert evidence([*case(2, 20, 3, 50), measured(name, 40)]) == "both"
+    assert evidence([*case(2, 20, 3, 50), measured(name, 89)]) == "association"
+
+
+def test_swapped_towers_alone_do_not_show_that_the_encoder_lost_it() -> None:
+    assert evidence([m for m in case(2, 20, 3, 50) if m.name != "probe_recall"]) == "association"
 
 
 def test_samples_are_no_evidence() -> None:

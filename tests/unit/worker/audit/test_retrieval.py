@@ -13,7 +13,8 @@ from PIL import Image
 from shared.layouts import MAX_CAPTION_CHARACTERS, sample_caption
 from tests.support.audits import FORGOTTEN, Bench
 from worker.audit.measures import retrieval
-from worker.audit.plan import Opened, make_plan
+from worker.audit.plan import make_plan
+from worker.audit.separation import Opened
 from worker.audit.views import Case
 from worker.clip import Clip
 from worker.data.webdataset import unpack_shards

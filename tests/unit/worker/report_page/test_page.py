@@ -7,12 +7,20 @@ from xml.etree import ElementTree
 
 import pytest
 
+from shared.measures import CATALOGUE, SAMPLES
 from shared.schemas.methods import METHOD_PARAMETERS
 from shared.schemas.report import Report
-from tests.support.reports import change, checked, evaluation, report
-from worker.report_page import render
+from tests.support.reports import change, checked, evaluation, measure, report, taken
+from worker.report_page import page as page_of
 from worker.report_page.page import STYLE
 from worker.report_page.words import METHODS
+
+SHA256 = "5e" * 32
+
+
+def render(shown: Report) -> str:
+    return page_of.render(shown, SHA256)
+
 
 HOSTILE = "</svg><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{1357*7}}"
 VOID = {"meta", "img", "br"}
@@ -53,20 +61,6 @@ class Outline(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def measure(group: str, name: str, **changes: object) -> dict[str, object]:
-    return {
-        "name": name,
-        "title": f"Title of {name}",
-        "group": group,
-        "where": "objects",
-        "better": "lower",
-        "original": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 80},
-        "unlearned": {"value": 0.125, "low": 0.05, "high": 0.2, "n": 80},
-        "definition": f"How {name} is defined.",
-        "source": "A paper, equation 3",
-    } | changes
-
-
 def test_what_an_officer_asks_first_stands_first() -> None:
     page = Outline(render(report()))
     text = page.text
@@ -77,11 +71,12 @@ def test_what_an_officer_asks_first_stands_first() -> None:
         "What was asked To forget",
         "What was required",
         "What was done The",
+        "What this report does not show",
+        "How to check this page",
         "Before and after, class by class",
         "The course of forgetting",
         "What it cost elsewhere",
-        "Harder questions",
-        "What this report does not show",
+        "Harder questions Low",
         "Glossary Accuracy",
         "For engineers Weights",
     ]
@@ -125,6 +120,135 @@ def test_measures_stand_in_the_section_of_their_group_and_what_is_missing_is_sai
     assert "This report holds no measure of: other ways to ask;" in text
     assert "Its image encoder can still tell these images apart" in text
     assert "How swap is defined. A paper, equation 3" in text
+
+
+def test_the_numbers_to_the_contrary_stand_beside_the_verdict() -> None:
+    measures = [
+        taken("forget_recall", 0.0),
+        taken("original_text_recall", 0.0),
+        taken("original_image_recall", 0.8375),
+        taken("probe_recall", 0.975),
+        taken("prototype_recall", 0.9727),
+        taken("worst_prompt_recall", 0.3625, detail="a photo of a paraguas"),
+        taken("class_auc", 1.0),
+        taken("probe_recall", 1.0, where=SAMPLES),
+    ]
+    text = Outline(render(report(measures=measures, evidence="association"))).text
+    first_screen = text[: text.index("What was asked")]
+    assert "With the original text encoder: 0 of 80" in first_screen
+    assert "By a classifier on the image features: 97.5 %" in first_screen
+    worst = first_screen[first_screen.index("Where it is still found most") : first_screen.index("Asked")]
+    assert re.findall(r"(\d+\.\d) % \(original", worst) == ["97.5", "97.3", "83.8"]
+    assert "100.0 %" not in worst
+
+
+def test_words_that_the_original_does_not_know_stand_apart_and_are_not_counted() -> None:
+    measures = [
+        measure("forgetting", "worst_prompt_recall", title="Recall under the worst prompt"),
+        measure("forgetting", "misspelling_recall", title="Recall under the worst misspelling", counts=False,
+                unlearned={"value": 0.51}, detail="a typical fih"),
+    ]  # fmt: skip
+    text = Outline(render(report(measures=measures))).text
+    assert "worst misspelling" not in text[: text.index("For engineers Weights")]
+    assert "not counted: the original does not know this word; objects; a typical fih" in text
+    assert "51.0 %" not in text[: text.index("For engineers Weights")]
+
+
+def test_rows_of_samples_do_not_stand_among_rows_of_images() -> None:
+    measures = [
+        measure("towers", "original_text_recall", where=where, title="With the text encoder")
+        for where in (SAMPLES, "objects")
+    ]
+    text = Outline(render(report(measures=measures))).text
+    assert text.index("On objects Measure") < text.index("On synthetic samples Measure")
+
+
+def test_what_was_not_measured_is_called_by_its_title() -> None:
+    missing = [{"name": "membership_tpr_1", "reason": "needs 100 images"}]
+    text = Outline(render(report(not_measured=missing))).text
+    assert f"{CATALOGUE['membership_tpr_1'].title} needs 100 images" in text
+    assert "membership tpr" not in text
+
+
+def test_a_missed_threshold_comes_with_what_can_be_done() -> None:
+    missed = {"measure": "max_forget_accuracy", "limit": 0.05, "value": 0.9, "passed": False, "where": "objects"}
+    text = Outline(render(report(verdict="failed", thresholds=[missed]))).text
+    assert "What you can do Too much is still recognised" in text
+    assert "with the method auto" in text
+    dropped = missed | {"measure": "max_transfer_drop"}
+    assert "Too much else was lost" in Outline(render(report(verdict="failed", thresholds=[dropped]))).text
+    assert "What you can do" not in Outline(render(report())).text
+
+
+def test_a_model_of_an_earlier_erasure_says_so() -> None:
+    before = {"id": "mdl_2", "architecture": "ViT-B-32", "digest": "0" * 64, "made_by": "job_earlier"}
+    request = report().request.model_dump(mode="json", by_alias=True)
+    request["data"]["earlier"] = [{"name": "umbrellas of May", "dataset": "ds_1"}]
+    text = Outline(render(report(model_before=before, request=request))).text
+    assert (
+        "result of an earlier erasure, job job_earlier; the request names what was forgotten before: umbrellas" in text
+    )
+    assert "Came from" not in Outline(render(report())).text
+
+
+def test_it_is_said_which_labels_score_a_set() -> None:
+    sets = [
+        evaluation("objects", ["umbrella", "fish", "tree"], forget="umbrella"),
+        evaluation("shapes", ["star", "ring"]),
+    ]
+    text = Outline(render(report(evaluations=sets))).text
+    assert "among the 3 labels of the request" in text
+    assert "among the 2 classes of the set itself" in text
+
+
+def test_the_page_names_the_report_that_it_shows_and_how_to_check_it() -> None:
+    text = Outline(render(report())).text
+    assert f"SHA-256 of report.json {SHA256}" in text
+    assert "efface verify certificate.json --report report.json --report-page report.html" in text
+
+
+def test_images_in_two_roles_are_told_with_their_counts() -> None:
+    found = {
+        "place": "objects",
+        "seen_as": "forget",
+        "identical": 3,
+        "similar": 2,
+        "compared": 960,
+        "example": "cat/1.png",
+    }
+    text = Outline(render(report(separation=[found]))).text
+    assert "objects such as cat/1.png data.forget 3 2 of 960" in text
+
+
+def test_each_printed_page_names_the_job_and_nothing_else_gets_into_the_style() -> None:
+    content = render(report(job_id='job_1"; } </style><script>alert(1)</script>'))
+    page = Outline(content)
+    assert not page.attributes("script")
+    style = content[content.index("<style>") : content.index("</style>")]
+    assert 'content: "Erasure report, job job_1stylescriptalert1script";' in style
+
+
+def test_curves_say_of_which_stage_they_are_and_join_no_two_points() -> None:
+    def points(count: int) -> list[dict[str, float]]:
+        return [{"x": step, "y": 0.6} for step in range(count)]
+
+    curves = [
+        {
+            "name": f"steps.{stage}.recall",
+            "title": "?",
+            "x_label": "step",
+            "y_label": "recall",
+            "unlearned": points(count),
+        }
+        for stage, count in (("forgetting", 9), ("restoring", 2))
+    ]
+    content = render(report(curves=curves))
+    text = Outline(content).text
+    assert "Stage “forgetting” (lower recognition): images to be forgotten" in text
+    assert "Stage “restoring” (mix with the original): images" in text
+    charts = re.findall("<svg.*?</svg>", content[content.index('id="curve"') : content.index('id="transfer"')], re.S)
+    lines = ["mark-line" in chart for chart in charts]
+    assert lines == [True, False]
 
 
 def test_curves_stand_where_they_belong() -> None:
