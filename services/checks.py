@@ -101,7 +101,14 @@ class _Finder:
                 self.classes[pointer] = set(row.classes)
                 forgotten = pointer in FORGET_POINTERS or pointer.startswith(EARLIER)
                 purged = forgotten if row.purge_after_job is None else row.purge_after_job
-                return DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest, purged=purged)
+                return DataSource(
+                    name=name,
+                    uri=f"storage:{row.key}",
+                    id=row.id,
+                    digest=row.digest,
+                    purged=purged,
+                    skip_invalid=datasets.has_skipped(row),
+                )
             raise InvalidRequest.at(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
         return None
 

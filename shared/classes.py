@@ -1,11 +1,11 @@
 """Which classes a data set on disk holds, and whether those of a request's data sets fit its target. Needs no torch."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from shared.archives import ArchiveLimits, inspect_archive
+from shared.archives import ArchiveLimits, inspect_archive, set_classes
 from shared.errors import FieldError
-from shared.layouts import CLASS_NAMES, UNLABELLED, class_names, folder_classes, is_image
+from shared.layouts import UNLABELLED
 from shared.schemas.request import ErasureRequest
 
 FORGET = ("/data/forget", "/data/forget_test")
@@ -13,21 +13,12 @@ RETAIN = ("/data/retain", "/data/retain_test")
 
 
 def classes_at(path: Path, limits: ArchiveLimits) -> set[str]:
-    """Return the classes of an archive, of a class folder, or of a folder of WebDataset shards `*.tar`.
+    """Return the classes of an archive, or of a folder of what would be packed, such as class folders or shards.
 
     Raises:
         InvalidRequest: it is none of these, or breaks a rule.
     """
-    if not path.is_dir():
-        return set(inspect_archive(path, limits).classes)
-    shards = sorted(path.glob("*.tar"))
-    if shards and (path / CLASS_NAMES).is_file():
-        return set(class_names((path / CLASS_NAMES).read_bytes()))
-    if shards:
-        return {name for shard in shards for name in inspect_archive(shard, limits).classes}
-    files = (PurePosixPath(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    images = [name for name in files if is_image(name) and not any(part.startswith(".") for part in name.parts)]
-    return set(folder_classes(images))
+    return set_classes(path, limits) if path.is_dir() else set(inspect_archive(path, limits).classes)
 
 
 def class_errors(request: ErasureRequest, classes: Mapping[str, Collection[str]]) -> list[FieldError]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shared.archives import decoded
+from shared.decoding import decoded
 from shared.errors import InvalidRequest, JobFailure
 from shared.settings import get_settings
 from worker.clip.model import Transform
