@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from api.cli import show
 from api.client import Client
+from api.packing import Body
 from api.strict_json import loads
 from shared.errors import InvalidRequest
 from shared.schemas.dataset import DatasetView
@@ -74,12 +75,19 @@ def upload_model(client: Client, path: Path, *, name: str | None = None, archite
 
 
 def upload_dataset(
-    client: Client, path: Path, *, name: str | None = None, purge_after_job: bool | None = None
+    client: Client,
+    path: Path,
+    *,
+    name: str | None = None,
+    purge_after_job: bool | None = None,
+    skip_invalid: bool = False,
 ) -> DatasetView:
-    """Upload an archive of images, or a folder of class folders."""
-    members = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
-    with _packed(path, members) as file, show.upload(file) as advance:
-        return client.add_dataset(file, name=name or path.stem, purge_after_job=purge_after_job, advance=advance)
+    """Upload an archive of images, or a folder of what would be packed, such as class folders or shards."""
+    size = Body.of(path).size
+    with show.transfer(f"uploading {path.name}", size) as advance:
+        return client.add_dataset(
+            path, name=name, purge_after_job=purge_after_job, skip_invalid=skip_invalid, advance=advance
+        )
 
 
 @contextmanager
