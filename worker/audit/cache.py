@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shared.decoding import READING
 from shared.storage import ObjectMissing, Storage
 
 
@@ -50,4 +51,4 @@ class FeatureCache:
 
     def _key(self, model: str, dataset: str) -> str:
         folder = f"{self._tenant}/evaluations/{dataset}" if dataset in self._lasting else f"{self._job}/evaluations"
-        return f"{folder}/{hashlib.sha256(f'{model}:{dataset}'.encode()).hexdigest()}.safetensors"
+        return f"{folder}/{hashlib.sha256(f'{model}:{dataset}:{READING}'.encode()).hexdigest()}.safetensors"
