@@ -20,6 +20,7 @@ import http_sf
 import httpx
 
 from api.connection import Advance, ApiProblem, Connection, Damaged, Unreachable
+from api.packing import Body
 from shared.errors import NotYet
 from shared.public_keys import KEYS_PATH
 from shared.schemas.base import Schema
@@ -232,7 +233,7 @@ class Client:
         params = {"name": name or path.stem, "filename": path.name}
         if architecture is not None:
             params["architecture"] = architecture
-        return _view(ModelView, self._connection.upload("/models", path, params, advance).json())
+        return _view(ModelView, self._connection.upload("/models", Body.of(path), params, advance).json())
 
     def register_model(self, name: str, model: Mapping[str, str]) -> ModelView:
         """Register a model that is somewhere else: `model` is as in an erasure request."""
@@ -256,13 +257,28 @@ class Client:
         *,
         name: str | None = None,
         purge_after_job: bool | None = None,
+        skip_invalid: bool = False,
         advance: Advance | None = None,
     ) -> DatasetView:
-        """Upload an archive of images; `purge_after_job` as in `DatasetView`."""
-        params = {"name": name or path.stem, "filename": path.name}
+        """Upload an archive of images, or a folder, packed on the way.
+
+        Args:
+            path: where it is.
+            name: what to call it; by default the name of the file.
+            purge_after_job: as in `DatasetView`.
+            skip_invalid: leave out what cannot be used.
+            advance: is told of bytes that were sent.
+
+        Raises:
+            InvalidRequest: the folder holds nothing.
+        """
+        body = Body.of(path)
+        params = {"name": name or path.resolve().stem, "filename": body.name}
+        if skip_invalid:
+            params["skip_invalid"] = "true"
         if purge_after_job is not None:
             params["purge_after_job"] = str(purge_after_job).lower()
-        return _view(DatasetView, self._connection.upload("/datasets", path, params, advance).json())
+        return _view(DatasetView, self._connection.upload("/datasets", body, params, advance).json())
 
     def dataset(self, dataset_id: str) -> DatasetView:
         """Return a data set."""

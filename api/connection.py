@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import httpx
 
+from api.packing import Body
+
 CHUNK_BYTES = 1024 * 1024
 UPLOAD_ANSWER_SECONDS = 3600.0
 """The server checks every image of a data set before it answers."""
@@ -74,11 +76,11 @@ class Connection:
                 response.read()
             yield _accepted(response)
 
-    def upload(self, path: str, file: Path, params: Mapping[str, str], advance: Advance | None) -> httpx.Response:
-        """Send a file as the body of a POST."""
-        headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
+    def upload(self, path: str, body: Body, params: Mapping[str, str], advance: Advance | None) -> httpx.Response:
+        """Send a file, or a folder packed on the way, as the body of a POST."""
+        headers = {"Content-Length": str(body.size), "Content-Type": "application/octet-stream"}
         timeout = httpx.Timeout(UPLOAD_ANSWER_SECONDS, connect=5.0)
-        return self.call("POST", path, content=_read(file, advance), params=params, headers=headers, timeout=timeout)
+        return self.call("POST", path, content=_told(body, advance), params=params, headers=headers, timeout=timeout)
 
     def download(self, path: str, params: Mapping[str, str], target: Path, advance: Advance | None) -> None:
         """Write an answer to a file, which is there only once it is whole.
@@ -104,12 +106,11 @@ class Connection:
             part.unlink(missing_ok=True)
 
 
-def _read(file: Path, advance: Advance | None) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while chunk := source.read(CHUNK_BYTES):
-            yield chunk
-            if advance is not None:
-                advance(len(chunk))
+def _told(body: Body, advance: Advance | None) -> Iterator[bytes]:
+    for chunk in body.chunks():
+        yield chunk
+        if advance is not None:
+            advance(len(chunk))
 
 
 @contextmanager

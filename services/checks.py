@@ -66,5 +66,12 @@ class _TenantFinder:
             raise InvalidRequest.at(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
         forgotten = pointer in FORGET_POINTERS or pointer.startswith(EARLIER)
         purged = forgotten if row.purge_after_job is None else row.purge_after_job
-        source = DataSource(name=name, uri=f"storage:{row.key}", id=row.id, digest=row.digest, purged=purged)
+        source = DataSource(
+            name=name,
+            uri=f"storage:{row.key}",
+            id=row.id,
+            digest=row.digest,
+            purged=purged,
+            skip_invalid=datasets.has_skipped(row),
+        )
         return FoundData(source, row.classes)

@@ -37,14 +37,18 @@ Check = Callable[..., ArchiveSummary]
 """What checks an archive, as `inspect_archive` does."""
 
 
-def inspect(path: Path, settings: Settings, check: Check = inspect_archive) -> ArchiveSummary:
+def inspect(
+    path: Path, settings: Settings, check: Check = inspect_archive, *, skip_invalid: bool = False
+) -> ArchiveSummary:
     """Return what an archive holds; slow for a large one, so do it outside of a transaction.
+
+    With `skip_invalid`, what cannot be used is left out and counted.
 
     Raises:
         InvalidRequest: it breaks a rule; the detail names the member.
     """
     try:
-        return check(path, ArchiveLimits.of(settings))
+        return check(path, ArchiveLimits.of(settings), skip_invalid=skip_invalid)
     except InvalidRequest as error:
         raise error.under("/file") from error
 
@@ -104,6 +108,12 @@ def add(
         size_bytes=size_bytes,
         images=summary.images,
         classes=summary.classes,
+        understood={
+            "layout": summary.layout,
+            "left_out": summary.left_out,
+            "skipped": summary.skipped,
+            "warnings": summary.warnings,
+        },
     )
     session.add(row)
     session.flush()
@@ -189,6 +199,11 @@ def rewrap(session: Session, settings: Settings) -> int:
     return len(rows)
 
 
+def has_skipped(row: Dataset) -> bool:
+    """True if members of a data set cannot be used, and are left out wherever it is read."""
+    return bool((row.understood or {}).get("skipped"))
+
+
 def view(row: Dataset) -> DatasetView:
     """Return a row as clients see it."""
     return DatasetView.model_validate(
@@ -200,6 +215,7 @@ def view(row: Dataset) -> DatasetView:
             "size_bytes": row.size_bytes,
             "images": row.images,
             "classes": row.classes,
+            **(row.understood or {}),
             "purge_after_job": row.purge_after_job,
             "created_at": row.created_at,
         }

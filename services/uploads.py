@@ -56,8 +56,10 @@ class Uploads:
         with self.begin() as session:
             quotas.check_storage(session, self.tenant_id, kind, size_bytes, self.settings)
 
-    def add_dataset(self, file: Received, call: Call | None, *, name: str, purge_after_job: bool | None) -> Answer:
-        """Make a data set of an archive.
+    def add_dataset(
+        self, file: Received, call: Call | None, *, name: str, purge_after_job: bool | None, skip_invalid: bool = False
+    ) -> Answer:
+        """Make a data set of an archive; with `skip_invalid`, what cannot be used is left out and counted.
 
         Raises:
             InvalidRequest: it is none that can be taken.
@@ -70,7 +72,7 @@ class Uploads:
             return earlier
         within = limits_for(file.size_bytes, self.settings)
         check = partial(self.inspectors.archive, sha256=file.sha256, within=within, gone=self.gone)
-        summary = datasets.inspect(file.path, self.settings, check)
+        summary = datasets.inspect(file.path, self.settings, check, skip_invalid=skip_invalid)
         dataset_id = new_id("ds")
         add = partial(
             datasets.add,

@@ -5,22 +5,19 @@ first evaluation set that shows the class to be forgotten is the target's own: i
 and images of other folders are left out. Any other set whose folders are not all labels keeps its own names.
 """
 
-import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from shared.archives import ArchiveLimits, inspect_archive
+from shared.archives import ArchiveLimits, inspect_archive, set_classes
 from shared.errors import FieldError
-from shared.layouts import CLASS_NAMES, UNLABELLED, class_names, folder_classes, invalid, is_image
+from shared.layouts import UNLABELLED
 from shared.names import Spellings, key_set, like
 from shared.schemas.request import ErasureRequest
 from shared.schemas.resolution import MeasuredSet
 
 FORGET = ("/data/forget", "/data/forget_test")
 RETAIN = ("/data/retain", "/data/retain_test")
-MAX_NAMES_BYTES = 2**24
-"""More than fifty thousand classes take."""
 NO_FOLDERS = "has no class folders; put each image into a folder with the name of its class"
 
 Found = Mapping[str, Collection[str]]
@@ -28,47 +25,13 @@ Found = Mapping[str, Collection[str]]
 
 
 def class_counts(path: Path, limits: ArchiveLimits) -> dict[str, int]:
-    """Return how many images of each class an archive, a class folder, or a folder of WebDataset shards `*.tar` holds.
+    """Return how many images of each class there are in an archive, or in a folder of what would be packed, such as class
+    folders or shards.
 
     Raises:
         InvalidRequest: it is none of these, or breaks a rule.
     """
-    if not path.is_dir():
-        return inspect_archive(path, limits).classes
-    shards = sorted(path.glob("*.tar"))
-    if shards:
-        names, total = _names_of_numbers(path / CLASS_NAMES, shards[0]), Counter[str]()
-        for shard in shards:
-            for name, count in inspect_archive(shard, limits).classes.items():
-                total[_numbered(name, names)] += count
-        return dict(sorted(total.items()))
-    files = (PurePosixPath(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    images = [name for name in files if is_image(name) and not any(part.startswith(".") for part in name.parts)]
-    return dict(sorted(Counter(folder_classes(images)).items()))
-
-
-def _names_of_numbers(beside: Path, first: Path) -> list[str]:
-    """Return the lines of `classnames.txt`, which lies beside the shards or in the first one; none without one."""
-    if beside.is_file():
-        return class_names(beside.read_bytes())
-    try:
-        with tarfile.open(first) as members:
-            found = next(
-                (m for m in members if m.isfile() and PurePosixPath(m.name) == PurePosixPath(CLASS_NAMES)), None
-            )
-            content = members.extractfile(found) if found else None
-            return class_names(content.read(MAX_NAMES_BYTES)) if content else []
-    except tarfile.TarError as error:
-        raise invalid(f"holds a shard that cannot be read: {error}") from error
-
-
-def _numbered(label: str, names: list[str]) -> str:
-    """Return the class that a label of a shard is, where numbers count the lines of a `classnames.txt` beside it."""
-    if not (names and label.isdecimal()):
-        return label
-    if int(label) >= len(names):
-        raise invalid(f"holds an image of class {label[:20]}, but {CLASS_NAMES} has {len(names)} lines")
-    return names[int(label)]
+    return set_classes(path, limits) if path.is_dir() else inspect_archive(path, limits).classes
 
 
 def spelled(folders: Iterable[str], labels: Iterable[str]) -> dict[str, str]:

@@ -94,7 +94,8 @@ class Inspectors:
             Gone: `gone` was set meanwhile.
         """
         arguments = {"path": str(path), "limits": asdict(limits), "options": options}
-        return ArchiveSummary(**self._result("archive", arguments, within, gone))
+        found = self._result("archive", arguments, within, gone)
+        return ArchiveSummary(**found | {"warnings": tuple(found["warnings"])})
 
     def checkpoint(
         self,

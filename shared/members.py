@@ -2,12 +2,13 @@
 
 Nothing in an archive is believed. A member may not leave the folder, be a link, a device or a sparse file, be
 encrypted, take another one's place, lie deeper or unpack to more than the limits allow, or have another size than its
-header says. An archive inside an archive is a file like any other: it is never opened.
+header says. An archive inside an archive is a file like any other: nobody opens it here.
 """
 
 import bz2
 import gzip
 import lzma
+import re
 import stat
 import struct
 import tarfile
@@ -17,11 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from unicodedata import normalize
 
+from shared.errors import InvalidRequest
 from shared.layouts import invalid
 from shared.settings import MIB
+from shared.zip_directory import count_entries, entry_name
 
 MAX_READ_BYTES = 128 * MIB
 """What is read at once: one image, a header, the directory of a zip."""
@@ -29,6 +32,16 @@ MAX_NAME_BYTES = 255
 """Of one part of a path: what file systems take."""
 MAX_PATH_BYTES = 1024
 MAX_DEPTH = 16
+MAX_FOLDERS = 100_000
+"""Twice as many as there may be classes. They hold no byte, but reading each costs time and memory."""
+MAX_END_BYTES = 16 * MIB
+"""Of zeros at the end of a tar: packers write 10 kB."""
+MAX_PARTS = 100_000
+"""Of a checkpoint in zip format: a file for each tensor."""
+MEMBER_BYTES = 512
+"""What every member costs of the bytes that an archive may unpack to, empty or not: a header of a tar has as many."""
+JOINERS = "\u200c\u200d"
+"""Zero-width (non-)joiners: they are spelling in Persian and in Indian scripts, and hold emoji together."""
 SHOWN_CHARACTERS = 100
 SHOWN_WORDS = 400
 
@@ -64,6 +77,8 @@ class Member:
     name: PurePosixPath
     size: int
     file: IO[bytes]
+    guessed: bool = False
+    """True if nothing says how the bytes of its name are to be read, and they are no UTF-8: they were taken for CP437."""
 
     def read(self) -> bytes:
         """Return the whole content.
@@ -99,26 +114,85 @@ class Member:
             raise invalid(f"member {shown(self.name)} has another size than its header says; pack the archive again")
 
 
-def members(path: Path, limits: MemberLimits) -> Iterator[Member]:
+def members(
+    path: Path, limits: MemberLimits, *, budget: "Budget | None" = None, label: str | None = None
+) -> Iterator[Member]:
     """Yield every file of an archive, in its order.
+
+    Args:
+        path: the archive.
+        limits: what it may hold.
+        budget: what is left of them, where it is one of several that count together.
+        label: what messages call it; by default its name.
 
     Raises:
         InvalidRequest: it is no archive, or breaks a rule; the detail names the member.
     """
     places = _Places()
-    budget = min(limits.expanded_bytes, limits.ratio * path.stat().st_size)
-    expanded = 0
-    with explained(shown(path.name)):
-        for count, (raw, size, file) in enumerate(_zip(path) if is_zip(path) else _tar(path), 1):
-            name = _safe(raw, folder=file is None)
-            expanded += size
-            if size < 0 or expanded > budget:
-                raise invalid(f"unpacks to more than {budget} bytes at member {shown(raw)}; split it into smaller ones")
-            if count > limits.members:
-                raise invalid(f"holds more than {limits.members} members; split it into smaller archives")
-            if file is not None:
-                places.take(name, raw)
-                yield Member(name, size, file)
+    budget = budget or Budget.of(path, limits)
+    with explained(shown(label or path.name)):
+        for entry in _zip(path, budget) if is_zip(path) else _tar(path):
+            name = _safe(entry.raw, folder=entry.file is None)
+            budget.take(entry.raw, entry.size, folder=entry.file is None)
+            if entry.file is not None:
+                places.take(name, entry.raw)
+                yield Member(name, entry.size, entry.file, entry.guessed)
+
+
+class Budget:
+    """What an archive may still unpack to, counted down member by member."""
+
+    def __init__(self, limits: MemberLimits, total: int) -> None:
+        self._limits, self._total = limits, total
+        self.left = total
+        self._members = self._folders = 0
+
+    @property
+    def members(self) -> int:
+        """How many members there may be in all."""
+        return self._limits.members
+
+    @classmethod
+    def of(cls, path: Path, limits: MemberLimits) -> "Budget":
+        """Return the whole budget of an archive."""
+        return cls(limits, max(MEMBER_BYTES, min(limits.expanded_bytes, limits.ratio * path.stat().st_size)))
+
+    def take(self, raw: str, size: int, *, folder: bool) -> None:
+        """Count a member.
+
+        Raises:
+            InvalidRequest: it is one too many, or its bytes are.
+        """
+        self.left -= max(size, MEMBER_BYTES)
+        if size < 0 or self.left < 0:
+            raise self.spent(f"at member {shown(raw)}")
+        self._members += 1
+        self._folders += folder
+        if self._members > self._limits.members:
+            raise invalid(f"holds more than {self._limits.members} members; split it into smaller archives")
+        if self._folders > MAX_FOLDERS:
+            raise self.too_many_folders()
+
+    def check_count(self, count: int, folders: int) -> None:
+        """Refuse a directory of more entries or folders than there may be members, before any of them is read.
+
+        Raises:
+            InvalidRequest: they are too many.
+        """
+        if count > self._limits.members:
+            raise invalid(f"holds more than {self._limits.members} members; split it into smaller archives")
+        if count * MEMBER_BYTES > self.left:
+            raise self.spent(f"with {count} members")
+        if folders > MAX_FOLDERS:
+            raise self.too_many_folders()
+
+    def too_many_folders(self) -> InvalidRequest:
+        """Return the error of an archive with more folders than anybody has classes."""
+        return invalid(f"holds more than {MAX_FOLDERS} members that are folders; split it into smaller archives")
+
+    def spent(self, where: str) -> InvalidRequest:
+        """Return the error of an archive that unpacks to too much."""
+        return invalid(f"unpacks to more than {self._total} bytes {where}; split it into smaller ones")
 
 
 def is_zip(path: Path) -> bool:
@@ -148,18 +222,25 @@ def zip_parts(path: Path) -> list[zipfile.ZipInfo]:
     Raises:
         InvalidRequest: it cannot be read.
     """
-    with explained(shown(path.name)), path.open("rb") as file, zipfile.ZipFile(_Bounded(file)) as archive:
-        return archive.infolist()
+    with explained(shown(path.name)), path.open("rb") as file:
+        if count_entries(file, MAX_PARTS)[0] > MAX_PARTS:
+            raise invalid(f"holds more than {MAX_PARTS} parts")
+        with zipfile.ZipFile(_Bounded(file)) as archive:
+            return archive.infolist()
+
+
+_OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
+"""How Python shows an object that has no words of its own."""
 
 
 def words(error: Exception) -> str:
-    """Return what an error says, in one line of plain characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Return what an error says, in one line of plain characters, without Python's names of its objects."""
+    text = " ".join(_OBJECT.sub("it", str(error)).split()) or type(error).__name__
     return ascii(text[:SHOWN_WORDS])[1:-1]
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, kind: str = "a zip or tar archive") -> Iterator[None]:
     """Say of a damaged archive where it is.
 
     Raises:
@@ -168,20 +249,29 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise invalid(f"{what} cannot be read as a zip or tar archive: {words(error)}") from error
+        raise invalid(f"{what} cannot be read as {kind}: {words(error)}") from error
 
 
-_Entry = tuple[str, int, IO[bytes] | None]
-"""Name, size when unpacked, and the file; None for a folder."""
+class _Entry(NamedTuple):
+    """What an archive says of a member."""
+
+    raw: str
+    size: int
+    """When unpacked."""
+    file: IO[bytes] | None
+    """None for a folder."""
+    guessed: bool = False
 
 
-def _zip(path: Path) -> Iterator[_Entry]:
+def _zip(path: Path, budget: Budget) -> Iterator[_Entry]:
+    with path.open("rb") as file:
+        budget.check_count(*count_entries(file, budget.members))
     with path.open("rb") as file, zipfile.ZipFile(_Bounded(file)) as archive:
         for info in archive.infolist():
-            raw = info.orig_filename  # `filename` ends at the first NUL
+            raw, guessed = entry_name(info)
             mode = stat.S_IFMT(info.external_attr >> 16)
-            if info.is_dir() and mode in (0, stat.S_IFDIR):
-                yield raw, 0, None
+            if raw.endswith("/") and mode in (0, stat.S_IFDIR):
+                yield _Entry(raw, 0, None)
                 continue
             if mode not in (0, stat.S_IFREG):
                 raise _not_a_file(raw)
@@ -190,27 +280,40 @@ def _zip(path: Path) -> Iterator[_Entry]:
             if info.compress_type not in ZIP_METHODS:
                 raise invalid(f"member {shown(raw)} is packed by another method than deflate; pack the archive again")
             with archive.open(info) as content:
-                yield raw, info.file_size, content
+                yield _Entry(raw, info.file_size, content, guessed)
 
 
 def _tar(path: Path) -> Iterator[_Entry]:
     with _opened_tar(path) as archive:
-        for info in archive:
+        last = ""
+        while (info := archive.next()) is not None:
+            vars(archive)["members"] = []  # tarfile keeps them all, for look-ups that nobody makes here
+            last = info.name
             if info.isdir():
-                yield info.name, 0, None
+                yield _Entry(info.name, 0, None)
                 continue
             if not info.isreg() or info.issparse():
                 raise _not_a_file(info.name)
-            yield info.name, info.size, archive.extractfile(info)
-        _check_end(archive)
+            yield _Entry(info.name, info.size, archive.extractfile(info))
+        _check_end(archive, last)
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Refuse a tar that tarfile has stopped reading at a damaged header, as if there was no more."""
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        last = archive.getmembers()[-1].name if archive.getmembers() else ""
-        raise invalid(f"the archive is damaged after member {shown(last)}; pack it again")
+def _check_end(archive: tarfile.TarFile, last: str) -> None:
+    """Read what is left of a tar: packed ones have their checksum there, and nothing else may stand there.
+
+    tarfile stops at a damaged header, and at the end of the first of two tars in one file, as if there was no more.
+    """
+    file: Any = archive.fileobj
+    file.seek(archive.offset)
+    whole, read = True, 0
+    while chunk := file.read(MIB):
+        read += len(chunk)
+        if read > MAX_END_BYTES:
+            raise invalid(f"unpacks to more than {MAX_END_BYTES} bytes after its last member; pack it again")
+        if chunk.strip(b"\0"):
+            where = "is damaged" if whole and chunk[: tarfile.BLOCKSIZE].strip(b"\0") else "holds something more"
+            raise invalid(f"the archive {where} after member {shown(last)}; pack it again")
+        whole = False
 
 
 def _not_a_file(raw: str) -> Exception:
@@ -268,14 +371,17 @@ class _Places:
 
 
 def _safe(raw: str, *, folder: bool) -> PurePosixPath:
-    name = PurePosixPath(raw)
+    name = PurePosixPath(normalize("NFC", raw))
     if len(raw) > MAX_PATH_BYTES or len(raw.encode("utf-8", "replace")) > MAX_PATH_BYTES:
         raise invalid(f"member {shown(raw)} has a path of more than {MAX_PATH_BYTES} bytes; shorten it")
-    if not raw.isprintable():
+    if not raw.translate(dict.fromkeys(map(ord, JOINERS))).isprintable():
         raise invalid(f"member {shown(raw)} has a name with characters that cannot be printed; rename it")
-    outside = name.is_absolute() or ".." in name.parts or not (name.parts or folder)
-    if outside or "\\" in raw or PureWindowsPath(raw).drive:
+    windows = PureWindowsPath(raw)
+    outside = name.is_absolute() or ".." in windows.parts or not (name.parts or folder)
+    if outside or windows.drive or windows.root:
         raise invalid(f"member {shown(raw)} would leave the folder; use plain relative names")
+    if "\\" in raw:
+        raise invalid(f"member {shown(raw)} has a backslash in its name; separate folders by /, or rename it")
     if len(name.parts) > MAX_DEPTH:
         raise invalid(f"member {shown(raw)} lies more than {MAX_DEPTH} folders deep")
     if any(len(part.encode()) > MAX_NAME_BYTES for part in name.parts):

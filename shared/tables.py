@@ -145,6 +145,8 @@ class Dataset(Base):
     images: Mapped[int]
     classes: Mapped[dict[str, Any]]
     """Class name -> number of images."""
+    understood: Mapped[dict[str, Any] | None]
+    """`layout`, `left_out`, `skipped` and `warnings` of `shared.image_sets.Contents`; null in rows of before that was kept."""
     data_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     """The key that the archive is sealed with, itself sealed with the master key (`shared.sealing`)."""
     sealed_sha256: Mapped[str | None]

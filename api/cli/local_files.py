@@ -1,6 +1,5 @@
 """Local files in a request: the same REQUEST.json serves `efface run` and, after its files were uploaded, a service."""
 
-import io
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,9 +9,9 @@ from typing import Any
 
 from api.cli import show
 from api.client import ApiProblem, Client
+from api.packing import Body
 from shared.archives import ArchiveLimits
 from shared.errors import InvalidRequest
-from shared.layouts import CLASS_NAMES
 from shared.references import LOCAL_DIR, FoundData, LocalData, hub_model, source_of
 from shared.resolution import check as check_with
 from shared.schemas.dataset import DatasetView
@@ -136,60 +135,36 @@ def upload_model(client: Client, path: Path, *, name: str | None = None, archite
 
 
 def upload_dataset(
-    client: Client, path: Path, *, name: str | None = None, purge_after_job: bool | None = None
+    client: Client,
+    path: Path,
+    *,
+    name: str | None = None,
+    purge_after_job: bool | None = None,
+    skip_invalid: bool = False,
 ) -> DatasetView:
-    """Upload an archive of images, or a folder of class folders."""
-    members = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
-    with _packed(path, members) as file, show.upload(file) as advance:
-        return client.add_dataset(file, name=name or path.stem, purge_after_job=purge_after_job, advance=advance)
+    """Upload an archive of images, or a folder of what would be packed, such as class folders or shards."""
+    size = Body.of(path).size
+    with show.transfer(f"uploading {path.name}", size) as advance:
+        return client.add_dataset(
+            path, name=name, purge_after_job=purge_after_job, skip_invalid=skip_invalid, advance=advance
+        )
 
 
 @contextmanager
 def _packed(path: Path, members: list[Path]) -> Iterator[Path]:
-    """Give a file as it is; a folder as a temporary tar of its members, a folder of WebDataset shards as one shard.
+    """Give a file as it is; a folder as a temporary tar of its members.
 
     Raises:
-        InvalidRequest: the folder holds none of what is wanted, or shards that cannot be one.
+        InvalidRequest: the folder holds none of what is wanted.
     """
     if not path.is_dir():
         yield path
         return
     if not members:
         raise InvalidRequest.at("", f"there is nothing to upload in {path}")
-    shards = sorted(path.glob("*.tar"))
     with tempfile.TemporaryDirectory(prefix="efface-pack-") as scratch:
         packed = Path(scratch) / f"{path.name}.tar"
         with tarfile.open(packed, "w") as archive:
-            if shards:
-                _join_shards(archive, shards, path / CLASS_NAMES)
-            for member in () if shards else members:
+            for member in members:
                 archive.add(member.resolve(), member.relative_to(path))  # what a link leads to, not the link
         yield packed
-
-
-def _join_shards(archive: tarfile.TarFile, shards: list[Path], beside: Path) -> None:
-    """Write the samples of several shards into one, those of each shard in a folder of its own, so that no two have one name."""
-    names = beside.read_bytes() if beside.is_file() else None
-    for shard in shards:
-        try:
-            with tarfile.open(shard) as members:
-                for member in members:
-                    content = members.extractfile(member) if member.isfile() else None
-                    if content is None:
-                        continue
-                    if member.name.removeprefix("./") == CLASS_NAMES:
-                        own = content.read()
-                        if names not in (None, own):
-                            raise InvalidRequest.at(
-                                "", f"the shards in {shard.parent} have several {CLASS_NAMES}; keep one"
-                            )
-                        names = own
-                        continue
-                    member.name = f"{shard.stem}/{member.name.removeprefix('./')}"
-                    archive.addfile(member, content)
-        except tarfile.TarError as error:
-            raise InvalidRequest.at("", f"{shard} cannot be read as a tar: {error}") from error
-    if names is not None:
-        entry = tarfile.TarInfo(CLASS_NAMES)
-        entry.size = len(names)
-        archive.addfile(entry, io.BytesIO(names))

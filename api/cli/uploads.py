@@ -78,7 +78,13 @@ def remove_model(
 
 @datasets.command("add")
 def add_dataset(
-    path: Annotated[Path, typer.Argument(exists=True, help="An archive of <class>/<image>, or a folder of it.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            help="An archive of images, a Parquet file, or a folder of class folders or of shards, packed on the way.",
+        ),
+    ],
     name: Name = None,
     purge: Annotated[
         bool | None,
@@ -88,14 +94,21 @@ def add_dataset(
             "by default it is purged if a job is to forget it.",
         ),
     ] = None,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave out what cannot be used, such as broken images, and count it.")
+    ] = False,
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
-    """Upload a data set; print its id."""
+    """Upload a data set; print its id, and on stderr what is odd about it."""
     from api.cli.local_files import upload_dataset
+    from api.cli.show import err
 
     with connect(url, key) as client:
-        typer.echo(upload_dataset(client, path, name=name, purge_after_job=purge).id)
+        added = upload_dataset(client, path, name=name, purge_after_job=purge, skip_invalid=skip_invalid)
+    for warning in added.warnings:
+        err.print(f"{path.name}: {warning}", markup=False)
+    typer.echo(added.id)
 
 
 @datasets.command("list")

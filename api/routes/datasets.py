@@ -27,6 +27,13 @@ _PURGE = {
     "description": "true: purge it with the last job that uses it; false: keep it for the retention period; "
     "by default it is purged if a job is to forget it",
 }
+_SKIP = {
+    "name": "skip_invalid",
+    "in": "query",
+    "schema": {"type": "boolean", "default": False},
+    "description": "true: leave out members that cannot be used, such as broken images, and count them in the data set; "
+    "by default the data set is refused, with the names of up to 20 of them",
+}
 
 
 async def _received(request: Request) -> AsyncIterator[Upload]:
@@ -36,7 +43,7 @@ async def _received(request: Request) -> AsyncIterator[Upload]:
 
 ReceivedUpload = Annotated[Upload, Depends(_received, scope="function")]
 
-_BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE]}
+_BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE, _SKIP]}
 
 
 @router.post(
@@ -50,15 +57,17 @@ _BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE]}
 async def add(
     caller: DatasetWriter, upload: ReceivedUpload, request: Request, begin: BeginDep, sender: SenderDep
 ) -> Response:
-    """Take a zip or tar of `<class>/<image>`, or a WebDataset shard: as the body, or as the field `file` of a form.
+    """Take a zip or tar of `<class>/<image>`, of images with a table of labels, or of WebDataset shards; a shard; or Parquet.
 
-    Every image is decoded and every member checked before the data set is accepted.
+    It is the body, or the field `file` of a form. Every image is decoded and every member checked before the data set is accepted.
     """
-    name, purge_after_job = upload.name, upload.flag("purge_after_job")
+    name, purge_after_job, skip_invalid = upload.name, upload.flag("purge_after_job"), upload.flag("skip_invalid")
     call = sender.call(upload.content)
 
     def added(uploads: Uploads) -> Answer:
-        return uploads.add_dataset(upload.file, call, name=name, purge_after_job=purge_after_job)
+        return uploads.add_dataset(
+            upload.file, call, name=name, purge_after_job=purge_after_job, skip_invalid=bool(skip_invalid)
+        )
 
     return respond(await performed(request, caller, begin, added))
 
@@ -74,7 +83,7 @@ def list_datasets(
 
 @router.get("/{dataset_id}", summary="Look at a data set", responses=responses(NotFound))
 def get_dataset(dataset_id: str, session: SessionDep, caller: DatasetReader) -> DatasetView:
-    """Return a data set, with the classes that were found in it."""
+    """Return a data set, with what was understood of it: its layout, its classes, what was left out, and warnings."""
     return datasets.get(session, caller.tenant_id, dataset_id)
 
 

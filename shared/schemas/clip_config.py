@@ -23,8 +23,9 @@ Flag = Annotated[bool, Field(strict=True)]
 Word = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_]*$")]
 ArchitectureName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that open_clip or timm knows. It has no colon or slash: `hf-hub:` and `local-dir:` are places, not names."""
-Repository = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$")]
-"""Of Hugging Face's hub; no path."""
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+Repository = Annotated[str, StringConstraints(max_length=200, pattern=rf"^{_PART}(/{_PART})?$")]
+"""Of Hugging Face's hub; no path: neither part begins with a dot."""
 
 
 class NormArguments(Schema):

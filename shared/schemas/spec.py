@@ -35,6 +35,7 @@ class DataSource(Schema):
     digest: str | None = None
     data_key: str | None = Field(None, description="base64; sealed as a worker gets it, opened as its child does")
     purged: bool = Field(False, description="true where it goes with the last job that uses it")
+    skip_invalid: bool = Field(False, description="true where what cannot be used was left out when it came in")
 
 
 class DataSources(Schema):

@@ -18,7 +18,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from shared.archives import ArchiveLimits, extract_archive
+from shared.archives import ArchiveLimits, read_set
 from shared.errors import JobFailure
 from shared.schemas.job import JobError
 from shared.schemas.result import ArtifactRecord, PipelineResult
@@ -79,8 +79,8 @@ def look_at_images(spec: JobSpec, storage: Storage, scratch: Path) -> None:
     sealed = storage.stream(source.uri.removeprefix("storage:"))
     key = base64.b64decode(source.data_key)
     archive.write_bytes(b"".join(unsealed(sealed, key, source.id)))
-    extract_archive(archive, scratch / "images", ArchiveLimits.of(settings))
-    seen = [file.name for file in (scratch / "images").rglob("*.png")]
+    seen: list[str] = []
+    read_set(archive, ArchiveLimits.of(settings), lambda found: seen.append(found.name.rpartition("/")[2]))
     storage.put(f"{spec.job_cache_prefix}/seen", "\n".join(seen).encode())
 
 

@@ -49,6 +49,24 @@ def wrapped(path: Path, *classes: str) -> Path:
     return path
 
 
+def split(path: Path, *classes: str) -> Path:
+    """Write class folders twice, as the parts of a set that is split."""
+    for part in ("train", "val"):
+        requests.folder(path / part, *classes)
+    return path
+
+
+def tabled(path: Path, *classes: str) -> Path:
+    """Write images in one folder, and a table that tells their classes."""
+    path.mkdir(parents=True)
+    rows = ["file_name,label"]
+    for number, name in enumerate(classes):
+        (path / f"{number}.png").write_bytes(requests.png(number))
+        rows.append(f"{number}.png,{name}")
+    (path / "metadata.csv").write_text("\n".join(rows))
+    return path
+
+
 def flat(path: Path, *classes: str) -> Path:
     """Write images with no class folder."""
     path.mkdir(parents=True)
@@ -85,6 +103,8 @@ def shards_with_names(path: Path, *classes: str) -> Path:
 LAYOUTS: Mapping[str, Callable[..., Path]] = {
     "folders": partial(requests.folder, images=2),
     "wrapped folders": wrapped,
+    "split folders": split,
+    "table": tabled,
     "flat folder": flat,
     "zip": zipped,
     "tar": tarred,

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shared.decoding import READING
 from shared.storage import ObjectMissing, Storage
 from worker.vault import SealBroken, Vault
 
@@ -56,7 +57,7 @@ class FeatureCache:
         """Return where features are. An archive that was uploaded twice has two keys, so its id is part of the name."""
         if dataset in self._lasting:
             dataset_id, vault = self._lasting[dataset]
-            digest = hashlib.sha256(f"{model}:{dataset}:{dataset_id}".encode()).hexdigest()
+            digest = hashlib.sha256(f"{model}:{dataset}:{READING}:{dataset_id}".encode()).hexdigest()
             return vault, f"{self._tenant}/evaluations/{dataset}/{digest}.safetensors"
-        digest = hashlib.sha256(f"{model}:{dataset}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{model}:{dataset}:{READING}".encode()).hexdigest()
         return self._vault, f"{self._job}/evaluations/{digest}.safetensors"

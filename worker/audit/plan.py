@@ -221,6 +221,7 @@ def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:
         classes=classes,
         captions=captions[0] + captions[1],
         known=first.known | second.known,
+        members=first.members | second.members,
     )
 
 

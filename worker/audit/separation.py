@@ -6,7 +6,6 @@ Files are compared by their SHA-256, so the same data set under two names is fou
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -156,7 +155,7 @@ def with_lookalikes(
     """Return the pairs of sets with how many images only look the same, those pairs added that have no file in common."""
     if not learns_from_images(request):
         return tuple(pairs)
-    seen = {role: pictures for role, sets in _seen(opened, data).items() if (pictures := _pictures(sets)).paths}
+    seen = {role: pictures for role, sets in _seen(opened, data).items() if (pictures := _pictures(sets)).names}
     places = [(m.name, _pictures([m.images]), tuple(seen)) for m in measurements]
     if "retain" in seen and "forget" in seen:
         places.append(("data.retain", seen["retain"], ("forget",)))
@@ -169,16 +168,16 @@ def with_lookalikes(
 
 
 class _Pictures(NamedTuple):
-    """Images by their paths, and their thumbnails [N, 768]."""
+    """Images by their names, and their thumbnails [N, 768]."""
 
-    paths: list[Path]
+    names: list[str]
     thumbnails: Tensor
 
 
 def _looked_at(pair: Separation, own: _Pictures, others: _Pictures) -> Separation:
     looks = (lookalikes(own.thumbnails, others.thumbnails) >= 0).tolist()
-    alike = [path for path, found in zip(own.paths, looks, strict=True) if found]
-    example = pair.example or (_short(alike[0]) if alike else None)
+    alike = [name for name, found in zip(own.names, looks, strict=True) if found]
+    example = pair.example or (alike[0] if alike else None)
     return pair.model_copy(update={"similar": len(alike), "compared": len(looks), "example": example})
 
 
@@ -195,8 +194,9 @@ def _seen(opened: Opened, data: MethodData) -> Mapping[SeenAs, list[ImageSet]]:
 
 
 def _pictures(sets: Sequence[ImageSet]) -> _Pictures:
-    paths = list(dict.fromkeys(path for images in sets for path in images.paths))[:MOST_COMPARED]
-    return _Pictures(paths, thumbnails(paths))
+    names = {path: images.member(path) for images in sets for path in images.paths}
+    paths = list(names)[:MOST_COMPARED]
+    return _Pictures([names[path] for path in paths], thumbnails(paths))
 
 
 def _left(
@@ -210,7 +210,7 @@ def _left(
             continue
         taken = content_hashes(*sets)
         common = [number for number, digest in enumerate(hashes) if digest in taken]
-        example = _short(images.paths[common[0]]) if common else None
+        example = images.member(images.paths[common[0]]) if common else None
         pairs.append(
             Separation(place=place, seen_as=role, identical=len(common), similar=0, compared=0, example=example)
         )
@@ -227,13 +227,9 @@ def _refuse_common(images: ImageSet, name: str, others: ImageSet | None, other_n
         count = f"{len(common)} images are" if len(common) > 1 else "One image is"
         raise JobFailure(
             "invalid_dataset",
-            f"{count} in {name} and in {other_name} both, for example {_short(common[0])!r}: an image cannot be forgotten"
+            f"{count} in {name} and in {other_name} both, for example {images.member(common[0])!r}: an image cannot be forgotten"
             " and kept. Take it out of one of the two.",
         )
-
-
-def _short(path: Path) -> str:
-    return "/".join(path.parts[-2:])
 
 
 def _spoken(place: str) -> str:

@@ -1,26 +1,27 @@
-"""A data set from wherever it is: a class folder, an archive, WebDataset shards, an object in storage."""
+"""A data set from wherever it is: a folder, an archive, an object in storage. What is in it, `shared.image_sets` says."""
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from shared.archives import ArchiveLimits, archive_format, extract_archive, file_sha256
+from shared.archives import ArchiveLimits, check, file_sha256, read_set
 from shared.errors import InvalidRequest, JobFailure
-from shared.layouts import folder_classes, invalid, is_image
+from shared.image_sets import Found
+from shared.layouts import Labelled, folder_classes, invalid, is_image
 from shared.schemas.spec import DataSource
 from shared.sealing import SealBroken, unsealed
 from shared.settings import get_settings
 from shared.storage import ObjectMissing, Storage
 from worker.data.images import ImageSet
-from worker.data.webdataset import unpack_shards
+
+MAX_DETAIL_CHARACTERS = 1500
 
 
 def open_images(source: DataSource, *, scratch: Path, storage: Storage | None = None) -> ImageSet:
     """Return the images of a data set, unpacked below `scratch` unless they lie in a folder already.
 
-    `source.uri` is `storage:<key>` of an archive, or the path of an archive, of a folder `<class>/<image>`, or of a
-    folder of WebDataset shards `*.tar` (with a `classnames.txt` where labels are numbers).
+    `source.uri` is `storage:<key>` of an archive, or the path of an archive or of a folder of what would be packed.
 
     Raises:
         JobFailure: `invalid_dataset`, saying what is wrong with it.
@@ -30,14 +31,19 @@ def open_images(source: DataSource, *, scratch: Path, storage: Storage | None = 
             path = _downloaded(source, storage, scratch / "archive")
         else:
             path = Path(source.uri)
-        return _open_path(source.name, path, scratch / "images")
+        return read_images(source.name, path, scratch / "images", skip_invalid=source.skip_invalid)
     except InvalidRequest as error:
-        detail = f"The data set {source.name!r} cannot be used: {error.errors[0].detail}"
+        detail = f"The data set {source.name!r} cannot be used: {said(error)}"
         raise JobFailure("invalid_dataset", detail) from error
     except SealBroken as error:
         raise JobFailure("invalid_dataset", f"The data set {source.name!r} cannot be used: {error.detail}") from error
     except ObjectMissing as error:
         raise JobFailure("invalid_dataset", f"The data set {source.name!r} is not there any more.") from error
+
+
+def said(error: InvalidRequest) -> str:
+    """Return what an error says of a set, in one line."""
+    return "; ".join(one.detail for one in error.errors)[:MAX_DETAIL_CHARACTERS]
 
 
 def _downloaded(source: DataSource, storage: Storage, path: Path) -> Path:
@@ -52,54 +58,94 @@ def _downloaded(source: DataSource, storage: Storage, path: Path) -> Path:
     return path
 
 
-def _open_path(name: str, path: Path, scratch: Path) -> ImageSet:
+def read_images(name: str, path: Path, scratch: Path, *, skip_invalid: bool = False) -> ImageSet:
+    """Return the images of an archive, written below `scratch`, or of a folder, where they lie.
+
+    With `skip_invalid`, what cannot be used is left out, as it was when the archive came in.
+
+    Raises:
+        InvalidRequest: it is no set of images, or breaks a rule.
+    """
     limits = ArchiveLimits.of(get_settings())
-    if path.is_dir():
-        shards = sorted(path.glob("*.tar"))
-        if any(archive_format(shard, limits) == "zip" for shard in shards):
-            raise invalid("holds a zip under the name of a shard")
-        if shards:
-            return unpack_shards(name, shards, _joint_digest(path, shards), scratch)
-        files = folder_files(path)
-        known = {path / file: file_sha256(path / file) for file in files}
-        return image_set(name, _digest_of(path, known), path, files, known)
-    if archive_format(path, limits) == "webdataset":
-        return unpack_shards(name, [path], file_sha256(path), scratch)
-    extract_archive(path, scratch, limits)
-    return image_set(name, file_sha256(path), scratch, folder_files(scratch))
+    places: dict[str, Path] = {}
+
+    def take(found: Found) -> None:
+        if skip_invalid:
+            check(found, limits)
+        if found.path is not None:
+            places[found.name] = found.path
+            return
+        place = scratch / f"{len(places):08d}{PurePosixPath(found.name).suffix.lower()}"
+        place.write_bytes(found.content or b"")
+        places[found.name] = place
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    contents = read_set(path, limits, take, skip_invalid=skip_invalid)
+    if not path.is_dir():
+        return labelled_set(name, file_sha256(path), contents.images, places)
+    hashes = {path / file: file_sha256(path / file) for file in _visible(path)}
+    known = {place: hashes[place] for place in places.values() if place in hashes}
+    return labelled_set(name, _digest_of(path, hashes), contents.images, places, known)
+
+
+def labelled_set(
+    name: str,
+    digest: str,
+    images: Sequence[Labelled],
+    places: Mapping[str, Path],
+    known: dict[Path, str] | None = None,
+) -> ImageSet:
+    """Return images in their order, each with its class and caption.
+
+    Args:
+        name: of the set.
+        digest: of the set.
+        images: names in the set, with classes and captions.
+        places: where the image of each name lies.
+        known: content hashes that the caller has computed already.
+    """
+    classes = tuple(sorted({image.label for image in images}))
+    index = {label: number for number, label in enumerate(classes)}
+    captions = tuple(image.caption for image in images)
+    return ImageSet(
+        name=name,
+        digest=digest,
+        paths=tuple(places[image.name] for image in images),
+        labels=tuple(index[image.label] for image in images),
+        classes=classes,
+        captions=captions if any(captions) else (),
+        known=known or {},
+        members={place: member for member, place in places.items()},
+    )
 
 
 def folder_files(folder: Path) -> list[PurePosixPath]:
     """Return the images below a folder, sorted, relative to it. Hidden files and folders are left out."""
+    return [name for name in _visible(folder) if is_image(name)]
+
+
+def _visible(folder: Path) -> list[PurePosixPath]:
     names = (PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-    return sorted(name for name in names if is_image(name) and not any(part.startswith(".") for part in name.parts))
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
 
 
-def image_set(
-    name: str, digest: str, folder: Path, files: Iterable[PurePosixPath], known: dict[Path, str] | None = None
-) -> ImageSet:
-    """Return the images `files` below `folder`, in their order, each with its folder's class.
-
-    `known` are content hashes that the caller has computed already.
+def image_set(name: str, digest: str, folder: Path, files: Iterable[PurePosixPath]) -> ImageSet:
+    """Return the images among `files` below `folder`, in their order, each with its folder's class.
 
     Raises:
         InvalidRequest: they are not class folders.
     """
-    names = list(files)
-    found = folder_classes(names)
-    classes = tuple(sorted(set(found)))
-    index = {label: number for number, label in enumerate(classes)}
-    paths = tuple(folder / file for file in names)
-    return ImageSet(name, digest, paths, tuple(index[c] for c in found), classes, known=known or {})
+    names = [str(file) for file in files]
+    wrong: list[str] = []
+    found = folder_classes({name: name for name in names}, lambda member, why: wrong.append(f"member {member!r} {why}"))
+    if wrong:
+        raise invalid(wrong[0])
+    return labelled_set(name, digest, found.images, {member: folder / member for member in names})
 
 
 def folder_digest(folder: Path, files: Iterable[PurePosixPath]) -> str:
     """Return the SHA-256 of the sorted (path, content) pairs: of `<SHA-256 of the content>  <path>` lines."""
-    return _joint_digest(folder, (folder / file for file in files))
-
-
-def _joint_digest(folder: Path, files: Iterable[Path]) -> str:
-    return _digest_of(folder, {file: file_sha256(file) for file in files})
+    return _digest_of(folder, {folder / file: file_sha256(folder / file) for file in files})
 
 
 def _digest_of(folder: Path, hashes: Mapping[Path, str]) -> str:

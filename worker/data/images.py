@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
-from shared.archives import decoded, file_sha256
+from shared.archives import file_sha256
+from shared.decoding import decoded
 from shared.errors import InvalidRequest, JobFailure
 from shared.settings import get_settings
 from worker.clip.model import Transform
@@ -30,6 +31,9 @@ class ImageSet:
     """Of each image; empty where the set has none at all."""
     known: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
     """Content hashes that were computed already; a set and all that is made of it share them."""
+
+    members: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
+    """The names that the images have in their archive, where they were written to places with other names."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,6 +57,10 @@ class ImageSet:
         classes = tuple(sorted(set(of_each)))
         labels = tuple(classes.index(of_each[number]) for number in self.labels)
         return replace(self, classes=classes, labels=labels)
+
+    def member(self, path: Path) -> str:
+        """Return the name of an image as whoever gave the set knows it: its last folder and file."""
+        return "/".join(PurePosixPath(self.members.get(path, path.as_posix())).parts[-2:])
 
     def hashes(self) -> list[str]:
         """Return the SHA-256 of each image's file; every file is read once, whoever asks."""

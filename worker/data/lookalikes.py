@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from shared.archives import decoded
+from shared.decoding import decoded
 from shared.errors import InvalidRequest, JobFailure
 from shared.settings import get_settings
 

@@ -10,6 +10,7 @@ import pytest
 
 from shared.states import Stage
 from tests.integration.api.conftest import PAGE
+from tests.support.image_sets import ACCEPTED, unpacked
 
 
 @pytest.fixture
@@ -158,6 +159,25 @@ def test_data_sets_and_models_are_added_and_listed(efface, archive, tmp_path):
     assert efface("models", "list").returncode == 0
     assert refused.returncode == 2
     assert "open_clip_config.json" in refused.stderr
+
+
+def test_folders_are_packed_on_the_way(efface, alice, tmp_path):
+    for kind in ("class folders", "shards in a tar, with names"):
+        folder = unpacked(ACCEPTED[kind][0](), tmp_path / kind.replace(" ", "-"))
+        (folder / ".cache").mkdir()
+        (folder / ".cache" / "x").write_bytes(b"x")
+        added = efface("datasets", "add", folder)
+        dataset = alice.get(f"/datasets/{added.stdout.strip()}").json()
+        assert dataset["classes"] == ACCEPTED[kind][2]
+        assert dataset["left_out"] == {}
+        assert "1 classes have one image" in added.stderr
+        again = efface("datasets", "add", folder)
+        assert alice.get(f"/datasets/{again.stdout.strip()}").json()["digest"] == dataset["digest"]
+    (folder / "2.tar").write_bytes(b"none")
+    refused = efface("datasets", "add", folder)
+    assert refused.returncode == 2
+    assert "'2.tar' cannot be read" in refused.stderr
+    assert efface("datasets", "add", tmp_path / "class-folders", "--skip-invalid").returncode == 0
 
 
 def test_keys_are_made_listed_and_revoked(efface):

@@ -10,9 +10,10 @@ from sqlalchemy import func, select
 
 from shared.tables import Dataset, Job, JobEvent, Model, Outbox
 from tests.support.hostile import LIMITS, Hostile
-from tests.support.hostile.archives import ARCHIVES, PNG, tarred, zipped
+from tests.support.hostile.archives import PNG, tarred, zipped
 from tests.support.hostile.checkpoints import CHECKPOINTS, CONFIG_NAME, GOOD_CONFIG, SOUND, WEIGHTS_NAME
 from tests.support.hostile.requests import REQUESTS, body
+from tests.support.hostile.sets import ALL
 
 KEPT = (Dataset, Model, Job, JobEvent, Outbox)
 """Tables that an accepted call writes to."""
@@ -72,7 +73,7 @@ def complaint(hostile: Hostile, response: httpx.Response) -> str | None:
 
 @pytest.mark.parametrize(
     ("path", "cases", "at_least"),
-    [("/datasets", ARCHIVES, 90), ("/models", CHECKPOINTS, 60), ("/jobs", REQUESTS, 70)],
+    [("/datasets", ALL, 150), ("/models", CHECKPOINTS, 60), ("/jobs", REQUESTS, 70)],
     ids=["archives", "checkpoints", "requests"],
 )
 def test_hostile_input_is_refused_by_name_and_nothing_is_kept(
@@ -97,6 +98,8 @@ def test_what_the_tables_start_from_is_taken(alice, request_body, left_over):
     """A refusal says something only if the same file without its fault is taken."""
     archives = [
         zipped([("horse/1.png", PNG)]),
+        zipped([("0.png", PNG), ("0.cls", b"horse")]),
+        tarred([("0.png", PNG), ("0.cls", b"horse"), ("0.left.png", PNG)]),
         tarred([("./horse/1.png", PNG)]),
         tarred([("0.png", PNG), ("0.cls", b"horse")]),
     ]
@@ -104,5 +107,5 @@ def test_what_the_tables_start_from_is_taken(alice, request_body, left_over):
     taken.append(alice.post("/models?name=x", content=zipped([(CONFIG_NAME, GOOD_CONFIG), (WEIGHTS_NAME, SOUND)])))
     taken.append(alice.post("/jobs", json=body()))
 
-    assert [response.status_code for response in taken] == [201, 201, 201, 201, 202]
-    assert left_over()["objects"] == 5
+    assert [response.status_code for response in taken] == [201, 201, 201, 201, 201, 201, 202]
+    assert left_over()["objects"] == 7

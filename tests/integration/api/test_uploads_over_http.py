@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from api.examples import MODEL_REGISTRATION
+from tests.support.hostile.archives import zipped
+from tests.support.image_sets import ACCEPTED
+from tests.support.requests import png
 
 CONFIG = {
     "model_cfg": {
@@ -66,6 +69,49 @@ def test_a_data_set_as_the_body(alice, archive, storage):
     assert b"horse/1.png" in archive.read_bytes()
     assert b"horse/1.png" not in storage.get(stored.key)
     assert left_over() == []
+
+
+def test_what_was_understood_of_a_data_set(alice):
+    members = [("pets/train/cat/1.png", png(1)), ("pets/val/Cat/2.png", png(2)), ("pets/train/cat/._1.png", b"x")]
+    dataset = alice.post("/datasets?name=pets", content=zipped(members)).json()
+
+    assert dataset["layout"] == "split_folders"
+    assert dataset["classes"] == {"Cat": 1, "cat": 1}
+    assert (dataset["left_out"], dataset["skipped"]) == ({"hidden": 1}, 0)
+    assert any("'train', 'val' are parts of one set" in warning for warning in dataset["warnings"])
+    assert any("'Cat', 'cat' may be one" in warning for warning in dataset["warnings"])
+    assert alice.get(f"/datasets/{dataset['id']}").json() == dataset
+
+
+def test_bad_members_are_named_together_or_left_out(alice):
+    content = zipped([("cat/1.png", png(1)), ("cat/2.jpg", b"<html>"), ("cat/3.jpg", b"")])
+    refused = alice.post("/datasets?name=pets", content=content)
+    dataset = alice.post("/datasets?name=pets&skip_invalid=true", content=content).json()
+
+    assert pointers(refused) == ["/file", "/file"]
+    assert [error["detail"].split(";")[0] for error in refused.json()["errors"]] == [
+        "member 'cat/2.jpg' is HTML, not an image that can be decoded",
+        "member 'cat/3.jpg' is empty",
+    ]
+    assert (dataset["images"], dataset["skipped"]) == (1, 2)
+    assert pointers(alice.post("/datasets?name=x&skip_invalid=yes", content=content)) == ["/skip_invalid"]
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("UTF-8 that is not declared", "zip"),
+        ("backslashes of MS-DOS", "zip"),
+        ("label.txt", "webdataset"),
+        ("shards in a zip", "zip"),
+        ("metadata.csv", "zip"),
+        ("Parquet", "parquet"),
+    ],
+)
+def test_sets_as_people_have_them(alice, name, form):
+    build, layout, classes = ACCEPTED[name]
+    dataset = alice.post("/datasets?name=own", content=build()).json()
+    assert (dataset["format"], dataset["layout"], dataset["classes"]) == (form, layout, classes)
 
 
 def test_a_data_set_as_a_form(alice, archive):

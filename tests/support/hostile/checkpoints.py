@@ -135,6 +135,8 @@ CHECKPOINTS: dict[str, Hostile] = {
     "unknown field": config(UNKNOWN, top={"__class__": "os.system"}),
     "unknown field of a tower": config(UNKNOWN, vision={"import": "os"}),
     "code from the hub": config(UNKNOWN, text={"tokenizer_kwargs": {"trust_remote_code": True}}),
+    "tokenizer from the folder above": config("pattern", text={"hf_tokenizer_name": ".."}),
+    "tokenizer beside the folder": config("pattern", text={"hf_tokenizer_name": "../x"}),
     "tower from a path": config("pattern", text={"hf_model_name": "../../etc"}),
     "tower from anywhere": config("pattern", vision={"timm_model_name": "hf-hub:someone/something"}),
     "architecture from the hub": layout(b'{"architecture": "hf-hub:someone/something"}', "pattern"),

@@ -20,8 +20,9 @@ from shared.errors import JobFailure
 from shared.schemas.spec import DataSource
 from shared.settings import get_settings
 from tests.support.hostile import LIMITS
-from tests.support.hostile.archives import ARCHIVES, PNG, member, photo, tarred, zipped
+from tests.support.hostile.archives import PNG, member, photo, tarred, zipped
 from tests.support.hostile.checkpoints import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, Payload
+from tests.support.hostile.sets import ALL
 from tests.support.tiny import write_model
 from worker.clip.checkpoint import load_clip
 from worker.data.archives import open_images
@@ -50,9 +51,9 @@ def read_all(path: Path, scratch: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", sorted(set(ARCHIVES) - OF_THE_DOOR))
+@pytest.mark.parametrize("name", sorted(set(ALL) - OF_THE_DOOR))
 def test_a_hostile_archive_is_an_invalid_data_set(name: str, tmp_path: Path) -> None:
-    (tmp_path / "archive").write_bytes(ARCHIVES[name].build())
+    (tmp_path / "archive").write_bytes(ALL[name].build())
 
     with pytest.raises(JobFailure) as caught:
         read_all(tmp_path / "archive", tmp_path / "scratch")

@@ -17,7 +17,7 @@ from worker.audit.plan import make_plan
 from worker.audit.separation import Opened
 from worker.audit.views import Case
 from worker.clip import Clip
-from worker.data.webdataset import unpack_shards
+from worker.data.archives import read_images
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.mark.parametrize(
     ("texts", "caption"),
     [
-        ({".cls": b"dog", ".txt": b" a dog \n on a lawn "}, "a dog on a lawn"),
-        ({".json": b'{"label": "dog", "caption": "a dog"}'}, "a dog"),
-        ({".json": b'{"label": "dog", "caption": "a dog"}', ".txt": b"another one"}, "another one"),
-        ({".txt": b"dog"}, None),
-        ({".cls": b"dog"}, None),
-        ({".cls": b"dog", ".txt": b" "}, None),
-        ({".json": b'{"label": "dog", "caption": 3}'}, None),
-        ({".cls": b"dog", ".txt": b"x" * 5000}, "x" * MAX_CAPTION_CHARACTERS),
-        ({".cls": b"dog", ".txt": b"\xff"}, "\ufffd"),
+        ({"cls": b"dog", "txt": b" a dog \n on a lawn "}, "a dog on a lawn"),
+        ({"json": b'{"label": "dog", "caption": "a dog"}'}, "a dog"),
+        ({"json": b'{"label": "dog", "caption": "a dog"}', "txt": b"another one"}, "another one"),
+        ({"txt": b"dog"}, None),
+        ({"cls": b"dog"}, None),
+        ({"cls": b"dog", "txt": b" "}, None),
+        ({"json": b'{"label": "dog", "caption": 3}'}, None),
+        ({"cls": b"dog", "txt": b"x" * 5000}, "x" * MAX_CAPTION_CHARACTERS),
+        ({"cls": b"dog", "txt": b"\xff"}, "\ufffd"),
     ],
 )
 def test_what_counts_as_a_caption(texts: dict[str, bytes], caption: str | None) -> None:
@@ -59,7 +59,7 @@ def shard(path: Path, samples: dict[str, tuple[str, str | None]]) -> Path:
 
 def test_a_captioned_set_is_measured_with_its_captions(tmp_path: Path) -> None:
     samples = {str(n): (label, None if n == 1 else f"{label} {n}") for n, label in enumerate([FORGOTTEN, "cup", "cup"])}
-    images = unpack_shards("own", [shard(tmp_path / "own.tar", samples)], "00", tmp_path / "images")
+    images = read_images("own", shard(tmp_path / "own.tar", samples), tmp_path / "images")
     assert images.subset([2, 0]).captions == ("cup 2", f"{FORGOTTEN} 0")
     request = Bench.request(
         target=Bench.target(labels=[FORGOTTEN, "cup"]), data={"evaluation": [{"name": "own", "dataset": "ds_1"}]}
