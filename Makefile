@@ -46,7 +46,7 @@ fides-check: $(INSTALLED) $(FIDES) ## the connector for Fides, judged by Fides' 
 fides-zip: $(INSTALLED) ## efface-fides.zip, to upload into Fides
 	$(BIN)/python -m integrations.fides efface-fides.zip
 
-chaos: $(INSTALLED) ## 200 jobs while everything is killed, stopped and emptied, three times; half an hour at most
+chaos: $(INSTALLED) ## 200 jobs while everything is killed, cut off, stopped and emptied, three times; half an hour at most
 	$(BIN)/python -m tests.chaos.storm --seed 1 --seed 2 --seed 3
 
 lint: $(INSTALLED) ## ruff, mypy --strict and the import rules

@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import psutil
 import redis
 import structlog
 
@@ -81,7 +80,7 @@ def main() -> int:
         fleet.worker()
         wait_for(fleet, fleet.submit(what="fail", at="preparing"))
         client = stack.enter_context(redis.Redis.from_url(redis_url))
-        dropper = Dropper(client, proxy, psutil.Process(client.info("server")["process_id"]))
+        dropper = Dropper(client, proxy)
         kinds = {kind: partial(play, fleet, drop, options.rounds) for kind, drop in dropper.kinds.items()}
         kinds[f"Redis away for {options.away:g} s"] = partial(away, fleet, proxy, options.away)
         for kind, measure in kinds.items():

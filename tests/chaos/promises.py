@@ -22,6 +22,7 @@ from shared.tables import (
     AuditUnlinked,
     Base,
     Dataset,
+    DatasetPurge,
     Job,
     JobEvent,
     JobPurge,
@@ -29,9 +30,10 @@ from shared.tables import (
     Outbox,
     WebhookDelivery,
 )
-from tests.chaos.customers import Asked, Customers
-
-FINAL_EVENTS = tuple(f"job.{state}" for state in JobState if state.final)
+from tests.chaos import fairness
+from tests.chaos.customers import OUTLIVED_SECONDS, Asked, Customers
+from tests.chaos.idleness import Stretches
+from tests.chaos.listeners import Heard, Listeners, gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,10 @@ class World:
     database: Database
     storage: Storage
     settings: Settings
-    tenant_id: str
+    tenant_ids: tuple[str, ...]
     temporary: Path
     """Where every process keeps its temporary files."""
+    workers: int
 
     def idle(self) -> bool:
         """True where no job is queued or runs."""
@@ -85,7 +88,8 @@ class World:
 
     def _listed(self, folder: str) -> set[str]:
         """JuiceFS lists the folders that were there, too."""
-        return {found.key for found in self.storage.list(f"tenants/{self.tenant_id}/{folder}") if found.size}
+        prefixes = [f"tenants/{tenant_id}/{folder}" for tenant_id in self.tenant_ids]
+        return {found.key for prefix in prefixes for found in self.storage.list(prefix) if found.size}
 
     def _none(self, *of: tuple[type[Base], ColumnElement[bool]]) -> bool:
         try:
@@ -95,16 +99,27 @@ class World:
             return False
 
 
-def count(
-    world: World, customers: Customers, called: Collection[str] | None, *, processes_left: int
-) -> tuple[Promise, ...]:
-    """Count everything. `called` are the ids of the deliveries that the receiver got, None where there is none."""
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """Who saw what happened meanwhile."""
+
+    customers: Customers
+    listeners: Listeners
+    stretches: Stretches
+    called: Collection[str] | None
+    """The ids of the deliveries that the receiver got, None where there is none."""
+
+
+def count(world: World, seen: Witnesses, *, processes_left: int) -> tuple[Promise, ...]:
+    """Count everything."""
     with world.database.transaction() as session:
         return (
-            *_of_jobs(session, customers),
+            *_of_jobs(session, seen.customers),
+            *_of_turns(session, world, seen.stretches),
+            *_of_streams(session, seen),
             *_of_results(session, world),
-            *_of_inputs(session, world),
-            *_of_evidence(session, world, called),
+            *_of_inputs(session, world, seen.customers),
+            *_of_evidence(session, world, seen.called),
             _none("processes left", processes_left),
         )
 
@@ -113,7 +128,7 @@ def _of_jobs(session: Session, customers: Customers) -> Sequence[Promise]:
     jobs = {job.id: job for job in session.scalars(select(Job))}
     accepted = {job for asked in customers.wanted for job in asked.accepted}
     finished = [job for job in accepted if job in jobs and JobState(jobs[job].state).final]
-    finals = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.type.in_(FINAL_EVENTS))))
+    finals = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.type.in_(fairness.FINAL))))
     attempts = sum(job.attempt for job in jobs.values())
     return (
         Promise("jobs accepted", len(accepted), "all", not customers.refused),
@@ -124,6 +139,35 @@ def _of_jobs(session: Session, customers: Customers) -> Sequence[Promise]:
         _none("jobs that ended otherwise than asked", sum(_otherwise(asked, jobs) for asked in customers.wanted)),
         _none("jobs with other than one end", sum(finals[job] != 1 for job in jobs)),
         _none("messages owed", session.scalar(select(func.count()).select_from(Outbox)) or 0),
+    )
+
+
+def _of_turns(session: Session, world: World, stretches: Stretches) -> Sequence[Promise]:
+    found = fairness.turns(fairness.committed(session))
+    return (
+        Promise("times that a tenant had jobs waiting and none running", len(found.passed_over), "any", kept=True),
+        Promise("jobs of another tenant that went before, at most", found.most, "any", kept=True),
+        _none("fairness violations", found.violations(world.workers)),
+        Promise("seconds that a job waited beside an idle worker, at most", int(stretches.longest), "any", kept=True),
+        _none("jobs that waited ten seconds beside an idle worker", len(stretches.forgotten)),
+    )
+
+
+def _of_streams(session: Session, seen: Witnesses) -> Sequence[Promise]:
+    happened: dict[str, Heard] = {job_id: [] for job_id in session.scalars(select(Job.id))}
+    events = select(JobEvent.job_id, JobEvent.seq, JobEvent.type).order_by(JobEvent.job_id, JobEvent.seq)
+    for job_id, seq, kind in session.execute(events):
+        happened[job_id].append((seq, kind))
+    listeners, after = seen.listeners, seen.customers.left_after
+    return (
+        Promise(
+            "streams followed to the end", len(listeners.heard), "one a job", len(listeners.heard) == len(happened)
+        ),
+        Promise("streams taken up again", listeners.resumed, "any", kept=True),
+        _none("stream gaps", sum(gaps(listeners.heard.get(job_id), events) for job_id, events in happened.items())),
+        Promise("streams whose key was revoked", len(after), "any", kept=True),
+        Promise("seconds that such a stream went on, at most", int(max(after, default=0.0)), "any", kept=True),
+        _none("streams that outlived their key", sum(seconds > OUTLIVED_SECONDS for seconds in after)),
     )
 
 
@@ -150,23 +194,26 @@ def _of_results(session: Session, world: World) -> Sequence[Promise]:
     )
 
 
-def _of_inputs(session: Session, world: World) -> Sequence[Promise]:
+def _of_inputs(session: Session, world: World, customers: Customers) -> Sequence[Promise]:
     incomplete = 0
-    for job_id in session.scalars(select(Job.id)):
-        incomplete += not retention.receipt(session, world.tenant_id, job_id).complete
+    for job_id, tenant_id in session.execute(select(Job.id, Job.tenant_id)):
+        incomplete += not retention.receipt(session, tenant_id, job_id).complete
+    receipts = set(session.scalars(select(DatasetPurge.dataset_id)))
     files = [file for file in world.temporary.rglob("*") if file.is_file()]
     return (
         _none("uploads left in the storage", len(world.inputs())),
         _none("uploads left in the database", session.scalar(select(func.count()).select_from(Dataset)) or 0),
         _none("temporary files left", len(files)),
         _none("purges without a complete receipt", incomplete),
+        Promise("data sets deleted by their owner", len(customers.deleted), "any", kept=True),
+        _none("such deletions without a receipt", len(customers.deleted - receipts)),
     )
 
 
 def _of_evidence(session: Session, world: World, called: Collection[str] | None) -> Sequence[Promise]:
-    judged = list(session.scalars(select(Job.id).where(Job.verdict.is_not(None))))
+    judged = list(session.execute(select(Job.tenant_id, Job.id).where(Job.verdict.is_not(None))))
     public = KeyFolder(world.settings.signing_dir).public_keys()
-    certified = [verify(_certified(session, world, job_id), public) for job_id in judged]
+    certified = [verify(_certified(session, world, *judgement), public) for judgement in judged]
     statements = [found.statement for found in certified if found.holds]
     chain = audit_chain.verify(session)
     key = audit_heads.private_key(world.settings.audit_key_file).public_key() if world.settings.audit_key_file else None
@@ -193,10 +240,10 @@ def _of_evidence(session: Session, world: World, called: Collection[str] | None)
     return found
 
 
-def _certified(session: Session, world: World, job_id: str) -> bytes:
+def _certified(session: Session, world: World, tenant_id: str, job_id: str) -> bytes:
     """Return the last certificate of a job; nothing where there is none."""
     try:
-        return world.storage.get(evidence.find(session, world.tenant_id, job_id).key)
+        return world.storage.get(evidence.find(session, tenant_id, job_id).key)
     except (EffaceError, ObjectMissing):
         return b""
 

@@ -2,7 +2,9 @@
 
     python -m tests.chaos.storm --jobs 200 --seed 1 --seed 2 --seed 3
 
-Postgres, Redis, S3 (JuiceFS), gateway, relays and workers are real. What is not: the pipeline, which is
+Two tenants submit, nine jobs to one; each job is listened to on an event stream that is taken up again wherever it breaks
+off, and the keys of some listeners are revoked. Everybody comes to Redis by a proxy that can be cut or go silent
+(`tests.support.dropping`). Postgres, Redis, S3 (JuiceFS), gateway, relays and workers are real. What is not: the pipeline, which is
 `tests.support.pipelines` (real stages, checkpoints, images and artifacts, no model), and the way to the S3 server, which
 fails on the wire (`tests.support.flaky`). When the storm is over everything works again, and then everything is counted:
 `tests.chaos.promises`.
@@ -10,6 +12,7 @@ fails on the wire (`tests.support.flaky`). When the storm is over everything wor
 
 import random
 import signal
+import threading
 import time
 from argparse import ArgumentParser
 from collections import Counter
@@ -34,22 +37,29 @@ from shared.embedded import embedded_postgres, embedded_redis, free_port
 from shared.settings import Settings
 from shared.states import Scope
 from shared.storage import Storage
-from tests.chaos import promises
-from tests.chaos.customers import Customers
-from tests.chaos.promises import Promise, World
+from tests.chaos import fairness, promises
+from tests.chaos.customers import Customers, Tenant
+from tests.chaos.idleness import IdleWatch
+from tests.chaos.listeners import Listeners
+from tests.chaos.promises import Promise, Witnesses, World
 from tests.support import parts
 from tests.support.certificates import key_folder
+from tests.support.dropping import Dropper, proxied
 from tests.support.flaky import Way, Weather, flaky
 from tests.support.fleet import MARK, Member, Worker, marked, wait_until
 from tests.support.object_server import BUCKET, object_server, variables
-from tests.support.receiver import Receiver, receiving
+from tests.support.receiver import receiving
 
 QUEUE = "efface:efface"
 """The list in Redis that holds the messages."""
-TENANT = "storm"
+TENANTS = ("large", "small")
 LEASE_SECONDS = 4.0
 PAUSE_SECONDS = (0.4, 1.6)
 """Between two blows."""
+STREAM_SECONDS = 60.0
+"""An event stream ends after this; its listener goes on with another one."""
+SECONDS_A_JOB = 1.5
+"""For how long a storm of many jobs may rage."""
 CALM_SECONDS = 1.5
 """A server is restarted, and the storage fails, no sooner than this after the last time."""
 
@@ -63,6 +73,8 @@ class Plan:
     workers: int = 3
     relays: int = 2
     customers: int = 4
+    listeners: int = 6
+    """Event streams at a time."""
     images: float = 0.3
     """The share of jobs that upload what is to be forgotten."""
     webhook: bool = True
@@ -130,6 +142,10 @@ class Crew:
         for member in self.members:
             member.process.wait(60)
 
+    def living(self) -> set[int]:
+        """Return the pids of the workers that have not ended."""
+        return {worker.process.pid for worker in self.workers() if worker.process.poll() is None}
+
     def left(self) -> list[psutil.Process]:
         """Return every process that lives of anybody who ever joined."""
         return marked({member.mark for member in (*self.members, *self.past)})
@@ -151,6 +167,7 @@ class Storm:
         way: Way,
         servers: dict[str, parts.Restartable],
         queue: "redis.Redis[bytes]",
+        dropper: Dropper,
     ) -> None:
         self._chance, self._crew, self._way, self._servers, self._queue = chance, crew, way, servers, queue
         self._thaws: list[tuple[float, Worker]] = []
@@ -166,6 +183,7 @@ class Storm:
             "SIGSTOP past the lease": (2, self._freeze),
             "Redis: FLUSHALL": (2, self._flush),
             "Redis: restart": (1, partial(self._restart, "redis")),
+            "Redis: restarted empty": (1, self._restart_empty),
             "Postgres: restart": (1, partial(self._restart, "postgres")),
             "storage: refusing": (2, partial(self._change, Weather.REFUSING)),
             "storage: connections cut": (1, partial(self._change, Weather.CUT)),
@@ -174,6 +192,7 @@ class Storm:
             "messages: each twice more": (2, self._duplicate),
             "messages: reordered": (2, self._shuffle),
         }
+        self._kinds |= {f"Redis: {kind}": (1, partial(self._drop, drop)) for kind, drop in dropper.kinds.items()}
 
     def rage(self, until: Callable[[], bool], seconds: float) -> float:
         """Deal blows until `until`, then let everything work again; return how many seconds it took."""
@@ -189,7 +208,12 @@ class Storm:
         self._way.weather = Weather.FAIR
         for _, worker in self._thaws:
             worker.signal_all(signal.SIGCONT)
+        self._thaws.clear()
         return time.monotonic() - begin
+
+    def awake(self) -> set[int]:
+        """Return the pids of the workers that live and are not frozen."""
+        return self._crew.living() - {worker.process.pid for _, worker in list(self._thaws)}
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -227,12 +251,28 @@ class Storm:
 
     def _freeze(self) -> bool:
         worker = self._worker()
-        worker.signal_all(signal.SIGSTOP)
         self._thaws.append((time.monotonic() + self._chance.uniform(1.2, 2.0) * LEASE_SECONDS, worker))
+        worker.signal_all(signal.SIGSTOP)
         return True
 
     def _flush(self) -> bool:
         self._queue.flushall()
+        return True
+
+    def _drop(self, drop: Callable[[], None]) -> bool:
+        """Drop connections in one of the ways that take a while; the dead are replaced meanwhile."""
+        thread = threading.Thread(target=_unless_away, args=(drop,))
+        thread.start()
+        while thread.is_alive():
+            self._wait(0.1)
+        return True
+
+    def _restart_empty(self) -> bool:
+        """Restart Redis without what it has kept on its disk."""
+        if not self._rested():
+            return False
+        self._queue.flushall()
+        self._servers["redis"].restart()
         return True
 
     def _restart(self, server: str) -> bool:
@@ -271,6 +311,11 @@ class Storm:
         return len(messages) > 1
 
 
+def _unless_away(drop: Callable[[], None]) -> None:
+    with suppress(redis.RedisError, psutil.NoSuchProcess):
+        drop()
+
+
 def storm(plan: Plan, folder: Path) -> Outcome:
     """Run a storm with everything in `folder`, and count."""
     begin = time.monotonic()
@@ -284,35 +329,43 @@ def storm(plan: Plan, folder: Path) -> Outcome:
             "postgres": parts.Restartable(partial(embedded_postgres, folder / "postgres", free_port())),
             "redis": parts.Restartable(partial(embedded_redis, folder / "redis", free_port())),
         }
-        urls = [stack.enter_context(server) for server in servers.values()]
-        settings = _settings(folder, *urls)
+        postgres_url, redis_url = [stack.enter_context(server) for server in servers.values()]
+        fairness.note_commits(postgres_url)
+        servers["postgres"].restart()
+        proxy = stack.enter_context(proxied(redis_url))
+        settings = _settings(folder, postgres_url, proxy.url)
         migrations.upgrade(settings.sqlalchemy_url())
         engine = make_engine(settings)
         stack.callback(engine.dispose)
         database = Database(engine)
-        with database.transaction() as session:
-            tenant_id = keys.tenant_named(session, TENANT).id
-            _, key = keys.create(session, tenant=TENANT, name="storm", scopes=[Scope.ADMIN])
+        tenants = [_tenant(database, name) for name in TENANTS]
         temporary = Path(stack.enter_context(TemporaryDirectory(prefix="storm-")))
         crew = stack.enter_context(_crew(plan, settings, folder, temporary))
         receiver = stack.enter_context(receiving()) if plan.webhook else None
+        url = f"http://{settings.host}:{settings.port}"
+        listeners = Listeners(url)
         customers = Customers(
-            f"http://{settings.host}:{settings.port}",
-            key,
+            url,
+            tenants,
             clip=_made(folder / "clip"),
             jobs=plan.jobs,
             images=plan.images,
             chance=random.Random(plan.seed + 1),
+            accepted=listeners.follow,
         )
         if receiver is not None:
             customers.subscribe(receiver.url)
-        queue = stack.enter_context(redis.Redis.from_url(settings.redis_url.get_secret_value()))
-        blows = Storm(chance, crew, way, servers, queue)
-        world = World(database, Storage(settings.storage_url), settings, tenant_id, temporary)
-        with customers.coming(plan.customers):
+        queue = stack.enter_context(redis.Redis.from_url(redis_url))
+        blows = Storm(chance, crew, way, servers, queue, Dropper(queue, proxy))
+        watch = IdleWatch(database, blows.awake)
+        ids = tuple(tenant.id for tenant in tenants)
+        world = World(database, Storage(settings.storage_url), settings, ids, temporary, plan.workers)
+        with listeners.listening(plan.listeners), customers.coming(plan.customers), watch.watching():
             storm_seconds = blows.rage(lambda: customers.served() and world.idle(), plan.storm_seconds)
-            _settle(crew, lambda: customers.served() and world.settled(), plan.settle_seconds)
-        found = _counted(world, crew, customers, receiver)
+            _settle(crew, lambda: customers.served() and listeners.done() and world.settled(), plan.settle_seconds)
+        crew.stop()
+        called = None if receiver is None else {call.headers["webhook-id"] for call in list(receiver.calls)}
+        found = _counted(world, crew, Witnesses(customers, listeners, watch.stretches, called))
     return Outcome(plan, blows.blows, customers.asked, found, storm_seconds, time.monotonic() - begin)
 
 
@@ -324,13 +377,17 @@ def _settle(crew: Crew, until: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def _counted(world: World, crew: Crew, customers: Customers, receiver: Receiver | None) -> tuple[Promise, ...]:
-    """Stop the service, and count."""
-    crew.stop()
+def _counted(world: World, crew: Crew, seen: Witnesses) -> tuple[Promise, ...]:
+    """Count, once the service has stopped."""
     with suppress(AssertionError):
         wait_until(lambda: not crew.left(), "processes are left", 20.0)
-    called = None if receiver is None else {call.headers["webhook-id"] for call in list(receiver.calls)}
-    return promises.count(world, customers, called, processes_left=len(crew.left()))
+    return promises.count(world, seen, processes_left=len(crew.left()))
+
+
+def _tenant(database: Database, name: str) -> Tenant:
+    with database.transaction() as session:
+        key, secret = keys.create(session, tenant=name, name="storm", scopes=[Scope.ADMIN])
+        return Tenant(key.tenant_id, secret)
 
 
 def _settings(folder: Path, postgres_url: str, redis_url: str) -> Settings:
@@ -353,6 +410,7 @@ def _settings(folder: Path, postgres_url: str, redis_url: str) -> Settings:
             "max_attempts": 1000,
             "sweep_seconds": 2.0,
             "unused_upload_hours": 30 / 3600,
+            "stream_seconds": STREAM_SECONDS,
             "webhook_timeout_seconds": 5.0,
             "webhook_allow_networks": [ip_network("127.0.0.0/8")],
         }
@@ -396,17 +454,19 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 def main() -> int:
     """Run a storm for each seed and print one table; 0 where every promise was kept."""
     parser = ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--jobs", type=int, default=Plan.jobs)
+    parser.add_argument("--jobs", type=int, default=Plan.jobs, help="of both tenants together")
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--workers", type=int, default=Plan.workers)
-    parser.add_argument("--storm-seconds", type=float, default=Plan.storm_seconds)
+    parser.add_argument("--storm-seconds", type=float, help="the blows end after this; by default it grows with --jobs")
     parser.add_argument(
         "--keep", type=Path, help="a folder for logs and data, one for each seed; else they are deleted"
     )
     options = parser.parse_args()
     outcomes = []
+    seconds = options.storm_seconds or max(Plan.storm_seconds, SECONDS_A_JOB * options.jobs)
+    settle = max(Plan.settle_seconds, SECONDS_A_JOB * options.jobs)
     for seed in options.seed or [1]:
-        plan = Plan(jobs=options.jobs, seed=seed, workers=options.workers, storm_seconds=options.storm_seconds)
+        plan = Plan(options.jobs, seed, options.workers, storm_seconds=seconds, settle_seconds=settle)
         with ExitStack() as stack:
             folder = options.keep or Path(stack.enter_context(TemporaryDirectory(prefix="storm-")))
             outcomes.append(storm(plan, folder / f"seed-{seed}"))

@@ -100,8 +100,9 @@ def proxied(url: str) -> Iterator[Proxy]:
 class Dropper:
     """Drops the connections of everybody in one of several ways."""
 
-    def __init__(self, client: redis.Redis, proxy: Proxy, server: psutil.Process) -> None:
-        self._client, self._proxy, self._server = client, proxy, server
+    def __init__(self, client: redis.Redis, proxy: Proxy) -> None:
+        """Make one. `client` speaks to Redis directly, which runs on this machine; everybody else comes by `proxy`."""
+        self._client, self._proxy = client, proxy
         self.kinds: dict[str, Callable[[], None]] = {
             "CLIENT KILL, once": lambda: self._kill(1),
             "CLIENT KILL, five times in two seconds": lambda: self._kill(5),
@@ -137,9 +138,10 @@ class Dropper:
                     killed.add(one["id"])
 
     def _stop(self) -> None:
-        self._server.suspend()
+        server = psutil.Process(self._client.info("server")["process_id"])
+        server.suspend()
         time.sleep(3.0)
-        self._server.resume()
+        server.resume()
 
     def _fail_over(self) -> None:
         """As when an empty replica takes over: everybody is cut off, and nothing is there any more."""

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 
-import psutil
 import pytest
 import redis
 from kombu import Connection
@@ -60,7 +59,7 @@ def dropper(proxy: Proxy) -> Iterator[Dropper]:
     """What drops connections."""
     url = proxy.direct  # type: ignore[attr-defined]
     with redis.Redis.from_url(url) as client:
-        yield Dropper(client, proxy, psutil.Process(client.info("server")["process_id"]))
+        yield Dropper(client, proxy)
 
 
 @pytest.mark.parametrize("kind", KINDS)
