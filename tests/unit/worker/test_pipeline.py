@@ -86,7 +86,8 @@ def test_a_run_publishes_a_model_that_open_clip_loads(tmp_path: Path, kind: str)
     held_out = curves_of(report)["steps.forgetting.held_out_accuracy"]
     assert [step for step, _ in held_out][:2] == [0, 1]
     page = storage.get(f"{spec.attempt_prefix}/report.html").decode()
-    assert "Held-out samples still recognised" in page
+    assert "(lower recognition): held-out samples still recognised" in page
+    assert file_sha256(tmp_path / "objects" / spec.attempt_prefix / "report.json") in page
     assert page.count("data:image/jpeg;base64,") == 1
     for artifact in result.artifacts:
         storage.download(artifact.key, tmp_path / "out" / artifact.name)
