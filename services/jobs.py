@@ -410,10 +410,12 @@ def _still_there(artifact: ArtifactView) -> None:
 
 
 def _missed(job: Job) -> str | None:
-    """Return how many of how many thresholds a job missed, None where that is not how it ended."""
+    """Return how many of how many thresholds a job missed, None where that is not how it ended or is not known."""
     error = JobError.model_validate(job.error) if job.error else None
     if error is None or error.code != THRESHOLDS_NOT_MET:
         return None
     missed = len(error.detail.get("missed", ()))
+    if not missed:
+        return None
     total = Thresholds.model_validate(job.spec["thresholds"]).count()
     return f"{missed} of {total} thresholds {'was' if missed == 1 else 'were'}"

@@ -31,12 +31,13 @@ def efface(server, settings, make_key):
 
 @pytest.fixture
 def request_file(request_body, tmp_path):
-    """A request on disk whose evaluation data is a folder beside it."""
+    """A request on disk whose evaluation data is a folder beside it: images enough for every default threshold."""
     for name in ("horse", "cow"):
         (tmp_path / "images" / name).mkdir(parents=True)
         from PIL import Image
 
-        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "1.png")
+        for number in range(16):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "images" / name / f"{number}.png")
     request_body["data"] = {"evaluation": [{"name": "mine", "dataset": str(tmp_path / "images")}]}
     path = tmp_path / "request.json"
     path.write_text(json.dumps(request_body))
@@ -50,7 +51,7 @@ def test_submit_uploads_local_data_and_prints_the_id_alone(efface, alice, reques
     job = alice.get(f"/jobs/{done.stdout.strip()}").json()
     dataset = alice.get("/datasets").json()["data"][0]
     assert job["request"]["data"]["evaluation"] == [{"name": "mine", "dataset": dataset["id"]}]
-    assert dataset["classes"] == {"cow": 1, "horse": 1}
+    assert dataset["classes"] == {"cow": 16, "horse": 16}
 
 
 @pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("thresholds_not_met", 3), ("cancelled", 1)])
