@@ -410,6 +410,7 @@ def _settings(folder: Path, postgres_url: str, redis_url: str) -> Settings:
             "max_attempts": 1000,
             "sweep_seconds": 2.0,
             "unused_upload_hours": 30 / 3600,
+            "unfinished_upload_hours": 45 / 3600,
             "stream_seconds": STREAM_SECONDS,
             "webhook_timeout_seconds": 5.0,
             "webhook_allow_networks": [ip_network("127.0.0.0/8")],
