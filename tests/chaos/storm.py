@@ -192,7 +192,10 @@ class Storm:
             "messages: each twice more": (2, self._duplicate),
             "messages: reordered": (2, self._shuffle),
         }
-        self._kinds |= {f"Redis: {kind}": (1, partial(self._drop, drop)) for kind, drop in dropper.kinds.items()}
+        self._kinds |= {
+            f"Redis: {kind.removeprefix('Redis ')}": (1, partial(self._drop, drop))
+            for kind, drop in dropper.kinds.items()
+        }
 
     def rage(self, until: Callable[[], bool], seconds: float) -> float:
         """Deal blows until `until`, then let everything work again; return how many seconds it took."""
