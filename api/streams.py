@@ -6,6 +6,7 @@ clients go on with Last-Event-ID.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,8 @@ from typing import Any
 
 import psycopg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
 
 from services import jobs, tokens
@@ -30,6 +32,9 @@ KEPT = 500
 """Events of a job that are kept for its listeners; one that is further behind reads for itself."""
 CHECK_SECONDS = 2.0
 """How often it is looked whether the keys of all streams are still good: one statement for all of them."""
+RETRY_SECONDS = 2.0
+"""A stream whose look at Postgres failed looks again after this, or when the gateway listens to Postgres anew."""
+AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 LONGEST_PAUSE_SECONDS = 10.0
 KEEPALIVE: dict[str, Any] = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 
@@ -59,7 +64,13 @@ class Stream:
         """Yield the job's events after a seq, those that are there and those that come, until the job or the stream ends."""
         while True:
             self._news.clear()
-            look = await self._feed.after(after)
+            try:
+                look = await self._feed.after(after)
+            except AWAY as error:
+                log.debug("streams.look_failed", error=str(error), retry_seconds=RETRY_SECONDS)
+                if not await self._wait(RETRY_SECONDS):
+                    return
+                continue
             for event in look.events:
                 yield event
                 after = event.seq
@@ -68,12 +79,11 @@ class Stream:
             if look.ended or self._cut or not await self._wait():
                 return
 
-    async def _wait(self) -> bool:
-        """Wait for news; False at the end of the stream's time."""
+    async def _wait(self, longest: float = math.inf) -> bool:
+        """Wait for news, for `longest` seconds at most; False at the end of the stream."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(0.0, self._ends_at - time.monotonic()))
-            return not self._cut
-        return False
+            await asyncio.wait_for(self._news.wait(), max(0.0, min(longest, self._ends_at - time.monotonic())))
+        return not self._cut and time.monotonic() < self._ends_at
 
 
 class _Feed:
@@ -115,7 +125,11 @@ class _Feed:
         while more:
             self._stale = False  # before the look: what is committed after it calls again
             last = self._events[-1].seq if self._events else self._since or 0
-            look = await self._look(last)
+            try:
+                look = await self._look(last)
+            except BaseException:
+                self._stale = True  # whoever looks next reads what this one could not
+                raise
             if len(self._events) + len(look.events) > KEPT:
                 self._since = (*self._events, *look.events)[-KEPT].seq - 1
             self._events.extend(look.events)

@@ -189,7 +189,7 @@ class Customers:
     def _overhear(self, job_id: str, key: str, heard: Heard, ends: list[tuple[End, float]]) -> None:
         """Listen until everything was told or the key is good no longer, and note when."""
         with httpx.Client(base_url=self._client.base_url, timeout=STREAM_TIMEOUT) as client:
-            while (end := hear(client, job_id, key, heard)) is End.BROKEN:
+            while (end := hear(client, job_id, key, heard)) in (End.AWAY, End.BROKEN):
                 time.sleep(PAUSE_SECONDS)
         ends.append((end, time.monotonic()))
 
@@ -216,14 +216,17 @@ class Customers:
         raise AssertionError(answer.text)
 
     def _upload(self, tenant: Tenant, key: str) -> str:
-        answer = self._ask(
-            tenant,
-            "POST",
-            "/datasets",
-            params={"name": key},
-            content=self._archive,
-            headers={"Content-Type": "application/octet-stream", "Idempotency-Key": f'"{key}"'},
-        )
+        for _ in range(5):
+            answer = self._ask(
+                tenant,
+                "POST",
+                "/datasets",
+                params={"name": key},
+                content=self._archive,
+                headers={"Content-Type": "application/octet-stream", "Idempotency-Key": f'"{key}"'},
+            )
+            if answer.status_code != httpx.codes.CONFLICT:  # it took so long that it was given up
+                break
         assert answer.status_code == httpx.codes.CREATED, answer.text
         return str(answer.json()["id"])
 

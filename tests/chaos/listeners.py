@@ -24,8 +24,10 @@ Heard = list[tuple[int, str]]
 class End(StrEnum):
     """How one connection ended."""
 
+    AWAY = "away"
+    """There was none: ask again."""
     BROKEN = "broken"
-    """It ended, or there was none: go on with another one."""
+    """It ended: go on with another one."""
     TOLD = "told"
     """The service says that everything was told."""
     KEY = "key"
@@ -47,6 +49,7 @@ def messages(response: httpx.Response) -> Iterator[dict[str, str]]:
 
 def hear(client: httpx.Client, job_id: str, key: str, heard: Heard) -> End:
     """Listen to a job on one connection, from where the last one ended, and append what comes."""
+    end = End.AWAY
     headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {key}"}
     if heard:
         headers["Last-Event-ID"] = str(heard[-1][0])
@@ -57,14 +60,15 @@ def hear(client: httpx.Client, job_id: str, key: str, heard: Heard) -> End:
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 return End.KEY
             if response.status_code != httpx.codes.OK:
-                return End.BROKEN
+                return End.AWAY
+            end = End.BROKEN
             for message in messages(response):
                 event = json.loads(message["data"])
                 same = (str(event["seq"]), event["type"]) == (message["id"], message["event"])
                 heard.append((int(message["id"]), message["event"] if same else f"not the {event}"))
     except httpx.TransportError:
         pass
-    return End.BROKEN
+    return end
 
 
 class Listeners:
@@ -112,9 +116,11 @@ class Listeners:
     def _listen(self) -> None:
         while (wanted := self._jobs.get()) is not None and not self._give_up.is_set():
             heard: Heard = []
-            while (end := hear(self._client, *wanted, heard)) is End.BROKEN and not self._give_up.wait(PAUSE_SECONDS):
+            while (end := hear(self._client, *wanted, heard)) in (End.AWAY, End.BROKEN):
                 with self._lock:
-                    self.resumed += not heard or heard[-1][1] not in FINAL
+                    self.resumed += end is End.BROKEN and (not heard or heard[-1][1] not in FINAL)
+                if self._give_up.wait(PAUSE_SECONDS):
+                    break
             with self._lock:
                 self._left -= 1
                 if end is End.TOLD:

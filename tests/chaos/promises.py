@@ -28,6 +28,7 @@ from shared.tables import (
     JobPurge,
     Model,
     Outbox,
+    UnfinishedUpload,
     WebhookDelivery,
 )
 from tests.chaos import fairness
@@ -68,6 +69,7 @@ class World:
             (Job, Job.finished_at.is_(None) | Job.purged_at.is_(None)),
             (Job, Job.verdict.is_not(None) & Job.certified_at.is_(None)),
             (Dataset, Dataset.id.is_not(None)),
+            (UnfinishedUpload, UnfinishedUpload.id.is_not(None)),
             (Outbox, Outbox.id.is_not(None)),
             (AuditUnlinked, AuditUnlinked.entry_id.is_not(None)),
             (WebhookDelivery, WebhookDelivery.state == "pending"),
@@ -148,7 +150,7 @@ def _of_turns(session: Session, world: World, stretches: Stretches) -> Sequence[
         Promise("times that a tenant had jobs waiting and none running", len(found.passed_over), "any", kept=True),
         Promise("jobs of another tenant that went before, at most", found.most, "any", kept=True),
         _none("fairness violations", found.violations(world.workers)),
-        Promise("seconds that a job waited beside an idle worker, at most", int(stretches.longest), "any", kept=True),
+        Promise("seconds waited beside an idle worker, at most", int(stretches.longest), "any", kept=True),
         _none("jobs that waited ten seconds beside an idle worker", len(stretches.forgotten)),
     )
 
@@ -166,7 +168,7 @@ def _of_streams(session: Session, seen: Witnesses) -> Sequence[Promise]:
         Promise("streams taken up again", listeners.resumed, "any", kept=True),
         _none("stream gaps", sum(gaps(listeners.heard.get(job_id), events) for job_id, events in happened.items())),
         Promise("streams whose key was revoked", len(after), "any", kept=True),
-        Promise("seconds that such a stream went on, at most", int(max(after, default=0.0)), "any", kept=True),
+        Promise("seconds that one went on, at most", int(max(after, default=0.0)), "any", kept=True),
         _none("streams that outlived their key", sum(seconds > OUTLIVED_SECONDS for seconds in after)),
     )
 
@@ -203,6 +205,7 @@ def _of_inputs(session: Session, world: World, customers: Customers) -> Sequence
     return (
         _none("uploads left in the storage", len(world.inputs())),
         _none("uploads left in the database", session.scalar(select(func.count()).select_from(Dataset)) or 0),
+        _none("uploads never finished", session.scalar(select(func.count()).select_from(UnfinishedUpload)) or 0),
         _none("temporary files left", len(files)),
         _none("purges without a complete receipt", incomplete),
         Promise("data sets deleted by their owner", len(customers.deleted), "any", kept=True),

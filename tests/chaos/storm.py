@@ -192,7 +192,10 @@ class Storm:
             "messages: each twice more": (2, self._duplicate),
             "messages: reordered": (2, self._shuffle),
         }
-        self._kinds |= {f"Redis: {kind}": (1, partial(self._drop, drop)) for kind, drop in dropper.kinds.items()}
+        self._kinds |= {
+            f"Redis: {kind.removeprefix('Redis ')}": (1, partial(self._drop, drop))
+            for kind, drop in dropper.kinds.items()
+        }
 
     def rage(self, until: Callable[[], bool], seconds: float) -> float:
         """Deal blows until `until`, then let everything work again; return how many seconds it took."""
@@ -410,6 +413,7 @@ def _settings(folder: Path, postgres_url: str, redis_url: str) -> Settings:
             "max_attempts": 1000,
             "sweep_seconds": 2.0,
             "unused_upload_hours": 30 / 3600,
+            "unfinished_upload_hours": 45 / 3600,
             "stream_seconds": STREAM_SECONDS,
             "webhook_timeout_seconds": 5.0,
             "webhook_allow_networks": [ip_network("127.0.0.0/8")],

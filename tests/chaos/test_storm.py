@@ -7,7 +7,7 @@ import pytest
 
 from tests.chaos.storm import Plan, storm
 
-PLAN = Plan(jobs=24, seed=7, workers=2, relays=1, webhook=False, storm_seconds=25)
+PLAN = Plan(jobs=16, seed=7, workers=2, relays=1, webhook=False, storm_seconds=15)
 """No webhook: a call that a killed relay has left under way is made again after a minute only."""
 
 

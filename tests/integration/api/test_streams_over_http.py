@@ -102,6 +102,29 @@ def test_an_event_is_read_once_for_all_who_listen(alice, make_job, monkeypatch):
     assert len([read for read in reads if "pg_notify" not in read]) <= 3
 
 
+def test_a_look_that_fails_costs_no_stream_its_events(alice, make_job, monkeypatch):
+    """As when Postgres restarts: the connection is lost amid the look that one of them does for all."""
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.1)
+    lost = []
+
+    def lose(_connection, cursor, statement, *_):
+        if not lost and statement.lstrip().startswith("SELECT") and "job_events" in statement:
+            lost.append(statement)
+            cursor.connection.close()
+
+    job_id = make_job.running()
+    with stream(alice, job_id) as one, stream(alice, job_id) as other:
+        for messages in (one, other):
+            assert [next(messages)["event"] for _ in range(2)] == ["job.queued", "job.started"]
+        event.listen(Engine, "before_cursor_execute", lose)
+        try:
+            make_job.enter(job_id, Stage.FORGETTING)
+            assert [next(messages)["event"] for messages in (one, other)] == ["job.stage"] * 2
+        finally:
+            event.remove(Engine, "before_cursor_execute", lose)
+    assert len(lost) == 1
+
+
 def test_one_who_names_a_seq_that_never_was_costs_the_others_nothing(alice, make_job):
     job_id = make_job.running()
     with contextlib.ExitStack() as stack:
