@@ -54,7 +54,9 @@ class Page(APIRoute):
         """Return the usual handler, behind the checks."""
         handler = super().get_route_handler()
         scopes = scope_of(self.dependant)
-        self.query = query.declared(self.dependant, None) | {TOKEN: False}  # what an upload's form may hold besides
+        self.query = query.declared(self.dependant, self.openapi_extra) | {
+            TOKEN: False
+        }  # what an upload's form may hold besides
 
         async def checked(request: Request) -> Response:
             check_scope(request, scopes)

@@ -115,6 +115,7 @@ DONE = {
     "submitted": "The erasure is in the queue.",
     "existing": "An erasure for this reference was there already: this one. No second one was made.",
     "uploaded": "The data set was checked and stored.",
+    "model_uploaded": "The model was checked and stored.",
     "dataset_deleted": "The data set was deleted. Its receipt is below.",
     "model_deleted": "The model and its files were deleted.",
     "signed_out": "You have signed out.",

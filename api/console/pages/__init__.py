@@ -5,10 +5,15 @@ from fastapi import APIRouter
 from api.console import PREFIX, static
 from api.console.page import Page
 from api.console.pages import (
+    datasets,
     erasure,
     erasures,
+    models,
+    new_erasure,
     outcome,
+    records,
     rulings,
+    service,
     sign_in,
 )
 from shared.errors import NotFound
@@ -17,9 +22,14 @@ router = APIRouter(include_in_schema=False)
 for _module in (
     sign_in,
     erasures,
+    new_erasure,
     outcome,
     rulings,
     erasure,
+    models,
+    datasets,
+    records,
+    service,
 ):
     router.include_router(_module.router, prefix=PREFIX)
 router.include_router(static.router)
