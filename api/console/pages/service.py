@@ -1,5 +1,7 @@
 """The service, for administrators: who works, what waits, what is owed, what is used."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from api.console.page import Page
@@ -18,7 +20,7 @@ def service(request: Request, begin: BeginDep, parts: PartsDep, caller: Admin) -
     """Show how the service is doing. Counts are of all tenants; erasures, keys and storage are the tenant's own."""
     waiting = JobFilter(unfinished=True, by_due=True)
     with begin() as session:
-        known = {
+        known: dict[str, Any] = {
             "workers": processes.views(session, caller.tenant_id),
             "census": census.take(session),
             "stored": quotas.stored(session, caller.tenant_id),

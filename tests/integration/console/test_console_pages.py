@@ -1,4 +1,4 @@
-"""The console as people use it, over HTTP and without a script: list, erasure, decisions, a new erasure, models, data sets, records."""
+"""The console as people use it, over HTTP and without a script: each page, and what can be done there."""
 
 import csv
 import hashlib

@@ -83,10 +83,9 @@ def test_another_tenants_things_do_not_exist(
     world: World, bob: Browser, things: dict[str, str], route: tuple[str, str]
 ) -> None:
     method, path = route[0], fill(route[1], things)
-    if method == "GET":
-        response = bob.get(path)
-    else:
-        response = bob.post(path, token=bob.token(), reason="mine now", ground="excessive")
+    response = (
+        bob.get(path) if method == "GET" else bob.post(path, token=bob.token(), reason="mine now", ground="excessive")
+    )
     assert response.status_code == 404, response.text
     assert "alice" not in response.text.replace("mdl_alice", "")
     assert world.api().get(f"/jobs/{things['job_id']}").json()["state"] == "queued"
