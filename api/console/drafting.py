@@ -180,9 +180,9 @@ def _received(form: Form) -> str | None:
     return f"{day}T12:00:00Z" if day else None
 
 
+SHOWN = {"forget": "images of what goes", "retain": "images of what stays"}
 NEEDS = {
-    name: " and ".join({"forget": "images of what goes", "retain": "images of what stays"}[i] for i in images)
-    or "names"
+    name: f"Needs {' and '.join(SHOWN[role] for role in images)}." if images else "Needs no image."
     for name, images in METHOD_IMAGES.items()
 }
 """What each method needs, in words."""

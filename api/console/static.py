@@ -10,7 +10,7 @@ from api.console import PREFIX
 
 STATIC = f"{PREFIX}/static"
 FOLDER = Path(__file__).parent / "static"
-KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 KEEP = "public, max-age=31536000, immutable"
 
 router = APIRouter(prefix=STATIC, include_in_schema=False)

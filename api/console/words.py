@@ -34,33 +34,32 @@ METHODS: dict[str, tuple[str, str]] = {
     ),
     "synthetic": (
         "From the name alone",
-        "Needs no image. Takes the link between the name and its pictures out of both encoders. Someone with a few labelled"
+        "Takes the link between the name and its pictures out of both encoders. Someone with a few labelled"
         " images can still find traces in the image features.",
     ),
     "three_stage": (
         "From images, three stages",
-        "Forgets what your images show, reminds the model of what is close, restores the rest. The one for subgroups. Needs"
-        " images of what goes and of what stays.",
+        "Forgets what your images show, reminds the model of what is close, restores the rest. The one for subgroups.",
     ),
     "null_space": (
         "From the name, one step",
-        "Needs no image. The fastest: one direction is removed. Other wordings of the name may still find it.",
+        "The fastest: one direction is removed. Other wordings of the name may still find it.",
     ),
     "delete": (
         "From images of what goes",
-        "Trains the model to answer as if the class were not there. Needs images of it.",
+        "Trains the model to answer as if the class were not there.",
     ),
     "slug": (
         "One layer",
-        "Changes the one layer that matters most. Fast; other wordings of the name often still find it. Needs images of both.",
+        "Changes the one layer that matters most. Fast; other wordings of the name often still find it.",
     ),
     "clip_erase": (
         "Pulled apart",
-        "Pulls images and names of the class apart. Costs more elsewhere. Needs images of both.",
+        "Pulls images and names of the class apart. Costs more elsewhere.",
     ),
     "pbu": (
         "Prompt by prompt",
-        "Unlearns under many wordings. Holds well, costs more elsewhere. Needs images of what goes.",
+        "Unlearns under many wordings. Holds well, costs more elsewhere.",
     ),
     "gradient_ascent": ("Control", "A plain baseline to compare with. It rarely meets the limits."),
 }

@@ -1,10 +1,12 @@
 """Erasure jobs: submit, list, look, cancel."""
 
+from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Response
+from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
 from api.conditional import entity_tag, matches
@@ -27,6 +29,15 @@ POLL_SECONDS = 2
 """What Retry-After says while a job has not ended."""
 
 Verdict = Literal["passed", "failed"]
+
+
+def _with_a_zone(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("must say its time zone, e.g. 2026-11-02T09:00:00Z")
+    return moment
+
+
+Instant = Annotated[Moment, AfterValidator(_with_a_zone)]
 
 EXISTING = {"Efface-Existing-Job": "true"}
 
@@ -110,9 +121,9 @@ def list_jobs(
         bool | None, Query(description="true: only queued and running ones; false: the others")
     ] = None,
     verdict: Verdict | None = None,
-    due_before: Annotated[Moment | None, Query(description="RFC 3339")] = None,
-    created_after: Annotated[Moment | None, Query(description="RFC 3339")] = None,
-    received_from: Annotated[Moment | None, Query(description="asked for then or later; RFC 3339")] = None,
+    due_before: Instant | None = None,
+    created_after: Instant | None = None,
+    received_from: Instant | None = None,
     q: Annotated[Text, Query(description="text in the id, the external id, the class or the subgroup")] = None,
     sort: Annotated[Literal["newest", "due"], Query(description="due: what is due first comes first")] = "newest",
     after: After = None,

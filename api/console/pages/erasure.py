@@ -27,12 +27,13 @@ from shared.schemas.job import EventView, JobView
 from shared.schemas.model import FetchView
 from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import Report
-from shared.states import JobState
+from shared.states import FINAL_STATES, JobState
 from shared.storage import ObjectMissing
 
 router = APIRouter(prefix="/erasures/{job_id}", route_class=Page)
 
 BATCH = 1000
+ENDS = frozenset(f"job.{state}" for state in FINAL_STATES)
 SHOWN = 300
 """Events on a page; what came before them is in `/jobs/{id}/events`."""
 
@@ -103,6 +104,8 @@ async def _news(stream: Stream, after: int) -> AsyncIterator[ServerSentEvent]:
     yield ServerSentEvent(retry=RECONNECT_MILLISECONDS)
     async for event in stream.events(after):
         yield ServerSentEvent(event.type, id=str(event.seq), event="news")
+        if event.type in ENDS:  # a browser that is not told would ask again and again
+            yield ServerSentEvent(event.type, id=str(event.seq), event="ended")
 
 
 def _page(request: Request, begin: Any, parts: Parts, tenant_id: str, job_id: str, template: str) -> Response:  # noqa: ANN401

@@ -48,6 +48,8 @@
     text.append(found.name, sub);
     label.append(box, " ", text);
     list.appendChild(label);
+    var none = document.getElementById("no-sets");
+    if (none) none.remove();
     var classes = document.getElementById("classes");
     Object.keys(found.classes).slice(0, 500).forEach(function (name) {
       var one = document.createElement("option");

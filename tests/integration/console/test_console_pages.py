@@ -372,5 +372,6 @@ def test_the_page_of_a_running_erasure_hears_of_news(world: World, alice: Browse
         world.jobs.finish(job, passed=True)
         rest = list(lines)  # it ends with the erasure
     assert "event: news" in rest
+    assert [line for line in rest if line.startswith("event:")][-1] == "event: ended"
     assert "forgetting" not in alice.page(f"/console/erasures/{job}/live").split("What happened")[0]
     assert alice.get(connect.split("?")[0] + "?after=100000", Accept="text/event-stream").status_code == 204

@@ -430,7 +430,7 @@ def test_vendored_files_are_those_that_were_released() -> None:
 def test_files_are_kept_by_browsers_and_pages_are_not(world: World, alice: Browser) -> None:
     page = alice.page("/console/")
     names = re.findall(r'"(/console/static/[^"]+)"', page)
-    assert len(names) == 4
+    assert len(names) == 5
     for name in names:
         found = world.browser().get(name)
         assert found.status_code == 200
