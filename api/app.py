@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from api import VERSION, problems
 from api.boundary import Authentication, Boundary
+from api.console.gate import Gate
+from api.console.pages import router as console
 from api.parts import opened
 from api.routes import (
     artifacts,
@@ -93,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(Authentication)
+    app.add_middleware(Gate)
     app.add_middleware(Boundary, metrics=metrics)  # added last, so it is the outermost
     for module in (
         jobs,
@@ -114,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs,
     ):
         app.include_router(module.router)
+    app.include_router(console)
     return app
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems, ratelimit
 from api.conditional import HEAD
+from api.console import below_console
 from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
 from api.routes.docs import OPEN_PATHS as DOCS
@@ -120,8 +121,8 @@ class _Answer:
 class Authentication:
     """Lets nobody past without a key, or over its tenant's limit, before anything of the body is read.
 
-    Only `OPEN_PATHS` are open. It stands before the router, so that a route that forgets to ask for a scope is still
-    closed to strangers.
+    Only `OPEN_PATHS` are open, and the console has a gate of its own (`api.console.gate`). It stands before the router, so
+    that a route that forgets to ask for a scope is still closed to strangers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -129,7 +130,8 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find out whose request it is, and pass it on."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        closed = scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not below_console(scope["path"])
+        if closed:
             request = Request(scope)
             token = _token(request)
             principal, usage = await run_in_threadpool(_admit, parts_of(request), token)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
-from services.audit_log import ACTOR
+from services.audit_log import ACTOR, PERSON
 from services.keys import Principal
 from shared.errors import Forbidden
 from shared.states import Scope
@@ -35,6 +35,8 @@ async def _begin(parts: PartsDep, request: Request) -> Begin:
         with parts.database.transaction() as session:
             if principal := getattr(request.state, "principal", None):
                 session.info[ACTOR] = principal.key_id
+            if person := getattr(request.state, "person", None):
+                session.info[PERSON] = person
             yield session
 
     return begin

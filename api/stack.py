@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 import migrations
 from api.processes import Child, Ending, stop
-from services import audit_heads, keys
+from services import audit_heads, console_sessions, keys
 from shared import home as home_file
 from shared.database import Database, make_engine
 from shared.embedded import embedded_postgres, embedded_redis, free_port, private_folder
@@ -48,6 +48,16 @@ class Stack:
     signing_key: str
     """Id of the key that signs certificates."""
     children: tuple[Child, ...]
+    settings: Settings
+
+    @property
+    def console(self) -> str:
+        """Address of the console."""
+        return f"{self.url}/console/"
+
+    def sign_in_link(self) -> str:
+        """Return a link that signs somebody in to the console, once, with the service's key."""
+        return f"{self.console}sign-in?link={_link(self.settings, self.key)}"
 
     @property
     def key_file(self) -> Path:
@@ -129,7 +139,7 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
         stack.callback(stop, children, STOP_SECONDS, ending)
         url = f"http://{HOST}:{port}"
         _wait_until_ready(url, port, children)
-        yield Stack(home, url, key, signing_key, children)
+        yield Stack(home, url, key, signing_key, children, settings)
 
 
 @contextmanager
@@ -163,6 +173,15 @@ def _key(settings: Settings, path: Path) -> str:
         return key
 
     return _kept_secret(path, made)
+
+
+def _link(settings: Settings, key: str) -> str:
+    engine = make_engine(settings)
+    with Database(engine).transaction() as session:
+        key_id = keys.authenticate(session.connection(), key).key_id
+        link = console_sessions.make_link(session, key_id, settings.console_link_seconds)
+    engine.dispose()
+    return link
 
 
 def _kept_secret(path: Path, make: Callable[[], str]) -> str:

@@ -1,7 +1,8 @@
 """The audit log: what happened to what, by whose key, written in the transaction in which it happened.
 
 Entries are inserted here and linked into the hash chain a moment later (`audit_chain`), so that no two writers wait for
-each other. The database refuses to change or delete either. No entry holds personal data: ids, codes and counts alone.
+each other. The database refuses to change or delete either. No entry holds data of those who asked to be forgotten: ids, codes
+and counts alone, and of whoever acts at the console the name under which they signed in.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from shared.tables import AuditEntry, AuditUnlinked, Job
 
 ACTOR = "actor"
 """In `Session.info`: the id of the key on whose behalf a transaction acts."""
+PERSON = "person"
+"""In `Session.info`: who uses that key at the console, by their own word. It stands in the entry's detail."""
 OPERATOR = "operator"
 """Who acts through the command line, on the machine itself."""
 SERVICE = "service"
@@ -65,10 +68,11 @@ def entry(session: Session, job: Job, kind: str, data: Mapping[str, object]) -> 
 def _values(
     session: Session, action: str, subject: str, tenant_id: str | None, detail: Mapping[str, Any]
 ) -> dict[str, object]:
+    person = {PERSON: session.info[PERSON]} if PERSON in session.info else {}
     return {
         "tenant_id": tenant_id,
         "actor": session.info.get(ACTOR, SERVICE),
         "action": action,
         "subject": subject,
-        "detail": dict(detail),
+        "detail": {**detail, **person},
     }

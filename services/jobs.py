@@ -2,16 +2,17 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, func, insert, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from services import audit_log, checks, deadlines, deliveries, duplicates, quotas, retention
-from services.pages import Page, page_of
+from services.pages import Order, Page, page_of
 from shared.database import EVENTS_CHANNEL, OUTBOX_CHANNEL
 from shared.errors import Conflict, Gone, InvalidRequest, NotFound
 from shared.ids import new_id
@@ -58,9 +59,19 @@ class JobFilter:
     """What a list of jobs is narrowed to."""
 
     state: JobState | None = None
+    unfinished: bool | None = None
+    """True: only those that are queued or running; false: only those that have ended."""
     method: str | None = None
     model_id: str | None = None
     external_id: str | None = None
+    verdict: str | None = None
+    due_before: datetime | None = None
+    created_after: datetime | None = None
+    received_from: datetime | None = None
+    text: str | None = None
+    """In the id, the reference, the class or the subgroup; case makes no difference."""
+    by_due: bool = False
+    """What is due first comes first; else what is newest."""
 
 
 class Look(NamedTuple):
@@ -202,14 +213,37 @@ def get(session: Session, tenant_id: str, job_id: str) -> JobView:
 def list_page(
     session: Session, tenant_id: str, wanted: JobFilter, *, after: str | None = None, limit: int = 20
 ) -> Page[JobView]:
-    """Return a page of a tenant's jobs, newest first."""
-    columns = {"state": Job.state, "method": Job.method, "model_id": Job.model_id, "external_id": Job.external_id}
-    query = select(Job)
+    """Return a page of a tenant's jobs, newest first, or with `by_due` what is due first."""
+    query = select(Job).where(*_narrowed(wanted))
+    order = Order(Job.due_at, descending=False) if wanted.by_due else None
+    page = page_of(session, query, Job, tenant_id=tenant_id, after=after, limit=limit, order=order)
+    return Page([view(row) for row in page.data], page.has_more)
+
+
+def _narrowed(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
+    columns = {
+        "state": Job.state,
+        "method": Job.method,
+        "model_id": Job.model_id,
+        "external_id": Job.external_id,
+        "verdict": Job.verdict,
+    }
     for name, column in columns.items():
         if (value := getattr(wanted, name)) is not None:
-            query = query.where(column == value)
-    page = page_of(session, query, Job, tenant_id=tenant_id, after=after, limit=limit)
-    return Page([view(row) for row in page.data], page.has_more)
+            yield column == value
+    if wanted.unfinished is not None:
+        open_states = (JobState.QUEUED, JobState.RUNNING)
+        yield Job.state.in_(open_states) if wanted.unfinished else Job.state.not_in(open_states)
+    if wanted.due_before is not None:
+        yield Job.due_at < wanted.due_before
+    if wanted.created_after is not None:
+        yield Job.created_at > wanted.created_after
+    if wanted.received_from is not None:
+        yield Job.received_at >= wanted.received_from
+    if wanted.text is not None:
+        target = Job.request["target"]
+        places = (Job.id, Job.external_id, target["class"].astext, target["subgroup"].astext)
+        yield or_(*(place.icontains(wanted.text, autoescape=True) for place in places))
 
 
 def cancel(session: Session, tenant_id: str, job_id: str) -> JobView:

@@ -170,6 +170,15 @@ def authenticate(connection: Connection, secret: str) -> Principal:
     return Principal(key.tenant_id, key.id, frozenset(Scope(scope) for scope in key.scopes))
 
 
+def tenant_of(session: Session, key_id: str) -> str:
+    """Return the id of the tenant that a key belongs to.
+
+    Raises:
+        NotFound: there is no such key.
+    """
+    return _row(session, key_id, None).tenant_id
+
+
 def list_keys(session: Session) -> Sequence[tuple[ApiKey, str]]:
     """Return every key with its tenant's name, oldest first."""
     rows = session.execute(select(ApiKey, Tenant.name).join(Tenant).order_by(ApiKey.created_at))

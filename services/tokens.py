@@ -10,7 +10,7 @@ from services import keys
 from services.keys import Principal
 from shared.errors import Unauthenticated
 from shared.states import Scope
-from shared.tables import AccessToken, ApiKey
+from shared.tables import AccessToken, ApiKey, ConsoleSession
 
 PREFIX = "eft_"
 
@@ -47,11 +47,14 @@ _GOOD: CompoundSelect[tuple[str]] = union_all(
     select(ApiKey.previous_hash).where(
         ApiKey.previous_hash.in_(_DIGESTS), ApiKey.previous_expires_at > func.now(), keys.valid()
     ),
+    select(ConsoleSession.hash)
+    .join(ApiKey, ApiKey.id == ConsoleSession.key_id)
+    .where(ConsoleSession.hash.in_(_DIGESTS), ConsoleSession.expires_at > func.now(), keys.valid()),
 )
 
 
 def good(connection: Connection, digests: Collection[str]) -> set[str]:
-    """Return those digests of keys and tokens that would still be let in."""
+    """Return those digests of keys, tokens and sessions of the console that would still be let in."""
     return set(connection.scalars(_GOOD, {"digests": sorted(digests)}))
 
 

@@ -59,6 +59,12 @@ class Settings(BaseSettings):
     token_seconds: int = Field(3600, ge=1, le=24 * 3600, description="life of an OAuth2 access token")
     key_grace_seconds: int = Field(24 * 3600, ge=0, description="how long a rotated key's old secret still works")
 
+    # The console.
+    console_session_seconds: int = Field(
+        8 * 3600, ge=60, le=7 * 24 * 3600, description="how long a person stays signed in"
+    )
+    console_link_seconds: int = Field(900, ge=30, le=24 * 3600, description="life of a sign-in link, which works once")
+
     # Uploads. Each of these holds for one gateway process.
     max_uploads: int = Field(8, ge=1, description="uploads under way at a time, of all tenants")
     max_tenant_uploads: int = Field(2, ge=1, description="uploads of one tenant under way at a time")

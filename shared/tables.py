@@ -93,6 +93,32 @@ class AccessToken(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class ConsoleSession(Base):
+    """A person who is signed in to the console with a key; it ends with the key at the latest."""
+
+    __tablename__ = "console_sessions"
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    """Of the cookie, which has 256 random bits."""
+    id: Mapped[str] = mapped_column(unique=True)
+    """What the audit log calls it."""
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    person: Mapped[str]
+    """Who signed in, by their own word."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ConsoleLink(Base):
+    """A link that signs one person in, once, with a key that they need not know. Deleted when it is used."""
+
+    __tablename__ = "console_links"
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class IdempotencyKey(Base):
     """What a request under an `Idempotency-Key` was answered, written in the transaction that did what it asked."""
 
@@ -252,6 +278,7 @@ class Job(Base):
 
     __table_args__ = (
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
+        Index("ix_jobs_tenant_due", "tenant_id", "due_at", "id"),
         Index(
             "uq_jobs_business_key",
             "tenant_id",
@@ -535,6 +562,8 @@ class AuditEntry(Base):
     """The id of what it happened to."""
     detail: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (Index("ix_audit_log_tenant", "tenant_id", "id"),)
 
 
 class AuditUnlinked(Base):

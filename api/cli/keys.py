@@ -43,6 +43,27 @@ def create_key(
     typer.echo(f"{key_id} of tenant {tenant}; the key is shown this once and kept nowhere.", err=True)
 
 
+@keys.command("link")
+@with_home
+def make_link(
+    key_id: KeyId,
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="EFFACE_URL", help="Address of the service, where EFFACE_PUBLIC_URL does not say."),
+    ] = None,
+) -> None:
+    """Make a link that signs one person in to the console with this key, once, and print it."""
+    from services import console_sessions
+    from shared.settings import get_settings
+
+    settings = get_settings()
+    base = url or settings.public_url or f"http://{settings.host}:{settings.port}"
+    with transaction() as session:
+        link = console_sessions.make_link(session, key_id, settings.console_link_seconds)
+    typer.echo(f"{base.rstrip('/')}/console/sign-in?link={link}")
+    typer.echo(f"It works once, within {settings.console_link_seconds // 60} minutes.", err=True)
+
+
 @keys.command("list")
 @with_home
 def list_keys() -> None:

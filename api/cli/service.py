@@ -38,6 +38,9 @@ def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
     unsigned = not KeyFolder(signing_dir(home)).has_signer
     with suppress(KeyboardInterrupt), running(home, port, ending) as stack:
         typer.echo(f"Efface is ready at {stack.url}; Ctrl-C stops it.")
+        typer.echo(f"Console: {stack.sign_in_link()}")
+        minutes = stack.settings.console_link_seconds // 60
+        typer.echo(f"  This link signs in once, within {minutes} minutes; 'efface keys link' makes another one.")
         typer.echo(f"API key: in {stack.key_file}")
         made = ", made now" if unsigned else ""
         typer.echo(f"Certificates: signed with key {stack.signing_key} in {stack.signing_dir}{made}")

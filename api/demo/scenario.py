@@ -47,6 +47,7 @@ def run_demo(*, home: Path | None, out: Path, keep: bool) -> bool:
     """
     ending = Ending()
     ending.listen()
+    kept = keep or home is not None
     with ExitStack() as stack:
         if home is None and keep:
             home = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -57,8 +58,9 @@ def run_demo(*, home: Path | None, out: Path, keep: bool) -> bool:
         show.out.print(f"Ready at {service.url}; certificates are signed with key {service.signing_key}.\n")
         client = stack.enter_context(Client(service.url, service.key))
         succeeded = [_play(client, act, out / act.name) for act in _acts(client)]
-    if keep:
-        show.out.print(f"Everything is kept: efface up --home {home}")
+    if kept:
+        show.out.print(f"\nEverything is kept. To look at it in a browser: efface up --home {home}")
+        show.out.print("It prints a link that signs you in to the console, where both erasures are.")
     return all(succeeded)
 
 

@@ -1,10 +1,12 @@
 """Erasure jobs: submit, list, look, cancel."""
 
+from datetime import datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Response
+from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
 from api.conditional import entity_tag, matches
@@ -17,6 +19,7 @@ from api.problems import refused, responses
 from services import checks, jobs, rulings
 from services.idempotency import Answer, once
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
+from shared.schemas.base import Moment
 from shared.schemas.deadline import Reason
 from shared.schemas.job import JobDraft, JobView, MetricSeries
 from shared.schemas.request import ErasureRequest, MethodName
@@ -24,6 +27,17 @@ from shared.states import JobState
 
 POLL_SECONDS = 2
 """What Retry-After says while a job has not ended."""
+
+Verdict = Literal["passed", "failed"]
+
+
+def _with_a_zone(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("must say its time zone, e.g. 2026-11-02T09:00:00Z")
+    return moment
+
+
+Instant = Annotated[Moment, AfterValidator(_with_a_zone)]
 
 EXISTING = {"Efface-Existing-Job": "true"}
 
@@ -93,7 +107,9 @@ def _answer(job: JobView | JobDraft) -> Answer:
     return Answer(202, body, location | {"Retry-After": str(POLL_SECONDS)})
 
 
-@router.get("", summary="List jobs, newest first", response_model=Listing[JobView], responses=responses())
+@router.get(
+    "", summary="List jobs, newest first or by due date", response_model=Listing[JobView], responses=responses()
+)
 def list_jobs(
     session: SessionDep,
     caller: JobReader,
@@ -101,11 +117,32 @@ def list_jobs(
     method: MethodName | None = None,
     model: Annotated[Text, Query(description="id of the model that is edited")] = None,
     external_id: Text = None,
+    unfinished: Annotated[
+        bool | None, Query(description="true: only queued and running ones; false: the others")
+    ] = None,
+    verdict: Verdict | None = None,
+    due_before: Instant | None = None,
+    created_after: Instant | None = None,
+    received_from: Instant | None = None,
+    q: Annotated[Text, Query(description="text in the id, the external id, the class or the subgroup")] = None,
+    sort: Annotated[Literal["newest", "due"], Query(description="due: what is due first comes first")] = "newest",
     after: After = None,
     limit: Limit = 20,
 ) -> Response:
     """Return a page of jobs, narrowed by any of the filters."""
-    wanted = jobs.JobFilter(state=state, method=method, model_id=model, external_id=external_id)
+    wanted = jobs.JobFilter(
+        state=state,
+        method=method,
+        model_id=model,
+        external_id=external_id,
+        unfinished=unfinished,
+        verdict=verdict,
+        due_before=due_before,
+        created_after=created_after,
+        received_from=received_from,
+        text=q,
+        by_due=sort == "due",
+    )
     page = jobs.list_page(session, caller.tenant_id, wanted, after=after, limit=limit)
     listing = Listing[JobView](data=page.data, has_more=page.has_more)
     # rendered here, in the route's own thread: a hundred requests of a megabyte would keep everybody waiting
