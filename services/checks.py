@@ -32,13 +32,16 @@ def read_local(request: ErasureRequest, settings: Settings) -> LocalData:
 
 
 def resolve(
-    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData
+    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData | None = None
 ) -> Resolved:
     """Check a request against what the tenant has, and resolve it; `local` is what `read_local` has read of it.
+
+    Without it, the data sets that are named by a path are read here: then the caller must hold no connection yet.
 
     Raises:
         InvalidRequest: with every error that was found, not just the first.
     """
+    local = read_local(request, settings) if local is None else local
     return resolve_with(request, _TenantFinder(session, tenant_id, settings, local))
 
 

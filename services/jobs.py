@@ -72,9 +72,11 @@ class Look(NamedTuple):
 
 
 def validated(
-    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData
+    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData | None = None
 ) -> JobDraft | JobView:
     """Check a request as `submit` does, and write nothing. Return what it would be, or the job that stands for it already.
+
+    `local` is what `checks.read_local` has read of the request. Whoever gives none must hold no connection yet.
 
     Raises:
         InvalidRequest: with every field that is wrong.
@@ -108,8 +110,6 @@ def submit(
         InvalidRequest: with every field that is wrong.
         QuotaExceeded: the tenant has too many unfinished jobs.
     """
-    if local is None:
-        local = checks.read_local(request, settings)
     resolved = checks.resolve(session, tenant_id, request, settings, local)
     business_key = duplicates.business_key(request, resolved.model, resolved.data)
     if business_key and (twin := duplicates.standing(session, tenant_id, business_key)):

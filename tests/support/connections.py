@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from shared.classes import classes_at
+from shared.classes import class_counts
 from shared.storage import PROBED, Storage
 
 METHODS = ("put", "get", "size", "list", "delete", "download", "sign")
@@ -60,12 +60,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
         return call
 
-    def reading(path: Path, *arguments: Any, **options: Any) -> set[str]:
-        look("classes_at", path)
-        return classes_at(path, *arguments, **options)
+    def reading(path: Path, *arguments: Any, **options: Any) -> dict[str, int]:
+        look("class_counts", path)
+        return class_counts(path, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("services.checks.classes_at", reading)
+        patch.setattr("shared.references.class_counts", reading)
         for name in METHODS:
             patch.setattr(Storage, name, calling(name, getattr(Storage, name)))
         for name in STREAMS:

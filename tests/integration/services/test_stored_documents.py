@@ -85,11 +85,11 @@ def test_a_job_that_cannot_be_read_fails_and_holds_up_no_other(
     broken, sound = submit(), submit()
     rewrite(database, broken, without_a_field)
     taken = []
-    for _ in range(2):  # a message for each
+    for _ in range(2):  # the first look meets the broken one, and goes on to the next in line
         with database.transaction() as session:
             claim = lifecycle.claim_next(session, "w", 60)
             taken.append(claim.spec.job_id if claim else None)
-    assert taken == [None, sound]
+    assert taken == [sound, None]
     error = World(database, tenant, broken).view().error
     assert error is not None and error.code == "unreadable_document" and "target" in error.message
 

@@ -23,8 +23,9 @@ WITHOUT_TENANT = {
     "audit_unlinked",
     "audit_chain",
     "audit_heads",
+    "processes",
 }
-"""A tenant is its own; messages and uses of data sets are their job's; keys and the chain of the log are the deployment's."""
+"""A tenant is its own; messages and uses of data sets are their job's; keys, processes and the log's chain the deployment's."""
 OF_THE_DEPLOYMENT = {"audit_log"}
 """Some of its rows say what happened to the deployment itself."""
 
