@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 import structlog
@@ -104,7 +104,22 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _from_folder(folder: Path, scratch: Path) -> Clip:
+class ReadFolder(NamedTuple):
+    """A model's folder, understood."""
+
+    layout: Layout
+    config: dict[str, Any]
+    """As in `open_clip_config.json`."""
+    weights: Path
+    """One safetensors file under open_clip's names: the folder's own, or one that was written to the scratch folder."""
+
+
+def read_folder(folder: Path, scratch: Path) -> ReadFolder:
+    """Find the model in a folder, and bring its weights into open_clip's layout.
+
+    Raises:
+        InvalidRequest: there is none, it is damaged, or config and weights do not fit each other.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     layout = find_layout(folder)
     understand = partial(understood, layout, known=_known_config)
@@ -113,7 +128,7 @@ def _from_folder(folder: Path, scratch: Path) -> Clip:
     if not layout.in_safetensors:
         files = []
         for number, path in enumerate(layout.weights):
-            file, quick_gelu = as_safetensors(path, scratch / f"unpickled-{number}{SAFETENSORS}", understand_one(understand, layout))
+            file, quick_gelu = as_safetensors(path, scratch / f"unpickled-{number}{SAFETENSORS}", _of_one(understand, layout))
             files.append(file)
     tensors = TensorFiles(files)
     meant = understand(tensors.infos)
@@ -122,14 +137,18 @@ def _from_folder(folder: Path, scratch: Path) -> Clip:
     if quick_gelu is not None and quick_gelu != bool(meant.config["model_cfg"].get("quick_gelu")):
         meant.config["model_cfg"]["quick_gelu"] = quick_gelu
         meant.config.pop("architecture", None)
-    weights = _converted(meant, tensors, files, scratch / f"converted{SAFETENSORS}")
-    place = _arranged(layout, meant.config, weights, scratch / "layout")
-    name = f"local-dir:{place}"
-    _check_size(name, weights)
-    return _clip(open_clip.create_model(name, require_pretrained=True), meant.config, name, weights_digest(layout.weights))
+    return ReadFolder(layout, meant.config, _converted(meant, tensors, files, scratch / f"converted{SAFETENSORS}"))
 
 
-def understand_one(understand: Callable[[Infos], Understood], layout: Layout) -> Callable[[Infos], Understood]:
+def _from_folder(folder: Path, scratch: Path) -> Clip:
+    found = read_folder(folder, scratch)
+    name = f"local-dir:{_arranged(found, scratch / 'layout')}"
+    _check_size(name, found.weights)
+    model = open_clip.create_model(name, require_pretrained=True)
+    return _clip(model, found.config, name, weights_digest(found.layout.weights))
+
+
+def _of_one(understand: Callable[[Infos], Understood], layout: Layout) -> Callable[[Infos], Understood]:
     """Return what tells a model in one file; of shards each holds a part, which cannot be told."""
     if len(layout.weights) == 1:
         return understand
@@ -185,14 +204,14 @@ def _try(clip: Clip) -> None:
         raise ValueError(f"its embeddings have {image.shape[-1]} and {text.shape[-1]} entries, and cannot be compared")
 
 
-def _arranged(layout: Layout, config: dict[str, Any], weights: Path, place: Path) -> Path:
+def _arranged(found: ReadFolder, place: Path) -> Path:
     """Link the files of a model below names that open_clip looks for, with the complete config beside them."""
     place.mkdir(parents=True)
-    for file in layout.folder.iterdir():
+    for file in found.layout.folder.iterdir():
         if file.is_file() and file.suffix not in WEIGHTS_SUFFIXES and file.name not in (CONFIG_NAME, TRANSFORMERS_CONFIG):
             (place / file.name).symlink_to(file.resolve())
-    (place / WEIGHTS_NAME).symlink_to(weights.resolve())
-    (place / CONFIG_NAME).write_text(json.dumps(config))
+    (place / WEIGHTS_NAME).symlink_to(found.weights.resolve())
+    (place / CONFIG_NAME).write_text(json.dumps(found.config))
     return place
 
 
