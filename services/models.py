@@ -13,16 +13,16 @@ from sqlalchemy.orm import Session
 from services import quotas
 from services.pages import Page, page_of
 from services.references import model_reference
-from shared.checkpoints import PICKLE_NAME, SAFETENSORS_NAME
 from shared.errors import InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.schemas.clip_config import ArchitectureName
 from shared.schemas.model import ModelRegistration, ModelView
+from shared.schemas.resolution import RequestWarning
 from shared.schemas.spec import ModelSource
 from shared.settings import Settings
 from shared.storage import Storage, chunks_of, hashed
 from shared.tables import Model
-from shared.uploaded_checkpoints import NAMES, CheckpointFiles, unpack_checkpoint
+from shared.uploaded_checkpoints import CheckpointFiles, is_model_file, unpack_checkpoint
 
 _ARCHITECTURE = TypeAdapter[str](ArchitectureName)
 
@@ -36,8 +36,11 @@ class Checkpoint:
     """A checkpoint that was checked and is not stored yet."""
 
     files: dict[str, Path]
-    """By their names in open_clip's local-dir layout."""
+    """By their names in the model's folder."""
+    weights: tuple[str, ...]
+    """Which of them hold the weights, in the order in which they are read."""
     architecture: str
+    warnings: tuple[RequestWarning, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -63,12 +66,15 @@ def check_upload(
         if error.errors[0].pointer:  # it names the field already
             raise
         raise error.under("/file") from error
-    files = {name: scratch / name for name in found.unpacked if name in NAMES}
-    if found.itself in NAMES:
+    files = {name: scratch / name for name in found.unpacked if is_model_file(name)}
+    if found.itself is not None and is_model_file(found.itself):
         files[found.itself] = path
+    if not found.weights or not all(name in files for name in found.weights):
+        raise InvalidRequest.at("/file", "holds no weights")
     if not all(stat.S_ISREG(file.lstat().st_mode) for file in files.values()):
         raise InvalidRequest.at("/file", "unpacks to something that is no file")
-    return Checkpoint(files, found.architecture)
+    warnings = tuple(RequestWarning.model_validate(row) for row in found.warnings)
+    return Checkpoint(files, tuple(found.weights), found.architecture, warnings)
 
 
 def store(storage: Storage, tenant_id: str, model_id: str, checkpoint: Checkpoint) -> dict[str, object]:
@@ -77,18 +83,21 @@ def store(storage: Storage, tenant_id: str, model_id: str, checkpoint: Checkpoin
     Raises:
         Unavailable: the storage does not answer.
     """
-    files = checkpoint.files
-    weights = SAFETENSORS_NAME if SAFETENSORS_NAME in files else PICKLE_NAME
+    files, weights = checkpoint.files, checkpoint.weights
     digest = hashlib.sha256()
-    for name, file in files.items():
-        chunks = chunks_of(file)
-        storage.put(f"{prefix(tenant_id, model_id)}/{name}", hashed(chunks, digest) if name == weights else chunks)
+    for name in (
+        *weights,
+        *(name for name in files if name not in weights),
+    ):  # the digest is of the weights in their order
+        chunks = chunks_of(files[name])
+        storage.put(f"{prefix(tenant_id, model_id)}/{name}", hashed(chunks, digest) if name in weights else chunks)
     return {
         "id": model_id,
         "architecture": checkpoint.architecture,
         "reference": f"storage:{prefix(tenant_id, model_id)}",
         "digest": digest.hexdigest(),
-        "size_bytes": files[weights].stat().st_size,
+        "size_bytes": sum(files[name].stat().st_size for name in weights),
+        "warnings": [warning.model_dump() for warning in checkpoint.warnings],
     }
 
 
@@ -169,6 +178,7 @@ def view(row: Model) -> ModelView:
         size_bytes=row.size_bytes,
         parent=row.parent_id,
         job=row.job_id,
+        warnings=tuple(RequestWarning.model_validate(warning) for warning in row.warnings),
         created_at=row.created_at,
     )
 

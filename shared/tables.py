@@ -149,6 +149,8 @@ class Model(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     job_id: Mapped[str | None]
     """The job that made it."""
+    warnings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, default=list, server_default=text("'[]'::jsonb"))
+    """Each one a `RequestWarning`: what the upload was told."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     """Since when it cannot be used or listed. The row stays: jobs, certificates and lines of parents name it."""

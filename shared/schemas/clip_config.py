@@ -161,7 +161,11 @@ class ClipConfig(Schema):
         """Return the architecture for people: its name, or the sizes of the image tower."""
         if self.architecture is not None or self.model_cfg is None:
             return str(self.architecture)
-        vision = self.model_cfg.vision_cfg
-        kind = "RN" if isinstance(vision.layers, tuple) else f"ViT/{vision.patch_size}"
-        layers = list(vision.layers) if isinstance(vision.layers, tuple) else vision.layers
-        return f"{kind} {vision.width}x{layers} @{vision.image_size}"
+        vision, text = self.model_cfg.vision_cfg, self.model_cfg.text_cfg
+        beside = f" + {text.hf_model_name}" if text.hf_model_name else ""
+        if vision.timm_model_name is not None:
+            return vision.timm_model_name + beside
+        side = vision.image_size or 224
+        if isinstance(vision.layers, tuple):
+            return f"RN {vision.width or 64}x{list(vision.layers)} @{side}{beside}"
+        return f"ViT/{vision.patch_size or 16} {vision.width or 768}x{vision.layers or 12} @{side}{beside}"

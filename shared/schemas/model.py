@@ -7,6 +7,7 @@ from pydantic import Field
 
 from shared.schemas.base import Label, Schema
 from shared.schemas.model_reference import ModelReference
+from shared.schemas.resolution import RequestWarning
 
 
 class ModelView(Schema):
@@ -21,6 +22,7 @@ class ModelView(Schema):
     size_bytes: int | None
     parent: str | None = Field(description="the model it was made from")
     job: str | None = Field(description="the job that made it")
+    warnings: tuple[RequestWarning, ...] = Field((), description="what is no error, and may not be what was meant")
     created_at: datetime
 
 

@@ -6,12 +6,17 @@ import json
 import struct
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from shared.clip_shapes import expected_tensors
+from shared.schemas.clip_config import ModelConfig
 from shared.schemas.request import ErasureRequest
+from shared.tensor_files import NewTensor, TensorInfo, write_safetensors
 
 
 def names_only(clip: Path, *, metadata: Mapping[str, object] | None = None, **changes: Any) -> ErasureRequest:
@@ -66,6 +71,26 @@ def safetensors(path: Path, values: bytes = bytes(8)) -> Path:
     entry = {"dtype": "F16", "shape": [len(values) // 2], "data_offsets": [0, len(values)]}
     header = json.dumps({"weight": entry}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + values)
+    return path
+
+
+SMALL_CLIP: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 8,
+        "vision_cfg": {"layers": 2, "width": 8, "patch_size": 4, "image_size": 8, "head_width": 4},
+        "text_cfg": {"layers": 1, "width": 8, "heads": 2, "context_length": 4, "vocab_size": 100},
+    }
+}
+"""The config of a model of some kilobytes."""
+UNKNOWN_ARCHITECTURE = "tiny-of-the-tests"
+"""A name that open_clip does not have, under which weights are taken as they are."""
+
+
+def small_clip(path: Path, config: Mapping[str, Any] = SMALL_CLIP) -> Path:
+    """Write the weights of a config, all zeros, as safetensors."""
+    expected = expected_tensors(ModelConfig.model_validate(config["model_cfg"]))
+    infos = {name: TensorInfo("F32", shape) for name, shape in expected.shapes.items()}
+    write_safetensors(path, {n: NewTensor(i, partial(np.zeros, i.shape, np.float32)) for n, i in infos.items()})
     return path
 
 

@@ -2,29 +2,46 @@
 
 import json
 import logging
-import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
+import structlog
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.archives import file_sha256
-from shared.checkpoints import CONFIG_NAME, PICKLE_NAME, SAFETENSORS_NAME, check_safetensors, read_config
+from shared.checkpoints import (
+    CONFIG_NAME,
+    SAFETENSORS,
+    SAFETENSORS_NAME,
+    WEIGHTS_SUFFIXES,
+    Layout,
+    Understood,
+    find_layout,
+    understood,
+    weights_digest,
+)
 from shared.errors import EffaceError, InvalidRequest, JobFailure
-from shared.members import words
+from shared.members import shown, words
 from shared.storage import ObjectMissing, Storage
+from shared.tensor_files import TensorFiles, write_safetensors
+from shared.tensor_rules import Rule
+from shared.tensor_rules import tensors as made
+from shared.transformers_layout import CONFIG as TRANSFORMERS_CONFIG
+from shared.weight_names import MAX_SENTENCE, Infos
 from worker.clip.model import Clip
+from worker.clip.pickles import as_safetensors
+
+log = structlog.get_logger()
 
 WEIGHTS_NAME = SAFETENSORS_NAME
-WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-"""Of weights files, the best first; all but the first are pickles and read with `weights_only`."""
 
 
 def load_clip(
@@ -36,8 +53,8 @@ def load_clip(
 ) -> Clip:
     """Return the model behind a reference, in float32 and eval mode.
 
-    - `local-dir:<folder>`: `open_clip_config.json` and a weights file. A config may give `architecture`, a name that
-      open_clip knows, in place of `model_cfg`.
+    - `local-dir:<folder>`: a layout of `shared.checkpoints`: open_clip's, transformers' `CLIPModel`, or OpenAI's file
+      alone. `open_clip_config.json` may give `architecture`, a name that open_clip knows, in place of `model_cfg`.
     - `storage:<prefix>`: the same as objects of `storage`; they are copied below `scratch`.
     - `open_clip:<architecture>/<tag>`, where a file may take the place of the tag, and `hf-hub:<repository>`: these
       download, unless open_clip's cache holds them.
@@ -87,18 +104,68 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
+class ReadFolder(NamedTuple):
+    """A model's folder, understood."""
+
+    layout: Layout
+    config: dict[str, Any]
+    """As in `open_clip_config.json`."""
+    weights: Path
+    """One safetensors file under open_clip's names: the folder's own, or one that was written to the scratch folder."""
+
+
+def read_folder(folder: Path, scratch: Path) -> ReadFolder:
+    """Find the model in a folder, and bring its weights into open_clip's layout.
+
+    Raises:
+        InvalidRequest: there is none, it is damaged, or config and weights do not fit each other.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    layout = find_layout(folder)
+    understand = partial(understood, layout, known=_known_config)
+    quick_gelu: bool | None = None
+    files = list(layout.weights)
+    if not layout.in_safetensors:
+        files = []
+        for number, path in enumerate(layout.weights):
+            file, quick_gelu = as_safetensors(
+                path, scratch / f"unpickled-{number}{SAFETENSORS}", _of_one(understand, layout)
+            )
+            files.append(file)
+    tensors = TensorFiles(files)
+    meant = understand(tensors.infos)
+    for warning in meant.warnings:
+        log.warning("checkpoint.warning", detail=warning.detail)
+    if quick_gelu is not None and quick_gelu != bool(meant.config["model_cfg"].get("quick_gelu")):
+        meant.config["model_cfg"]["quick_gelu"] = quick_gelu
+        meant.config.pop("architecture", None)
+    return ReadFolder(layout, meant.config, _converted(meant, tensors, files, scratch / f"converted{SAFETENSORS}"))
+
+
 def _from_folder(folder: Path, scratch: Path) -> Clip:
-    path, weights = folder / CONFIG_NAME, _weights_file(folder)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {CONFIG_NAME} in {folder.name}")
-    _, config = read_config(path)
-    if weights.suffix == ".safetensors":
-        check_safetensors(weights)
-    if "model_cfg" not in config:
-        config["model_cfg"] = _known_config(config["architecture"])
-    name = f"local-dir:{_arranged(folder, config, weights, scratch / 'layout')}"
-    _check_size(name, weights)
-    return _clip(open_clip.create_model(name, require_pretrained=True), config, name, file_sha256(weights))
+    found = read_folder(folder, scratch)
+    name = f"local-dir:{_arranged(found, scratch / 'layout')}"
+    _check_size(name, found.weights)
+    model = open_clip.create_model(name, require_pretrained=True)
+    return _clip(model, found.config, name, weights_digest(found.layout.weights))
+
+
+def _of_one(understand: Callable[[Infos], Understood], layout: Layout) -> Callable[[Infos], Understood]:
+    """Return what tells a model in one file; of shards each holds a part, which cannot be told."""
+    if len(layout.weights) == 1:
+        return understand
+    return lambda _: Understood({}, "", None)
+
+
+def _converted(meant: Understood, tensors: TensorFiles, files: list[Path], target: Path) -> Path:
+    """Return the weights in one file under open_clip's names, which is written where they are not so already."""
+    rules = meant.rules
+    if rules is None:
+        rules = {name: Rule((name,)) for name in tensors.infos}
+    if len(files) == 1 and rules.keys() == tensors.infos.keys() and all(r.source == name for name, r in rules.items()):
+        return files[0]
+    write_safetensors(target, made(rules, tensors.infos, tensors))
+    return target
 
 
 def _check_size(name: str, weights: Path) -> None:
@@ -139,16 +206,19 @@ def _try(clip: Clip) -> None:
         raise ValueError(f"its embeddings have {image.shape[-1]} and {text.shape[-1]} entries, and cannot be compared")
 
 
-def _arranged(folder: Path, config: dict[str, Any], weights: Path, layout: Path) -> Path:
-    """Link the files of `folder` below names that open_clip looks for, with the complete config beside them."""
-    layout.mkdir(parents=True)
-    for file in folder.iterdir():
-        if file.suffix not in WEIGHTS_SUFFIXES and file.name != CONFIG_NAME:
-            (layout / file.name).symlink_to(file.resolve())
-    name = WEIGHTS_NAME if weights.suffix == ".safetensors" else PICKLE_NAME
-    (layout / name).symlink_to(weights.resolve())
-    (layout / CONFIG_NAME).write_text(json.dumps(config))
-    return layout
+def _arranged(found: ReadFolder, place: Path) -> Path:
+    """Link the files of a model below names that open_clip looks for, with the complete config beside them."""
+    place.mkdir(parents=True)
+    for file in found.layout.folder.iterdir():
+        if (
+            file.is_file()
+            and file.suffix not in WEIGHTS_SUFFIXES
+            and file.name not in (CONFIG_NAME, TRANSFORMERS_CONFIG)
+        ):
+            (place / file.name).symlink_to(file.resolve())
+    (place / WEIGHTS_NAME).symlink_to(found.weights.resolve())
+    (place / CONFIG_NAME).write_text(json.dumps(found.config))
+    return place
 
 
 def _from_tag(architecture: str, pretrained: str, scratch: Path) -> Clip:
@@ -203,11 +273,12 @@ def architecture_name(config: Mapping[str, Any]) -> str:
         return str(config["architecture"])
     vision = config["model_cfg"]["vision_cfg"]
     size = vision.get("image_size", 224)
-    if "timm_model_name" in vision:
+    if vision.get("timm_model_name"):
         return f"{vision['timm_model_name']}-{size}"
-    if isinstance(vision["layers"], list):
-        return f"RN-{'.'.join(map(str, vision['layers']))}-w{vision.get('width', 64)}-{size}"
-    return f"ViT-{vision['layers']}x{vision['width']}-p{vision['patch_size']}-{size}"
+    layers = vision.get("layers", 12)
+    if isinstance(layers, list | tuple):
+        return f"RN-{'.'.join(map(str, layers))}-w{vision.get('width', 64)}-{size}"
+    return f"ViT-{layers}x{vision.get('width', 768)}-p{vision.get('patch_size', 16)}-{size}"
 
 
 def _known_config(architecture: str) -> dict[str, Any]:
@@ -216,15 +287,6 @@ def _known_config(architecture: str) -> dict[str, Any]:
     if config is None:
         raise ValueError(f"open_clip knows no architecture {architecture!r}; see open_clip.list_models()")
     return deepcopy(config)
-
-
-def _weights_file(folder: Path) -> Path:
-    if (folder / WEIGHTS_NAME).is_file():
-        return folder / WEIGHTS_NAME
-    files = [file for suffix in WEIGHTS_SUFFIXES for file in sorted(folder.glob(f"*{suffix}"))]
-    if not files:
-        raise FileNotFoundError(f"there is no weights file ({', '.join(WEIGHTS_SUFFIXES)}) in {folder.name}")
-    return files[0]
 
 
 def _fetch(storage: Storage, prefix: str, folder: Path) -> Path:
@@ -244,12 +306,20 @@ def _explained(reference: str) -> Iterator[None]:
     except EffaceError as error:
         if not isinstance(error, InvalidRequest):
             raise
-        raise JobFailure(
-            "invalid_checkpoint", f"The checkpoint {reference!r} cannot be loaded: {error.detail}"
-        ) from error
-    except pickle.UnpicklingError as error:
-        detail = f"The checkpoint {reference!r} holds more than weights, or is damaged; give it as safetensors."
-        raise JobFailure("invalid_checkpoint", detail) from error
+        raise JobFailure("invalid_checkpoint", _sentence(reference, error.errors[0].detail)) from error
     except Exception as error:  # open_clip, timm, transformers and torch raise whatever a bad file leads them to
-        detail = f"The checkpoint {reference!r} cannot be loaded: {words(error)}"
-        raise JobFailure("invalid_checkpoint", detail) from error
+        raise JobFailure("invalid_checkpoint", _sentence(reference, words(error))) from error
+
+
+def _sentence(reference: str, said: str) -> str:
+    """Say what is wrong without the place in the storage, and without cutting a word in two."""
+    kind, _, place = reference.partition(":")
+    called = (
+        "the uploaded checkpoint"
+        if kind == "storage"
+        else shown(f"{kind}:{Path(place).name}" if kind == "local-dir" else reference)
+    )
+    text = f"{called[0].upper()}{called[1:]} cannot be loaded: {said}".rstrip(".")
+    if len(text) > MAX_SENTENCE:
+        text = text[: text.rindex(" ", 0, MAX_SENTENCE)].rstrip(",;:(") + " ..."
+    return text if text.endswith("...") else f"{text}."

@@ -21,7 +21,7 @@ def checkpoint() -> bytes:
 
 @pytest.fixture
 def model(alice, checkpoint) -> str:
-    params = {"name": "clip", "filename": "clip.safetensors", "architecture": "ViT-B-32"}
+    params = {"name": "clip", "filename": "clip.safetensors", "architecture": "tiny-of-the-tests"}
     return alice.post("/models", content=checkpoint, params=params).json()["id"]
 
 

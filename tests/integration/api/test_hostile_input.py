@@ -1,5 +1,6 @@
 """Every hostile archive, checkpoint and request gets a 4xx that names the field, and leaves nothing behind."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 from sqlalchemy import func, select
 
 from shared.tables import Dataset, Job, JobEvent, Model, Outbox
+from tests.support import requests
 from tests.support.hostile import LIMITS, Hostile
 from tests.support.hostile.archives import PNG, tarred, zipped
-from tests.support.hostile.checkpoints import CHECKPOINTS, CONFIG_NAME, GOOD_CONFIG, SOUND, WEIGHTS_NAME
+from tests.support.hostile.checkpoints import CHECKPOINTS, CONFIG_NAME, WEIGHTS_NAME
 from tests.support.hostile.requests import REQUESTS, body
 from tests.support.hostile.sets import ALL
 
@@ -94,7 +96,7 @@ def test_hostile_input_is_refused_by_name_and_nothing_is_kept(
     assert len(answers) >= at_least
 
 
-def test_what_the_tables_start_from_is_taken(alice, request_body, left_over):
+def test_what_the_tables_start_from_is_taken(alice, request_body, left_over, tmp_path):
     """A refusal says something only if the same file without its fault is taken."""
     archives = [
         zipped([("horse/1.png", PNG)]),
@@ -104,7 +106,13 @@ def test_what_the_tables_start_from_is_taken(alice, request_body, left_over):
         tarred([("0.png", PNG), ("0.cls", b"horse")]),
     ]
     taken = [alice.post("/datasets?name=x", content=archive) for archive in archives]
-    taken.append(alice.post("/models?name=x", content=zipped([(CONFIG_NAME, GOOD_CONFIG), (WEIGHTS_NAME, SOUND)])))
+    weights = requests.small_clip(tmp_path / WEIGHTS_NAME).read_bytes()
+    taken.append(
+        alice.post(
+            "/models?name=x",
+            content=zipped([(CONFIG_NAME, json.dumps(requests.SMALL_CLIP).encode()), (WEIGHTS_NAME, weights)]),
+        )
+    )
     taken.append(alice.post("/jobs", json=body()))
 
     assert [response.status_code for response in taken] == [201, 201, 201, 201, 201, 201, 202]

@@ -11,17 +11,10 @@ from pathlib import Path
 import pytest
 
 from api.examples import MODEL_REGISTRATION
+from tests.support import requests
 from tests.support.hostile.archives import zipped
 from tests.support.image_sets import ACCEPTED
 from tests.support.requests import png
-
-CONFIG = {
-    "model_cfg": {
-        "embed_dim": 8,
-        "vision_cfg": {"layers": 2, "width": 8, "patch_size": 4, "image_size": 8},
-        "text_cfg": {},
-    }
-}
 
 
 def safetensors(path: Path) -> Path:
@@ -34,9 +27,9 @@ def safetensors(path: Path) -> Path:
 @pytest.fixture
 def model_archive(tmp_path):
     """A tar of a local-dir folder."""
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(requests.SMALL_CLIP))
     with tarfile.open(tmp_path / "model.tar", "w") as archive:
-        for path in (tmp_path / "open_clip_config.json", safetensors(tmp_path / "open_clip_model.safetensors")):
+        for path in (tmp_path / "open_clip_config.json", requests.small_clip(tmp_path / "open_clip_model.safetensors")):
             archive.add(path, path.name)
     return tmp_path / "model.tar"
 
@@ -216,13 +209,13 @@ def test_a_bare_checkpoint_needs_its_architecture(alice, tmp_path):
     params = {"name": "x", "filename": "x.safetensors"}
 
     assert pointers(alice.post("/models", params=params, content=content)) == ["/architecture"]
-    added = alice.post("/models", params=params | {"architecture": "ViT-B-32"}, content=content)
-    assert (added.status_code, added.json()["architecture"]) == (201, "ViT-B-32")
+    added = alice.post("/models", params=params | {"architecture": requests.UNKNOWN_ARCHITECTURE}, content=content)
+    assert (added.status_code, added.json()["architecture"]) == (201, requests.UNKNOWN_ARCHITECTURE)
 
 
 def test_a_bare_checkpoint_as_a_form(alice, tmp_path):
     with safetensors(tmp_path / "x.safetensors").open("rb") as file:
-        added = alice.post("/models", files={"file": file}, data={"architecture": "ViT-B-32"})
+        added = alice.post("/models", files={"file": file}, data={"architecture": requests.UNKNOWN_ARCHITECTURE})
 
     assert (added.status_code, added.json()["name"]) == (201, "x.safetensors")
 

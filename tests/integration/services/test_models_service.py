@@ -22,15 +22,7 @@ from shared.settings import Settings
 from shared.storage import Storage
 from tests.support import requests
 
-CONFIG = json.dumps(
-    {
-        "model_cfg": {
-            "embed_dim": 32,
-            "vision_cfg": {"layers": 2, "width": 64, "patch_size": 8, "image_size": 32},
-            "text_cfg": {},
-        }
-    }
-)
+CONFIG = json.dumps(requests.SMALL_CLIP)
 
 
 class Bomb:
@@ -81,7 +73,7 @@ def torch_file(path: Path) -> Path:
 def test_a_folder_in_open_clips_layout(
     store: Callable[..., dict[str, object]], storage: Storage, tmp_path: Path, suffix: str, wrapped: str
 ) -> None:
-    weights = requests.safetensors(tmp_path / "weights").read_bytes()
+    weights = requests.small_clip(tmp_path / "weights.safetensors").read_bytes()
     files = {"open_clip_config.json": CONFIG.encode(), "open_clip_model.safetensors": weights}
     extra = {"tokenizer.json": b"{}", "README.md": b"not needed"}
     path = packed(tmp_path / f"clip{suffix}", {wrapped + name: content for name, content in (files | extra).items()})
@@ -90,7 +82,7 @@ def test_a_folder_in_open_clips_layout(
     assert {o.key.rpartition("/")[2] for o in storage.list(prefix)} == {*files, "tokenizer.json"}
     assert storage.get(f"{prefix}/open_clip_model.safetensors") == weights
     assert values["digest"] == hashlib.sha256(weights).hexdigest()
-    assert (values["architecture"], values["size_bytes"]) == ("ViT/8 64x2 @32", len(weights))
+    assert (values["architecture"], values["size_bytes"]) == ("ViT/4 8x2 @8", len(weights))
 
 
 def test_bare_weights_need_an_architecture(
@@ -99,9 +91,9 @@ def test_bare_weights_need_an_architecture(
     path = requests.safetensors(tmp_path / "model.safetensors")
     with pytest.raises(InvalidRequest, match="/architecture"):
         store(path)
-    values = store(path, architecture="ViT-B-32")
+    values = store(path, architecture=requests.UNKNOWN_ARCHITECTURE)
     prefix = str(values["reference"]).removeprefix("storage:")
-    assert json.loads(storage.get(f"{prefix}/open_clip_config.json")) == {"architecture": "ViT-B-32"}
+    assert json.loads(storage.get(f"{prefix}/open_clip_config.json")) == {"architecture": requests.UNKNOWN_ARCHITECTURE}
 
 
 def test_a_torch_file_is_stored_unopened(

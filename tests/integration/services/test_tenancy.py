@@ -56,7 +56,9 @@ def test_every_object_lies_below_its_tenant(
     archive = requests.archive(tmp_path / "farm.zip", "horse")
     dataset_id = datasets.store(storage, tenant, archive, settings).dataset_id
     weights = requests.safetensors(tmp_path / "clip.safetensors")
-    checked = models.check_upload(weights, filename=weights.name, architecture="ViT-B-32", scratch=tmp_path)
+    checked = models.check_upload(
+        weights, filename=weights.name, architecture=requests.UNKNOWN_ARCHITECTURE, scratch=tmp_path
+    )
     model = models.store(storage, tenant, "mdl_uploaded", checked)
     job = session.get_one(Job, jobs.submit(session, tenant, requests.names_only(clip), settings).id)
     spec = lifecycle.JobSpec.model_validate(job.spec)
