@@ -34,7 +34,7 @@ from api.routes import (
     workers,
 )
 from api.telemetry import HttpMetrics
-from services.opendsr import PREFIX
+from services.subject_requests.opendsr import PREFIX
 from shared.errors import InvalidRequest
 from shared.settings import Settings
 

@@ -23,15 +23,15 @@ from sqlalchemy import text
 import migrations
 from api import VERSION
 from migrations.grants import grant
-from services import purge_list
-from services.purge_list import Purged
+from services.purging import restored_backups
+from services.purging.restored_backups import Purged
 from shared import home as home_file
-from shared.archives import file_sha256
-from shared.database import Database, make_engine
-from shared.embedded import embedded_postgres, postgres_binaries, private_folder
 from shared.errors import Conflict, EffaceError, InvalidRequest, Unavailable
+from shared.files.image_archives import file_sha256
+from shared.ports.embedded_servers import embedded_postgres, postgres_binaries, private_folder
+from shared.ports.object_storage import ObjectMissing, Storage
+from shared.postgres.database import Database, make_engine
 from shared.settings import Settings
-from shared.storage import ObjectMissing, Storage
 
 DUMP, MANIFEST, LIST, OBJECTS = "postgres.dump", "backup.json", "purged.jsonl", "objects"
 PREFIXES = ("audit", "tenants", "purged")
@@ -97,7 +97,7 @@ def back_up(settings: Settings, folder: Path) -> Manifest:
     _run(settings, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={folder / DUMP}")
     counts += [_copied(storage, prefix, folder) for prefix in PREFIXES[1:]]
     with _database(settings) as database, database.transaction() as session:
-        lines = [entry.line() for entry in sorted(purge_list.purged(session, storage))]
+        lines = [entry.line() for entry in sorted(restored_backups.purged(session, storage))]
     (folder / LIST).write_text("".join(f"{line}\n" for line in lines))
     manifest = Manifest(
         version=VERSION,
@@ -124,7 +124,7 @@ def restore(settings: Settings, folder: Path, *, replace: bool) -> int:
     storage = Storage(settings.storage_url)
     with _database(settings) as database:
         listed = _purged_so_far(database, storage, replace=replace)
-        listed |= set(purge_list.parse((folder / LIST).read_bytes().splitlines()))
+        listed |= set(restored_backups.parse((folder / LIST).read_bytes().splitlines()))
         with database.transaction() as session:
             session.execute(text("DROP SCHEMA public CASCADE"))
             session.execute(text("CREATE SCHEMA public"))
@@ -138,7 +138,7 @@ def restore(settings: Settings, folder: Path, *, replace: bool) -> int:
     for file in sorted(path for path in (folder / OBJECTS).rglob("*") if path.is_file()):
         storage.put(file.relative_to(folder / OBJECTS).as_posix(), file)
     with _database(settings) as database:
-        return purge_list.purge_again(database, storage, settings, listed)
+        return restored_backups.purge_again(database, storage, settings, listed)
 
 
 def empty_redis(home: Path) -> None:
@@ -198,7 +198,7 @@ def _purged_so_far(database: Database, storage: Storage, *, replace: bool) -> se
             raise Conflict(f"The database holds {jobs} jobs; give --replace if the backup is to take their place.")
     migrations.upgrade(database.engine.url.render_as_string(hide_password=False))
     with database.transaction() as session:
-        return purge_list.purged(session, storage)
+        return restored_backups.purged(session, storage)
 
 
 def _connection(settings: Settings) -> dict[str, Any]:

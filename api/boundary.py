@@ -18,15 +18,15 @@ from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
 from api.routes.docs import OPEN_PATHS as DOCS
 from api.telemetry import HttpMetrics
-from services import keys, tokens
-from services.keys import Principal
-from services.opendsr import CERTIFICATE_PATH
+from services.access import access_tokens, api_keys
+from services.access.api_keys import Principal
+from services.subject_requests.opendsr import CERTIFICATE_PATH
+from shared.crypto.public_keys import KEYS_PATH
 from shared.errors import Unauthenticated
-from shared.limiter import Usage
-from shared.public_keys import KEYS_PATH
+from shared.ports.rate_limiter import Usage
 from shared.schemas.certificate import SCHEMA_PATH
 from shared.schemas.report import REPORT_SCHEMA_PATH
-from shared.schemas.wording import cut
+from shared.schemas.validation_errors import cut
 
 PROBES = frozenset({"/health/live", "/health/ready"})
 OPEN_PATHS = PROBES | DOCS | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
@@ -136,7 +136,7 @@ class Authentication:
             token = _token(request)
             principal, usage = await run_in_threadpool(_admit, parts_of(request), token)
             request.state.principal = principal
-            request.state.credential = keys.digest(token)
+            request.state.credential = api_keys.digest(token)
             structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
             ratelimit.check(request, usage)
             if "\0" in scope["path"]:  # names nothing, and Postgres refuses to look for it
@@ -156,5 +156,5 @@ def _token(request: Request) -> str:
 def _admit(parts: Parts, token: str) -> tuple[Principal, Usage | None]:
     """Look the key up on its own, so that a long upload holds no connection, and count the request."""
     with parts.database.look() as connection:
-        principal = tokens.identify(connection, token)
+        principal = access_tokens.identify(connection, token)
     return principal, parts.limiter.hit(principal.tenant_id)

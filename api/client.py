@@ -21,14 +21,14 @@ import httpx
 
 from api.connection import Advance, ApiProblem, Connection, Damaged, Unreachable
 from api.packing import Body
+from shared.crypto.public_keys import KEYS_PATH
 from shared.errors import NotYet
-from shared.public_keys import KEYS_PATH
+from shared.files.tokenizer_files import TOKENIZER_NAMES
 from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobDraft, JobView, MetricSeries
 from shared.schemas.model import ModelView
 from shared.schemas.purge import DatasetPurge, ModelPurge, PurgeReceipt
-from shared.tokenizer_files import TOKENIZER_NAMES
 
 POLL_SECONDS = 2.0
 CERTIFICATE_SECONDS = 0.5

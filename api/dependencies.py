@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from api.oauth import TOKEN_PATH
 from api.parts import Parts, parts_of
-from services.audit_log import ACTOR, PERSON
-from services.keys import Principal
+from services.access.api_keys import Principal
+from services.audit_log.entries import ACTOR, PERSON
 from shared.errors import Forbidden
 from shared.states import Scope
 

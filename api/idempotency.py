@@ -9,9 +9,9 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import AfterValidator
 
 from api.json_route import JSON
-from services import idempotency
-from services.idempotency import Answer, Call
-from services.keys import Principal
+from services.access import idempotency
+from services.access.api_keys import Principal
+from services.access.idempotency import Answer, Call
 
 KEY_HEADER = "Idempotency-Key"
 MAX_KEY_CHARACTERS = 255

@@ -22,7 +22,7 @@ from api.dependencies import check_scope, scope_of
 from api.parts import parts_of
 from shared.errors import EffaceError, InvalidRequest, TooLarge
 from shared.schemas.base import Schema
-from shared.schemas.wording import MAX_POINTER, cut, invalid_request
+from shared.schemas.validation_errors import MAX_POINTER, cut, invalid_request
 from shared.strict_json import TooManyMembers, loads
 
 JSON = "application/json"

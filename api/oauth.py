@@ -1,4 +1,4 @@
-"""OAuth2 client credentials (RFC 6749, section 4.4): oauthlib keeps the protocol, `services.tokens` the tokens."""
+"""OAuth2 client credentials (RFC 6749, section 4.4): oauthlib keeps the protocol, `services.access.access_tokens` the tokens."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from oauthlib.common import Request
 from oauthlib.oauth2 import BackendApplicationServer, InvalidClientError, RequestValidator
 from sqlalchemy.orm import Session
 
-from services import tokens
-from services.keys import Principal
+from services.access import access_tokens
+from services.access.api_keys import Principal
 
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="efface"'}
@@ -58,7 +58,7 @@ class _Validator(RequestValidator):
     def authenticate_client(self, request: Request, *_: object, **__: object) -> bool:
         """Find the client by HTTP Basic, or by the form's fields."""
         client_id, secret = _basic(request.headers) or (request.client_id, request.client_secret)
-        self.owner = tokens.client(self._session, client_id or "", secret or "")
+        self.owner = access_tokens.client(self._session, client_id or "", secret or "")
         request.client = _Client(client_id or "")
         return self.owner is not None
 
@@ -72,11 +72,11 @@ class _Validator(RequestValidator):
 
     def validate_scopes(self, client_id: str, scopes: list[str], *_: object, **__: object) -> bool:  # noqa: ARG002
         """Let a token do no more than its key."""
-        return tokens.grantable(self._owner, scopes)
+        return access_tokens.grantable(self._owner, scopes)
 
     def issue(self, request: Request) -> str:
         """Make the token that oauthlib is about to answer with."""
-        return tokens.issue(self._session, self._owner, request.scopes or [], self._token_seconds)
+        return access_tokens.issue(self._session, self._owner, request.scopes or [], self._token_seconds)
 
     def save_bearer_token(self, *_: object, **__: object) -> None:
         """Do nothing: `issue` has kept its hash."""

@@ -12,13 +12,13 @@ from api.streams import Streams
 from api.telemetry import HttpMetrics
 from api.turns import Turns
 from api.upload_desk import UploadDesk
-from services import quotas
-from shared.database import Database, make_engine
-from shared.limiter import RequestLimiter
-from shared.queue import Doorbell, make_queue
+from services.access import quotas
+from shared.ports.object_storage import Storage
+from shared.ports.queue import Doorbell, make_queue
+from shared.ports.rate_limiter import RequestLimiter
+from shared.postgres.database import Database, make_engine
 from shared.schemas.health import Ready
 from shared.settings import Settings
-from shared.storage import Storage
 
 LOOKUP_WAIT_SECONDS = 30.0
 READY_SECONDS = 2.0

@@ -33,9 +33,9 @@ from shared.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shared.ports.object_storage import ObjectMissing
 from shared.schemas.model import ModelRegistration
-from shared.schemas.wording import cut, field_errors
-from shared.storage import ObjectMissing
+from shared.schemas.validation_errors import cut, field_errors
 
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"

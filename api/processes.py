@@ -11,7 +11,7 @@ from types import FrameType
 import psutil
 import structlog
 
-from shared.embedded import die_with_us
+from shared.ports.embedded_servers import die_with_us
 
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 30.0

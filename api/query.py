@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
 from shared.errors import FieldError, InvalidRequest
-from shared.schemas.wording import cut
+from shared.schemas.validation_errors import cut
 
 SHOWN = 60
 """Characters of an unknown name that an error repeats."""

@@ -8,8 +8,8 @@ from fastapi import Request
 from http_sf import StructuredType
 
 from api.parts import parts_of
-from services import quotas
-from shared.limiter import Usage
+from services.access import quotas
+from shared.ports.rate_limiter import Usage
 from shared.settings import Settings
 
 

@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from api import problems
 from api.json_route import Route, UnreadableBody
 from api.parts import parts_of
+from shared.crypto.opendsr_key import ProcessorKey
 from shared.errors import Conflict, EffaceError, TooLarge, Unavailable
-from shared.processor_key import ProcessorKey
 
 BAD_REQUEST = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
 """What the specification calls 400 (section 7.5); where it is silent, the answer is that of all other routes."""

@@ -19,14 +19,15 @@ from pydantic import SecretStr
 
 import migrations
 from api.processes import Child, Ending, stop
-from services import audit_heads, console_sessions, keys
+from services.access import api_keys, console_sessions
+from services.audit_log import signed_heads
 from shared import home as home_file
-from shared.database import Database, make_engine
-from shared.embedded import embedded_postgres, embedded_redis, free_port, private_folder
+from shared.crypto.certificate_keys import KeyFolder, new_secret
+from shared.crypto.opendsr_key import make_self_signed
 from shared.errors import Conflict, Unavailable
-from shared.processor_key import make_self_signed
+from shared.ports.embedded_servers import embedded_postgres, embedded_redis, free_port, private_folder
+from shared.postgres.database import Database, make_engine
 from shared.settings import Settings
-from shared.signing import KeyFolder, new_secret
 from shared.states import Scope
 
 HOST = "127.0.0.1"
@@ -168,7 +169,7 @@ def _key(settings: Settings, path: Path) -> str:
     def made() -> str:
         engine = make_engine(settings)
         with Database(engine).transaction() as session:
-            _, key = keys.create(session, tenant=TENANT, name="efface up", scopes=[Scope.ADMIN])
+            _, key = api_keys.create(session, tenant=TENANT, name="efface up", scopes=[Scope.ADMIN])
         engine.dispose()
         return key
 
@@ -178,7 +179,7 @@ def _key(settings: Settings, path: Path) -> str:
 def _link(settings: Settings, key: str) -> str:
     engine = make_engine(settings)
     with Database(engine).transaction() as session:
-        key_id = keys.authenticate(session.connection(), key).key_id
+        key_id = api_keys.authenticate(session.connection(), key).key_id
         link = console_sessions.make_link(session, key_id, settings.console_link_seconds)
     engine.dispose()
     return link
@@ -194,7 +195,7 @@ def _kept_secret(path: Path, make: Callable[[], str]) -> str:
 
 
 def _audit_key(path: Path) -> Path:
-    _kept_secret(path, audit_heads.new_key)
+    _kept_secret(path, signed_heads.new_key)
     return path
 
 

@@ -19,10 +19,11 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
 
-from services import jobs, tokens
-from services.jobs import Look
-from services.quotas import check_streams
-from shared.database import EVENTS_CHANNEL, Database
+from services.access import access_tokens
+from services.access.quotas import check_streams
+from services.jobs import queries
+from services.jobs.queries import Look
+from shared.postgres.database import EVENTS_CHANNEL, Database
 from shared.schemas.job import EventView
 from shared.settings import Settings
 
@@ -141,7 +142,7 @@ class _Feed:
     def _read(self, seq: int) -> Look:
         """Read in a short transaction: a stream may live for an hour and must not hold a connection."""
         with self._database.transaction() as session:
-            return jobs.look(session, self._tenant_id, self._job_id, after=seq, limit=BATCH)
+            return queries.look(session, self._tenant_id, self._job_id, after=seq, limit=BATCH)
 
 
 class Streams:
@@ -228,4 +229,4 @@ class Streams:
 
     def _good(self, credentials: set[str]) -> set[str]:
         with self._database.look() as connection:
-            return tokens.good(connection, credentials)
+            return access_tokens.good(connection, credentials)

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.census import Census
+from services.jobs.queue_stats import Census
 
 log = structlog.get_logger()
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from anyio import CapacityLimiter
 
 from api.turns import Turns
-from services import quotas
+from services.access import quotas
 from shared.errors import Unavailable
-from shared.inspection import Inspectors
+from shared.files.inspection import Inspectors
 from shared.settings import MIB, Settings
 
 RETRY_SECONDS = 15

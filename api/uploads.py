@@ -1,6 +1,6 @@
 """Uploads of any size: they pass through to a temporary file, chunk by chunk, and are never held in memory.
 
-A few are received at a time (`api.upload_desk`), each is hashed while it comes, and `services.uploads` does the rest.
+A few are received at a time (`api.upload_desk`), each is hashed while it comes, and `services.catalog.uploads` does the rest.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from api.json_route import Route
 from api.parts import parts_of
 from api.problems import refused
 from api.upload_desk import Share
-from services.idempotency import Answer
-from services.keys import Principal
-from services.unfinished import Begin, Kind
-from services.uploads import Received, Uploads
+from services.access.api_keys import Principal
+from services.access.idempotency import Answer
+from services.catalog.unfinished_uploads import Begin, Kind
+from services.catalog.uploads import Received, Uploads
 from shared.errors import (
     Conflict,
     FieldError,
@@ -44,9 +44,9 @@ from shared.errors import (
     TooLarge,
     TooSlow,
 )
-from shared.inspection import Gone
+from shared.files.inspection import Gone
 from shared.schemas.base import Label
-from shared.schemas.wording import field_errors
+from shared.schemas.validation_errors import field_errors
 
 FILE = "file"
 """The form field that holds the file."""

@@ -28,11 +28,11 @@ import torch
 
 from api.demo.drawings import OBJECTS, SYNONYMS
 from api.demo.scenario import FORGOTTEN_CELL, FORGOTTEN_CLASS, MODEL, draw_sets
+from shared.ports.object_storage import Storage
 from shared.schemas.request import ErasureRequest
 from shared.settings import Settings
-from shared.storage import Storage
 from worker import pipeline
-from worker.audit.suite import AuditResult, run_audit
+from worker.evaluation.suite import AuditResult, run_audit
 from worker.ports import Silent
 from worker.resolve import resolve_paths
 

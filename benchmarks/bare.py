@@ -13,7 +13,7 @@ from fastapi import Body, FastAPI
 from sqlalchemy import Column, MetaData, Table, Text, insert
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.database import make_engine
+from shared.postgres.database import make_engine
 from shared.settings import Settings
 
 TABLE = Table("bare_inserts", MetaData(), Column("id", Text, primary_key=True), Column("body", JSONB, nullable=False))

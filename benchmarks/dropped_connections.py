@@ -22,8 +22,8 @@ import redis
 import structlog
 
 import migrations
-from shared.embedded import embedded_postgres, embedded_redis
-from shared.storage import Storage
+from shared.ports.embedded_servers import embedded_postgres, embedded_redis
+from shared.ports.object_storage import Storage
 from tests.support import parts
 from tests.support.dropping import Dropper, Proxy, Waits, play, proxied, wait_for
 from tests.support.fleet import Fleet, make_fleet

@@ -31,17 +31,17 @@ from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, TRAINING_SEED, Cell, ce
 from api.demo.scenario import FORGOTTEN_CELL, FORGOTTEN_CLASS
 from benchmarks.bench_images import CIFAR
 from benchmarks.gold_pairs import CIFAR_CLASS, CIFAR_SYNONYMS, Pair, cifar, demo_class, demo_subgroup
-from shared.archives import file_sha256
 from shared.errors import JobFailure
+from shared.files.image_archives import file_sha256
+from shared.ports.object_storage import Storage
 from shared.schemas.measures import Measure, Value
 from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest
 from shared.settings import Settings
 from shared.states import Stage
-from shared.storage import Storage
-from worker.audit.measures import relearning
-from worker.audit.measures.relearning import Lesson, Trace
-from worker.audit.subject import Subject
+from worker.evaluation.measures import relearning
+from worker.evaluation.measures.relearning import Lesson, Trace
+from worker.evaluation.subject import Subject
 from worker.pipeline import run_pipeline
 from worker.ports import Silent
 from worker.resolve import resolve_paths

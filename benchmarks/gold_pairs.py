@@ -25,7 +25,7 @@ from api.demo.scenario import FORGOTTEN_CELL, FORGOTTEN_CLASS, MODEL
 from benchmarks import train_demo_clip as demo
 from benchmarks.bench_images import CIFAR
 from benchmarks.clip_training import Caption, Pictures, Recipe, save, train
-from shared.archives import file_sha256
+from shared.files.image_archives import file_sha256
 
 DEMO_DRAWINGS = 200
 """In each cell, as the demo's model was trained on."""

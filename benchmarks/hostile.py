@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.archives import ArchiveLimits, inspect_archive
 from shared.errors import InvalidRequest
+from shared.files.image_archives import ArchiveLimits, inspect_archive
 from shared.settings import Settings
 from tests.support.hostile import LIMITS, Hostile
 from tests.support.hostile.archives import PNG, shard, tarred, zipped

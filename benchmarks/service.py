@@ -16,10 +16,10 @@ import httpx
 from pydantic import SecretStr
 
 import migrations
-from services import keys
-from shared.database import Database, make_engine
-from shared.embedded import embedded_postgres, embedded_redis
-from shared.processor_key import make_self_signed
+from services.access import api_keys
+from shared.crypto.opendsr_key import make_self_signed
+from shared.ports.embedded_servers import embedded_postgres, embedded_redis
+from shared.postgres.database import Database, make_engine
 from shared.settings import Settings
 from shared.states import Scope
 
@@ -98,7 +98,7 @@ def gateway_with_bare_endpoint() -> Iterator[tuple[Service, str]]:
         migrations.upgrade(settings.sqlalchemy_url())
         engine = make_engine(settings)
         with Database(engine).transaction() as session:
-            key = keys.create(session, tenant="bench", name="bench", scopes=[Scope.ADMIN])[1]
+            key = api_keys.create(session, tenant="bench", name="bench", scopes=[Scope.ADMIN])[1]
         engine.dispose()
         (home / "key").write_text(key)
         environment = os.environ | {
@@ -127,7 +127,7 @@ def gateway_alone(**changes: str) -> Iterator[tuple[Service, Database, int]]:
         engine = make_engine(settings)
         stack.callback(engine.dispose)
         with Database(engine).transaction() as session:
-            key = keys.create(session, tenant="bench", name="bench", scopes=[Scope.ADMIN])[1]
+            key = api_keys.create(session, tenant="bench", name="bench", scopes=[Scope.ADMIN])[1]
         port = free_port()
         processor_key, certificate = make_self_signed(home / "opendsr", "opendsr.example.com")
         environment = os.environ | {

@@ -23,8 +23,10 @@ import httpx
 import psycopg
 
 from benchmarks.service import FAR, Service, gateway_alone
-from services import jobs, keys, models
-from shared.database import Database
+from services.access import api_keys
+from services.catalog import models
+from services.jobs import submission
+from shared.postgres.database import Database
 from shared.schemas.request import ErasureRequest
 from shared.settings import Settings
 from shared.states import Scope
@@ -85,7 +87,7 @@ def statements_per_second(database_url: str) -> float:
 def a_held_job(database: Database, settings: Settings) -> str:
     """Make a job of the tenant `bench` that no worker takes."""
     with database.transaction() as session:
-        tenant = keys.tenant_named(session, "bench").id
+        tenant = api_keys.tenant_named(session, "bench").id
         values: dict[str, object] = {"id": "mdl_bench", "reference": "storage:nowhere"}
         models.add(session, tenant_id=tenant, name="clip", values=values)
         request = ErasureRequest.model_validate(
@@ -95,7 +97,7 @@ def a_held_job(database: Database, settings: Settings) -> str:
                 "method": {"name": "synthetic"},
             }
         )
-        return jobs.submit(session, tenant, request, settings).id
+        return submission.submit(session, tenant, request, settings).id
 
 
 def measure(service: Service, database: Database, streams: int, requests: int) -> dict[str, object]:
@@ -103,7 +105,7 @@ def measure(service: Service, database: Database, streams: int, requests: int) -
     url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     job = a_held_job(database, Settings())
     with database.transaction() as session:
-        other = keys.create(session, tenant="other", name="other", scopes=[Scope.JOBS_READ])[1]
+        other = api_keys.create(session, tenant="other", name="other", scopes=[Scope.JOBS_READ])[1]
     headers = {"Authorization": f"Bearer {other}"}
     found: dict[str, object] = {"streams": streams, "requests": requests, "machine": platform.platform()}
     with httpx.Client(base_url=service.url, headers=headers, timeout=60) as client:

@@ -50,12 +50,12 @@ from shared.errors import JobFailure
 from shared.schemas.request import ErasureRequest, Thresholds
 from worker.clip import Clip, encode_images, zero_shot_classifier
 from worker.clip.classifier import template_embeddings
+from worker.methods.engine.closed_form import first_direction
+from worker.methods.engine.last_layers import constant_reader, image_projection, transform_images
+from worker.methods.engine.vocabulary import TEMPLATES
 from worker.methods.frame import Erasure, MemoryStore, MethodData
 from worker.methods.synthetic import stages
-from worker.methods.synthetic.closed_form import first_direction
-from worker.methods.synthetic.last_layers import constant_reader, image_projection, transform_images
 from worker.methods.synthetic.modes import synthesize
-from worker.methods.synthetic.vocabulary import TEMPLATES
 from worker.ports import Silent
 
 USUAL = "a photo of a {}."

@@ -51,9 +51,9 @@ from benchmarks.bench_images import (
     share,
 )
 from shared.schemas.request import ErasureRequest, Thresholds
-from worker.audit.measures.representation import probe_hits
 from worker.clip import Clip
 from worker.data.images import ImageSet
+from worker.evaluation.measures.representation import probe_hits
 from worker.methods import stages_of
 from worker.methods.frame import Erasure, MemoryStore, MethodData
 from worker.ports import Silent

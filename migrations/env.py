@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from shared.tables import Base
+from shared.postgres.tables import Base
 
 UPGRADE_LOCK = 0x0EFFACE
 """Advisory lock: two processes that migrate at once do it one after the other."""

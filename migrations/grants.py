@@ -3,7 +3,7 @@
 from sqlalchemy import create_engine, text
 from sqlalchemy.sql import quoted_name
 
-from shared.tables import Base
+from shared.postgres.tables import Base
 
 APPEND_ONLY = ("audit_log", "audit_chain", "audit_heads")
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services import audit_heads, keys
-from shared.locks import lock
+from services.access import api_keys
+from services.audit_log import signed_heads
+from shared.crypto.certificate_keys import KeyFolder, new_secret
+from shared.postgres.advisory_locks import lock
+from shared.postgres.tables import ApiKey
 from shared.settings import Settings
-from shared.signing import KeyFolder, new_secret
 from shared.states import Scope
-from shared.tables import ApiKey
 
 
 def prepare(
@@ -40,7 +41,7 @@ def _api_key(session: Session, file: Path, tenant: str) -> str:
         return "API keys: there are some already."
     if file.exists():
         file.unlink()  # of a database that is gone: it opens nothing
-    key, secret = keys.create(session, tenant=tenant, name="first key", scopes=[Scope.ADMIN])
+    key, secret = api_keys.create(session, tenant=tenant, name="first key", scopes=[Scope.ADMIN])
     file.parent.mkdir(parents=True, exist_ok=True)
     new_secret(file, f"{secret}\n".encode())
     return f"API keys: made {key.id} of tenant {tenant}; its secret is in {file}."
@@ -56,5 +57,5 @@ def _audit_key(file: Path) -> str:
     if file.exists():
         return f"Audit key: there is one in {file}."
     file.parent.mkdir(parents=True, exist_ok=True)
-    new_secret(file, audit_heads.new_key().encode())
+    new_secret(file, signed_heads.new_key().encode())
     return f"Audit key: made in {file}."

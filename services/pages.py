@@ -9,7 +9,7 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from shared.errors import InvalidRequest
-from shared.tables import ApiKey, Dataset, Job, Model, Webhook, WebhookDelivery
+from shared.postgres.tables import ApiKey, Dataset, Job, Model, Webhook, WebhookDelivery
 
 T = TypeVar("T")
 

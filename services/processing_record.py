@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared.postgres.tables import Dataset, DatasetPurge, Job, Tenant
 from shared.schemas.processing import ControllerRecord, ProcessingRecord, ProcessorIdentity, RetentionPeriods
 from shared.settings import Settings
-from shared.tables import Dataset, DatasetPurge, Job, Tenant
 
 CATEGORIES = {
     "jobs": "erasing a class or a subgroup from a CLIP model, and measuring what was erased",

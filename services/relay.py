@@ -20,18 +20,22 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import audit_chain, audit_heads, expiry, lifecycle, processes, risk, sweeper, unfinished
-from services.certifier import Certifier
-from services.courier import Courier
-from services.processes import BEAT_SECONDS, Sign
-from shared.database import OUTBOX_CHANNEL, Database
+from services.audit_log import chain, signed_heads
+from services.catalog import unfinished_uploads
+from services.certificates.certifier import Certifier
+from services.fleet import processes
+from services.fleet.processes import BEAT_SECONDS, Sign
+from services.jobs import deadline_risk, lifecycle
+from services.purging import expired_rows, sweeper
+from services.webhooks.sender import Courier
+from shared.crypto.certificate_keys import KeyFolder
 from shared.errors import EffaceError
 from shared.ids import new_id
+from shared.ports.object_storage import Storage
+from shared.postgres.database import OUTBOX_CHANNEL, Database
+from shared.postgres.tables import Job, Outbox
 from shared.settings import Settings
-from shared.signing import KeyFolder
 from shared.states import ProcessKind
-from shared.storage import Storage
-from shared.tables import Job, Outbox
 
 LONGEST_PAUSE_SECONDS = 10.0
 BATCH = 100
@@ -55,7 +59,7 @@ class Part(NamedTuple):
 
 
 class Bell(Protocol):
-    """The queue (`shared.queue.Doorbell`)."""
+    """The queue (`shared.ports.queue.Doorbell`)."""
 
     def ring(self) -> None:
         """Tell the workers that some job waits."""
@@ -84,7 +88,7 @@ def publish(session: Session, bell: Bell, limit: int = BATCH) -> int:
 def run_relay(database: Database, bell: Bell, storage: Storage, settings: Settings, stop: threading.Event) -> None:
     """Do all of it until `stop` is set, and say every few seconds which parts still come round."""
     certifier, pulse = Certifier(database, storage, settings), Pulse()
-    keeper = audit_heads.Keeper(database, storage, settings)
+    keeper = signed_heads.Keeper(database, storage, settings)
     reconcile = settings.reconcile_seconds
     parts = [
         Part("relay.publish", lambda: _publish_all(database, bell, settings, stop, pulse.of("relay.publish")), 0),
@@ -204,9 +208,9 @@ def _reconcile(database: Database, bell: Bell, settings: Settings, stop: threadi
     if taken_back:
         log.warning("relay.reconciled", taken_back=taken_back)
     with database.transaction() as session:
-        expiry.sweep(session, settings)
+        expired_rows.sweep(session, settings)
     with database.transaction() as session:
-        at_risk = risk.flag(session, longest_seconds=settings.job_seconds, weights=settings.tenant_weights)
+        at_risk = deadline_risk.flag(session, longest_seconds=settings.job_seconds, weights=settings.tenant_weights)
     if at_risk:
         log.warning("relay.deadlines_at_risk", jobs=at_risk)
     _ring_again(database, bell, settings)  # last: where Redis is away, nothing but this may wait for it
@@ -236,11 +240,11 @@ def _sweep_abandoned(database: Database, storage: Storage, settings: Settings, s
 
 def _sweep_unfinished(database: Database, storage: Storage, settings: Settings, stop: threading.Event) -> None:
     older_than = timedelta(hours=settings.unfinished_upload_hours)
-    if taken_back := unfinished.sweep_unfinished_uploads(database, storage, older_than):
+    if taken_back := unfinished_uploads.sweep_unfinished_uploads(database, storage, older_than):
         log.warning("relay.unfinished_uploads_deleted", uploads=taken_back)
     stop.wait(settings.reconcile_seconds)
 
 
-def _audit(keeper: audit_heads.Keeper, settings: Settings, stop: threading.Event) -> None:
-    if keeper.round() < audit_chain.BATCH:
+def _audit(keeper: signed_heads.Keeper, settings: Settings, stop: threading.Event) -> None:
+    if keeper.round() < chain.BATCH:
         stop.wait(settings.relay_seconds)

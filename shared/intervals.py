@@ -1,6 +1,6 @@
 """95 % intervals in closed form, and the best end of one that N images can reach. Needs neither torch nor scipy.
 
-The worker measures with these (`worker/audit/intervals.py`); the gateway refuses bounds that no result could meet.
+The worker measures with these (`worker/evaluation/intervals.py`); the gateway refuses bounds that no result could meet.
 `python -m shared.intervals` writes the table of docs/audit.md: how many images a bound needs.
 """
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import migrations
-from shared.database import Database
-from shared.embedded import embedded_postgres, embedded_redis
+from shared.ports.embedded_servers import embedded_postgres, embedded_redis
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
 from shared.settings import Settings
-from shared.storage import Storage
 from tests.support import parts
 from tests.support.fleet import Fleet, make_fleet
 

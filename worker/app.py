@@ -12,9 +12,9 @@ from dataclasses import replace
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from services import job_keys, lifecycle
-from services.lifecycle import Claim
-from shared.database import Database, make_engine
+from services.jobs import job_keys, lifecycle
+from services.jobs.lifecycle import Claim
+from shared.postgres.database import Database, make_engine
 from shared.scratch import scratch_folder
 from shared.settings import Settings, get_settings
 from shared.telemetry import configure_logging

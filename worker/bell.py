@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import structlog
 
-from shared.queue import Doorbell, make_queue
+from shared.ports.queue import Doorbell, make_queue
 from shared.settings import Settings
 from shared.states import DoorbellState
 from worker.listener import LOOKED

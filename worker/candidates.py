@@ -13,18 +13,18 @@ from typing import Any, Literal
 import torch
 
 from shared.errors import JobFailure
+from shared.ports.object_storage import ObjectMissing, Storage
 from shared.schemas.base import Schema
 from shared.schemas.methods import AutoParameters
 from shared.schemas.report import Report, TargetResult, ThresholdResult
 from shared.schemas.request import ErasureRequest, Method, Thresholds
 from shared.schemas.spec import JobSpec
 from shared.states import Stage
-from shared.storage import ObjectMissing, Storage
-from worker.audit.evaluation import Measurement, evaluation_result
-from worker.audit.features import features_of
-from worker.audit.subject import Subject
-from worker.audit.views import Hits
 from worker.clip import Clip
+from worker.evaluation.evaluation import Measurement, evaluation_result
+from worker.evaluation.features import features_of
+from worker.evaluation.subject import Subject
+from worker.evaluation.views import Hits
 from worker.gate import judge
 from worker.methods.auto import candidates
 from worker.methods.frame import Erasure

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from shared.ports.object_storage import ObjectMissing
 from shared.schemas.report import StageResult
-from shared.storage import ObjectMissing
 from worker.clip.checkpoint import plain_tensors
 from worker.methods.frame import Erasure
 from worker.recording import Steps

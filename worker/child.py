@@ -20,12 +20,12 @@ from pathlib import Path
 import structlog
 
 from shared.errors import EffaceError, JobFailure, Unavailable
+from shared.ports.object_storage import Storage
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings, get_settings
 from shared.states import Stage
-from shared.storage import Storage
 from shared.telemetry import configure_logging
 from worker.confinement import confine
 from worker.narrowed import narrowed

@@ -23,7 +23,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
     """Run a request in this process, with no server. Exits 0 when the verdict is passed, 3 when a threshold is missed."""
-    from shared.request_file import read_request
+    from shared.request_rules.request_file import read_request
     from shared.settings import get_settings
     from worker.resolve import resolve_paths
 

@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from shared.ports.object_storage import local_folder
 from shared.settings import Settings
-from shared.storage import local_folder
 
 SETTINGS = frozenset(
     {

@@ -14,7 +14,7 @@ from contextlib import suppress
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
-from shared.queue import make_queue
+from shared.ports.queue import make_queue
 from shared.settings import Settings, get_settings
 from shared.states import FORMER_WAKE_TASK, WAKE_TASK
 from shared.telemetry import configure_logging

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shared.errors import EffaceError
+from shared.ports.object_storage import Storage, StoredObject
 from shared.schemas.spec import JobSpec
-from shared.storage import Storage, StoredObject
 
 SCHEME = "storage:"
 

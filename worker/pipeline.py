@@ -8,32 +8,32 @@ from pathlib import Path
 
 import torch
 
-from shared.archives import file_sha256
 from shared.errors import JobFailure
-from shared.needs import SAME_MODEL
+from shared.files.image_archives import file_sha256
+from shared.ports.object_storage import Storage
+from shared.request_rules.method_data import SAME_MODEL
 from shared.schemas.job import JobError
 from shared.schemas.report import Change, Report, Role, TargetResult
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import DataSource, JobSpec
 from shared.states import Stage
-from shared.storage import Storage
-from worker.audit.cache import FeatureCache
-from worker.audit.case import Examiner
-from worker.audit.evaluation import change, evaluation_result
-from worker.audit.features import Features
-from worker.audit.labels import check_told_apart
-from worker.audit.plan import Plan, make_plan
-from worker.audit.separation import Opened
-from worker.audit.subject import Subject
-from worker.audit.suite import AuditResult, run_audit
-from worker.audit.views import Case, View
 from worker.candidates import Chooser, Examine
 from worker.checkpoints import Checkpoints, StoredTensors
 from worker.clip import Clip
 from worker.clip.checkpoint import load_clip, save_clip
 from worker.data.archives import open_images
 from worker.data.images import ImageSet
+from worker.evaluation.cache import FeatureCache
+from worker.evaluation.case import Examiner
+from worker.evaluation.evaluation import change, evaluation_result
+from worker.evaluation.features import Features
+from worker.evaluation.labels import check_told_apart
+from worker.evaluation.plan import Plan, make_plan
+from worker.evaluation.separation import Opened
+from worker.evaluation.subject import Subject
+from worker.evaluation.suite import AuditResult, run_audit
+from worker.evaluation.views import Case, View
 from worker.gate import judge
 from worker.meter import Meter
 from worker.methods import stages_of

@@ -10,10 +10,10 @@ from importlib.metadata import version
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from services import processes
-from services.processes import BEAT_SECONDS, Sign
-from shared.database import Database
+from services.fleet import processes
+from services.fleet.processes import BEAT_SECONDS, Sign
 from shared.ids import new_id
+from shared.postgres.database import Database
 from shared.settings import Settings
 from shared.states import ProcessKind
 from worker.bell import Bell

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from shared.build import this_build
-from shared.measures import SAMPLES
+from shared.schemas.measure_catalogue import SAMPLES
 from shared.schemas.measures import Curve
 from shared.schemas.report import (
     EvaluationResult,
@@ -23,8 +23,8 @@ from shared.schemas.report import (
 )
 from shared.schemas.resolution import MeasuredSet
 from shared.schemas.spec import JobSpec
-from worker.audit.suite import AuditResult
 from worker.clip import Clip
+from worker.evaluation.suite import AuditResult
 from worker.methods.frame import Erasure
 
 PACKAGES = ("efface", "torch", "open_clip_torch", "safetensors", "pillow")

@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
-from shared.archives import ArchiveLimits
 from shared.errors import InvalidRequest
-from shared.references import LOCAL_DIR, FoundData, LocalData, existing, hub_model, looked_up, model_in, source_of
-from shared.resolution import Resolved, resolve
+from shared.files.image_archives import ArchiveLimits
+from shared.request_rules.references import (
+    LOCAL_DIR,
+    FoundData,
+    LocalData,
+    existing,
+    hub_model,
+    looked_up,
+    model_in,
+    source_of,
+)
+from shared.request_rules.resolution import Resolved, resolve
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import JobSpec, ModelSource

@@ -10,16 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from services.statements import CERTIFICATE_NAME, Facts, signed
-from shared.archives import file_sha256
+from services.certificates.statement import CERTIFICATE_NAME, Facts, signed
+from shared.crypto.certificate_keys import KeyFolder
+from shared.files.image_archives import file_sha256
+from shared.ports.object_storage import Storage
 from shared.schemas.certificate import SUBJECT_NAME
 from shared.schemas.report import Report
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings, get_settings
-from shared.signing import KeyFolder
 from shared.states import Stage
-from shared.storage import Storage
 from worker.data_parallel import is_main, joined
 from worker.pipeline import chosen_device, run_pipeline
 

@@ -19,10 +19,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services import datasets, lifecycle, retention
-from services.lifecycle import Claim, Lease, Step
-from shared.database import Database
+from services.catalog import datasets
+from services.jobs import lifecycle
+from services.jobs.lifecycle import Claim, Lease, Step
+from services.purging import job_leftovers
 from shared.errors import EffaceError
+from shared.postgres.database import Database
 from shared.schemas.job import JobError
 from shared.schemas.result import PipelineResult
 from shared.settings import Settings
@@ -177,7 +179,7 @@ class Supervisor:
             self._tell()
         else:
             log.warning("job.discarded", committed=False, seconds=self._seconds())
-            self._write(lambda session: retention.sweep_again(session, self._spec.job_id))
+            self._write(lambda session: job_leftovers.sweep_again(session, self._spec.job_id))
 
     def _tell(self) -> None:
         """Log what became of the job."""

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shared.sealing import SealBroken, sealed, unsealed
-from shared.storage import Storage, chunks_of
+from shared.crypto.archive_encryption import SealBroken, sealed, unsealed
+from shared.ports.object_storage import Storage, chunks_of
 
 
 def key_of(data_key: str | None) -> bytes | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 import psycopg
 import structlog
 
-from shared.database import OUTBOX_CHANNEL, PATIENCE
+from shared.postgres.database import OUTBOX_CHANNEL, PATIENCE
 from shared.settings import Settings
 from worker.bell import Bell
 

@@ -29,18 +29,18 @@ def add_to(app: typer.Typer) -> None:
 def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
     """Compute the whole chain again and check every signed head. Exits 0 where the log is whole, 4 where it is not."""
     from api.cli.opened import opened
-    from services import audit_chain, audit_heads
+    from services.audit_log import chain, signed_heads
 
     with opened() as (settings, database, storage):
-        keys = [audit_heads.public_key(path) for path in key or ()]
+        keys = [signed_heads.public_key(path) for path in key or ()]
         if not keys and settings.audit_key_file is not None:
-            keys = [audit_heads.private_key(settings.audit_key_file).public_key()]
-        heads = [audit_heads.parse(path.read_bytes(), str(path)) for path in head or ()]
-        if (stored := audit_heads.read_stored(storage)) is not None:
+            keys = [signed_heads.private_key(settings.audit_key_file).public_key()]
+        heads = [signed_heads.parse(path.read_bytes(), str(path)) for path in head or ()]
+        if (stored := signed_heads.read_stored(storage)) is not None:
             heads.append(stored)
         with database.transaction() as session:
-            found = audit_chain.verify(session)
-            findings = [*found.findings, *(audit_heads.check(session, keys, heads) if keys else ())]
+            found = chain.verify(session)
+            findings = [*found.findings, *(signed_heads.check(session, keys, heads) if keys else ())]
     for finding in findings:
         typer.echo(finding)
     waiting = f", {found.waiting} wait for their place" if found.waiting else ""
@@ -59,17 +59,17 @@ def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
 def head() -> None:
     """Sign the end of the log as it is now and print the head, to be kept where this service cannot reach it."""
     from api.cli.opened import opened
-    from services import audit_chain, audit_heads
+    from services.audit_log import chain, signed_heads
     from shared.errors import Unavailable
 
     with opened() as (settings, database, _):
         if settings.audit_key_file is None:
             raise Unavailable("EFFACE_AUDIT_KEY_FILE is not set; 'efface audit new-key FILE' makes a key.")
         with database.transaction() as session:
-            while audit_chain.extend(session):
+            while chain.extend(session):
                 pass
-            signed = audit_heads.sign(session, audit_heads.private_key(settings.audit_key_file))
-            signed = signed or audit_heads.newest(session)
+            signed = signed_heads.sign(session, signed_heads.private_key(settings.audit_key_file))
+            signed = signed or signed_heads.newest(session)
     if signed is not None:
         typer.echo(signed.model_dump_json())
 
@@ -79,15 +79,15 @@ def new_key(
     path: Annotated[Path, typer.Argument(help="Where the private key goes; the public one is printed.")],
 ) -> None:
     """Make a key that signs heads."""
-    from services import audit_heads
+    from services.audit_log import signed_heads
+    from shared.crypto.certificate_keys import new_secret
     from shared.errors import Conflict
-    from shared.signing import new_secret
 
     try:
-        new_secret(path, audit_heads.new_key().encode())
+        new_secret(path, signed_heads.new_key().encode())
     except FileExistsError as error:
         raise Conflict(f"{path} exists already; a key that was used is not replaced.") from error
-    typer.echo(audit_heads.public_pem(audit_heads.private_key(path)), nl=False)
+    typer.echo(signed_heads.public_pem(signed_heads.private_key(path)), nl=False)
 
 
 @audit.command("record")

@@ -10,8 +10,8 @@ import typer
 from api.cli.options import DEFAULT_URL, Key, Url, connect
 
 if TYPE_CHECKING:
-    from services.verification import Subject
-    from shared.public_keys import PublicKeys
+    from services.certificates.verification import Subject
+    from shared.crypto.public_keys import PublicKeys
 
 WEIGHTS_NAME = "open_clip_model.safetensors"
 FETCH_SECONDS = 30.0
@@ -22,7 +22,7 @@ Existing = typer.Argument(
 
 
 class VerifyCode(IntEnum):
-    """Exit codes of `efface verify`, named after `services.verification.Outcome`."""
+    """Exit codes of `efface verify`, named after `services.certificates.verification.Outcome`."""
 
     VALID = 0
     VERDICT_FAILED = 3
@@ -86,8 +86,8 @@ def verify(
     changed after it was signed, 14 wrong signature, 15 another kind of statement, 16 other weights, 17 another report,
     18 another external id, 19 another report page.
     """
-    from services.verification import Exhibits
-    from services.verification import verify as check
+    from services.certificates.verification import Exhibits
+    from services.certificates.verification import verify as check
 
     if weights is not None and weights.is_dir():
         weights = weights / WEIGHTS_NAME
@@ -103,9 +103,9 @@ def _trusted(file: Path | None, url: str | None) -> "PublicKeys":
     Raises:
         BadParameter: there are none there, or both options are given.
     """
-    from shared.public_keys import NotKeys, read_public_keys
+    from shared.crypto.certificate_keys import KeyFolder
+    from shared.crypto.public_keys import NotKeys, read_public_keys
     from shared.settings import get_settings
-    from shared.signing import KeyFolder
 
     if file is not None and url is not None:
         raise typer.BadParameter("goes without --keys-url; give one of the two", param_hint="--key")
@@ -142,8 +142,8 @@ def _subject(external_id: str | None, file: Path | None) -> "Subject | None":
     Raises:
         BadParameter: one option comes without the other, or the file holds no key.
     """
-    from services.verification import Subject
-    from shared.signing import SubjectKey
+    from services.certificates.verification import Subject
+    from shared.crypto.certificate_keys import SubjectKey
 
     if (external_id is None) != (file is None):
         raise typer.BadParameter("and --subject-key go together", param_hint="--external-id")

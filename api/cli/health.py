@@ -19,7 +19,7 @@ def health(
 ) -> None:
     """Say whether the relay or worker on this machine has shown life lately. Exits 0 where it has, 1 where it has not."""
     from api.cli.opened import transaction
-    from services.health import silent_here
+    from services.fleet.health import silent_here
     from shared.states import ProcessKind
 
     if kind not in set(ProcessKind):

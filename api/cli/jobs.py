@@ -28,7 +28,7 @@ def submit(
     """Submit an erasure request; data sets and a model that it gives by a local path are uploaded first."""
     from api.cli import show
     from api.cli.local_files import check, with_ids
-    from shared.request_file import read_request
+    from shared.request_rules.request_file import read_request
 
     body, wanted = read_request(request)
     with connect(url, key) as client:

@@ -33,7 +33,7 @@ def create_key(
     expires_days: Days = None,
 ) -> None:
     """Make a key (by default with scope admin) and print it, this once."""
-    from services import keys as service
+    from services.access import api_keys as service
 
     scopes = _scopes(scope or ["admin"])
     with transaction() as session:
@@ -53,7 +53,7 @@ def make_link(
     ] = None,
 ) -> None:
     """Make a link that signs one person in to the console with this key, once, and print it."""
-    from services import console_sessions
+    from services.access import console_sessions
     from shared.settings import get_settings
 
     settings = get_settings()
@@ -69,7 +69,7 @@ def make_link(
 def list_keys() -> None:
     """List all keys; what they are made of is kept nowhere."""
     from api.cli.show import out, table
-    from services import keys as service
+    from services.access import api_keys as service
 
     rows = table("id", "tenant", "name", "scopes", "created", "expires", "revoked", "old secret until")
     with transaction() as session:
@@ -92,7 +92,7 @@ def rotate_key(
     ] = None,
 ) -> None:
     """Give a key a new secret and print it, this once; the old one works for a while."""
-    from services import keys as service
+    from services.access import api_keys as service
     from shared.settings import get_settings
 
     grace = get_settings().key_grace_seconds if grace_hours is None else grace_hours * 3600
@@ -112,7 +112,7 @@ def revoke_key(
     ] = False,
 ) -> None:
     """Revoke a key and its access tokens, at once; doing it twice is no error."""
-    from services import keys as service
+    from services.access import api_keys as service
 
     with transaction() as session:
         if with_children:
@@ -127,12 +127,14 @@ def revoke_key(
 @with_home
 def rewrap() -> None:
     """Seal all that is sealed under the first key in EFFACE_MASTER_KEY; then the older ones can go."""
-    from services import datasets, job_keys, webhooks
+    from services.catalog import datasets
+    from services.jobs import job_keys
+    from services.webhooks import endpoints
     from shared.settings import get_settings
 
     with transaction() as session:
         data_keys = datasets.rewrap(session, get_settings()) + job_keys.rewrap(session, get_settings())
-        secrets = webhooks.rewrap(session, get_settings())
+        secrets = endpoints.rewrap(session, get_settings())
     typer.echo(f"{data_keys} data keys and {secrets} webhook secrets are sealed under the first master key.")
 
 

@@ -10,16 +10,16 @@ from typing import Any
 from api.cli import show
 from api.client import ApiProblem, Client
 from api.packing import Body
-from shared.archives import ArchiveLimits
 from shared.errors import InvalidRequest
-from shared.references import LOCAL_DIR, FoundData, LocalData, hub_model, source_of
-from shared.resolution import check as check_with
+from shared.files.image_archives import ArchiveLimits
+from shared.files.tokenizer_files import TOKENIZER_NAMES
+from shared.request_rules.references import LOCAL_DIR, FoundData, LocalData, hub_model, source_of
+from shared.request_rules.resolution import check as check_with
 from shared.schemas.dataset import DatasetView
 from shared.schemas.model import ModelView
 from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import LISTS, DataSource, ModelSource
-from shared.tokenizer_files import TOKENIZER_NAMES
 
 MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", *TOKENIZER_NAMES)
 ANY = 2**62

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from shared.database import Database
+    from shared.ports.object_storage import Storage
+    from shared.postgres.database import Database
     from shared.settings import Settings
-    from shared.storage import Storage
 
 
 @contextmanager
 def opened() -> Iterator[tuple["Settings", "Database", "Storage"]]:
     """Give the settings, and the database and storage that they name."""
-    from shared.database import Database, make_engine
+    from shared.ports.object_storage import Storage
+    from shared.postgres.database import Database, make_engine
     from shared.settings import get_settings
-    from shared.storage import Storage
     from shared.telemetry import configure_logging
 
     settings = get_settings()
@@ -32,7 +32,7 @@ def opened() -> Iterator[tuple["Settings", "Database", "Storage"]]:
 @contextmanager
 def transaction() -> Iterator["Session"]:
     """Give a session on the database of the settings; what it does is the operator's doing."""
-    from services.audit_log import ACTOR, OPERATOR
+    from services.audit_log.entries import ACTOR, OPERATOR
 
     with opened() as (_, database, _), database.transaction() as session:
         session.info[ACTOR] = OPERATOR

@@ -9,9 +9,9 @@ from api.cli.exits import ExitCode
 from api.cli.home import with_home
 
 if TYPE_CHECKING:
-    from services.purge_list import Purged
-    from shared.database import Database
-    from shared.storage import Storage
+    from services.purging.restored_backups import Purged
+    from shared.ports.object_storage import Storage
+    from shared.postgres.database import Database
 
 purge = typer.Typer(no_args_is_help=True, help="What was purged, and what a restored backup has brought back.")
 
@@ -43,12 +43,12 @@ def list_purged() -> None:
 def pending(source: From = None) -> None:
     """Print what was purged and is there again. Exits 1 where there is any."""
     from api.cli.opened import opened
-    from services import purge_list
+    from services.purging import restored_backups
 
     with opened() as (_, database, storage):
         listed = _listed(database, storage, source)
         with database.transaction() as session:
-            back = purge_list.pending(session, storage, listed)
+            back = restored_backups.pending(session, storage, listed)
     for entry in back:
         typer.echo(entry.line())
     if back:
@@ -60,10 +60,10 @@ def pending(source: From = None) -> None:
 def again(source: From = None) -> None:
     """Purge again what a restored backup has brought back; the receipts say so. Twice is no error."""
     from api.cli.opened import opened
-    from services import purge_list
+    from services.purging import restored_backups
 
     with opened() as (settings, database, storage):
-        done = purge_list.purge_again(database, storage, settings, _listed(database, storage, source))
+        done = restored_backups.purge_again(database, storage, settings, _listed(database, storage, source))
     typer.echo(f"{done} data sets and models were there again and are purged; leftovers of ended jobs are gone.")
 
 
@@ -75,7 +75,7 @@ def sweep(
     The relay does the same every EFFACE_SWEEP_SECONDS. Objects under names that the service never gives are printed and left alone.
     """
     from api.cli.opened import opened
-    from services import orphans, sweeper
+    from services.purging import orphans, sweeper
 
     with opened() as (_, database, storage):
         found = list(orphans.find(database, storage))
@@ -91,8 +91,8 @@ def sweep(
 
 
 def _listed(database: "Database", storage: "Storage", source: Path | None) -> "set[Purged]":
-    from services import purge_list
+    from services.purging import restored_backups
 
     with database.transaction() as session:
-        known = purge_list.purged(session, storage)
-    return known | set(purge_list.parse(source.read_bytes().splitlines()) if source else ())
+        known = restored_backups.purged(session, storage)
+    return known | set(restored_backups.parse(source.read_bytes().splitlines()) if source else ())

@@ -28,8 +28,8 @@ def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
     """Run the whole service on this machine, until Ctrl-C."""
     from api.processes import Ending
     from api.stack import running, signing_dir
+    from shared.crypto.certificate_keys import KeyFolder
     from shared.settings import get_settings
-    from shared.signing import KeyFolder
     from shared.telemetry import configure_logging
 
     configure_logging(get_settings().model_copy(update={"log_format": "console", "log_level": "WARNING"}))
@@ -87,10 +87,10 @@ def api() -> None:
 def relay() -> None:
     """Carry jobs from Postgres to the queue, take back those of lost workers, delete leftovers, sign certificates."""
     from services.relay import run_relay
-    from shared.database import Database, make_engine
-    from shared.queue import Doorbell, make_queue
+    from shared.ports.object_storage import Storage
+    from shared.ports.queue import Doorbell, make_queue
+    from shared.postgres.database import Database, make_engine
     from shared.settings import get_settings
-    from shared.storage import Storage
     from shared.telemetry import configure_logging
 
     settings = get_settings()

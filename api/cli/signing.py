@@ -8,7 +8,7 @@ import typer
 from api.cli.opened import transaction
 
 if TYPE_CHECKING:
-    from shared.signing import KeyFolder
+    from shared.crypto.certificate_keys import KeyFolder
 
 signing = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke the keys that sign certificates.")
 
@@ -43,7 +43,7 @@ def rotate() -> None:
 @signing.command("revoke")
 def revoke(key_id: str) -> None:
     """Publish a key no longer, e.g. one that was stolen: its certificates count as signed by nobody."""
-    from services import signing_keys
+    from services.certificates import signing_keys
     from shared.errors import Conflict
 
     folder = _folder()
@@ -58,7 +58,7 @@ def revoke(key_id: str) -> None:
 @signing.command("export")
 def export() -> None:
     """Print the folder's public keys as a JSON Web Key Set, for 'efface verify --key' elsewhere."""
-    from shared.public_keys import jwk_set
+    from shared.crypto.public_keys import jwk_set
 
     typer.echo(json.dumps(jwk_set(_folder().public_keys()), indent=2))
 
@@ -70,7 +70,7 @@ def subject(tenant: Annotated[str, typer.Argument(help="The tenant's name.")] = 
 
 
 def _folder() -> "KeyFolder":
+    from shared.crypto.certificate_keys import KeyFolder
     from shared.settings import get_settings
-    from shared.signing import KeyFolder
 
     return KeyFolder(get_settings().signing_dir)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from api.console.words import METHODS, THRESHOLDS
-from shared.resolution import given_sets as _given_sets
+from shared.request_rules.resolution import given_sets as _given_sets
 from shared.schemas.measures import Value
 from shared.schemas.methods import METHOD_IMAGES
 from shared.schemas.report import Estimate, Report, ThresholdResult

@@ -6,9 +6,9 @@ from typing import Any
 
 from api.console.page import Form
 from shared.errors import FieldError
-from shared.measures import RESERVED
 from shared.names import Spellings
 from shared.schemas.dataset import DatasetView
+from shared.schemas.measure_catalogue import RESERVED
 from shared.schemas.methods import METHOD_IMAGES
 
 ROLES = ("forget", "retain", "forget_test", "retain_test")

@@ -23,10 +23,10 @@ from api.console import PREFIX, below_console, cookies
 from api.console.rendering import render
 from api.console.static import STATIC
 from api.parts import Parts, parts_of
-from services import console_sessions
-from services.console_sessions import SignedIn
+from services.access import console_sessions
+from services.access.console_sessions import SignedIn
 from shared.errors import Forbidden
-from shared.limiter import Usage
+from shared.ports.rate_limiter import Usage
 
 HOME = f"{PREFIX}/"
 SIGN_IN = f"{PREFIX}/sign-in"

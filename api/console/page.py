@@ -14,7 +14,7 @@ from api.console import cookies
 from api.dependencies import check_scope, scope_of
 from api.json_route import BODY_SECONDS
 from api.parts import parts_of
-from services.console_sessions import SignedIn
+from services.access.console_sessions import SignedIn
 from shared.errors import Forbidden, InvalidRequest, TooLarge, TooSlow
 
 TOKEN = "csrf"  # noqa: S105 - the name of a field

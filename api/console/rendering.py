@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 from api import VERSION
 from api.console import PREFIX, cookies, words
 from api.console.static import url_of
-from services.console_sessions import SignedIn
+from services.access.console_sessions import SignedIn
 from shared.states import Scope
 
 KIB = 1024

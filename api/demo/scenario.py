@@ -13,8 +13,8 @@ from api.client import Client
 from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, Cell, cells, write_archive
 from api.processes import Ending
 from api.stack import running
-from services.verification import Exhibits, Outcome, verify
-from shared.public_keys import read_public_keys
+from services.certificates.verification import Exhibits, Outcome, verify
+from shared.crypto.public_keys import read_public_keys
 from shared.schemas.certificate import SUBJECT_NAME
 from shared.states import JobState
 

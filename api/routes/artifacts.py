@@ -11,13 +11,14 @@ from api.conditional import HEAD, Unsatisfiable, byte_range, entity_tag, matches
 from api.dependencies import BeginDep, JobReader, PartsDep, SessionDep
 from api.json_route import Route
 from api.problems import responses
-from services import jobs, registers, retention
+from services.jobs import queries, weight_downloads
+from services.purging import job_leftovers
 from shared.errors import Conflict, Gone, NotFound
+from shared.files.tokenizer_files import TokenizerFile
+from shared.ports.object_storage import Storage
 from shared.schemas.job import ArtifactView
 from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import REPORT_SCHEMA_PATH, Report
-from shared.storage import Storage
-from shared.tokenizer_files import TokenizerFile
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Route)
 
@@ -55,11 +56,11 @@ def report(
 ) -> Response:
     """Return report.json, byte for byte as the worker wrote it. A job that missed a threshold has one, too."""
     with begin() as session:
-        artifact = jobs.report(session, caller.tenant_id, job_id)
+        artifact = queries.report(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "application/json", REPORT_HEADERS)
     if response.status_code != NOT_MODIFIED and not head:
         with begin() as session:
-            registers.report_fetched(session, caller, job_id)
+            weight_downloads.report_fetched(session, caller, job_id)
     return response
 
 
@@ -82,11 +83,11 @@ def report_page(
 ) -> Response:
     """Return report.html, byte for byte as the worker wrote it: no script, and nothing that it loads from elsewhere."""
     with begin() as session:
-        artifact = jobs.report_page(session, caller.tenant_id, job_id)
+        artifact = queries.report_page(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "text/html", PAGE_HEADERS)
     if response.status_code != NOT_MODIFIED and not head:
         with begin() as session:
-            registers.report_fetched(session, caller, job_id)
+            weight_downloads.report_fetched(session, caller, job_id)
     return response
 
 
@@ -127,7 +128,7 @@ def weights(
     signed URL is good for GET alone.
     """
     with begin() as session:
-        artifact = jobs.weights(session, caller.tenant_id, job_id, file)
+        artifact = queries.weights(session, caller.tenant_id, job_id, file)
     tag = entity_tag(artifact.sha256)
     if matches(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
@@ -144,14 +145,14 @@ def weights(
         response = _streamed(parts.storage, artifact, file, wanted)
     if file == WEIGHTS:
         with begin() as session:  # before a byte of it leaves
-            registers.weights_fetched(session, caller, job_id, artifact.sha256)
+            weight_downloads.weights_fetched(session, caller, job_id, artifact.sha256)
     return response
 
 
 @router.get("/{job_id}/purge-receipt", summary="What was deleted after a job", responses=responses(NotFound, Conflict))
 def purge_receipt(job_id: str, session: SessionDep, caller: JobReader) -> PurgeReceipt:
     """Return what was deleted after a job that has ended, and whether anything is still to be deleted."""
-    return retention.receipt(session, caller.tenant_id, job_id)
+    return job_leftovers.receipt(session, caller.tenant_id, job_id)
 
 
 def _whole(

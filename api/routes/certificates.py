@@ -9,10 +9,10 @@ from api.conditional import entity_tag, matches
 from api.dependencies import BeginDep, JobReader, PartsDep, SessionDep
 from api.json_route import Route
 from api.problems import CONTENT, responses
-from services import evidence, signing_keys
-from shared.dsse import Envelope
+from services.certificates import issuing, signing_keys
+from shared.crypto.dsse import Envelope
+from shared.crypto.public_keys import KEYS_PATH, jwk_set
 from shared.errors import Conflict, NotFound, Unavailable
-from shared.public_keys import KEYS_PATH, jwk_set
 
 router = APIRouter(tags=["certificates"], route_class=Route)
 
@@ -45,7 +45,7 @@ def certificate(
     `not_yet`.
     """
     with begin() as session:
-        artifact = evidence.find(session, caller.tenant_id, job_id, number)
+        artifact = issuing.find(session, caller.tenant_id, job_id, number)
     headers = {"ETag": entity_tag(artifact.sha256)}
     if matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)

@@ -11,9 +11,11 @@ from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
 from api.uploads import REFUSED_UPLOADS, UPLOAD_BODY, UPLOAD_ERRORS, Upload, performed, received
-from services import dataset_purge, datasets, evidence, retention
-from services.idempotency import Answer
-from services.uploads import Uploads
+from services.access.idempotency import Answer
+from services.catalog import datasets
+from services.catalog.uploads import Uploads
+from services.jobs import data_used, outbox
+from services.purging import datasets as dataset_purge
 from shared.errors import Conflict, NotFound
 from shared.schemas.dataset import DatasetView
 from shared.schemas.purge import DatasetPurge
@@ -99,6 +101,6 @@ def delete_dataset(dataset_id: str, begin: BeginDep, caller: DatasetWriter, part
         deleted = dataset_purge.delete(parts.storage, doomed)
         with begin() as session:
             dataset_purge.finish(session, doomed, deleted)
-            evidence.owe(session, retention.users_of(session, dataset_id))
+            outbox.owe(session, data_used.users_of(session, dataset_id))
     with begin() as session:
         return dataset_purge.receipt(session, dataset_id)

@@ -16,8 +16,8 @@ from api.listing import Limit, Listing
 from api.parts import Parts
 from api.problems import responses
 from api.streams import Stream
-from services import jobs
-from services.jobs import Look
+from services.jobs import queries
+from services.jobs.queries import Look
 from shared.errors import NotFound
 from shared.schemas.job import EventView
 
@@ -82,7 +82,7 @@ async def events(
 
 def _look(parts: Parts, tenant_id: str, job_id: str, after: int, limit: int) -> Look:
     with parts.database.transaction() as session:
-        return jobs.look(session, tenant_id, job_id, after=after, limit=limit)
+        return queries.look(session, tenant_id, job_id, after=after, limit=limit)
 
 
 async def _messages(stream: Stream, after: int) -> AsyncIterator[ServerSentEvent]:

@@ -9,8 +9,8 @@ from api.dependencies import JobReader, JobWriter, PartsDep, SessionDep
 from api.examples import FIDES_ERASURE
 from api.json_route import Route
 from api.problems import refused, responses
-from services import fides
-from services.fides import ReplyTo
+from services.subject_requests import fides
+from services.subject_requests.fides import ReplyTo
 from shared.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from shared.schemas.base import Label, Moment
 from shared.schemas.fides import FidesErasure, FidesJob

@@ -13,7 +13,7 @@ import migrations
 from api.dependencies import PartsDep
 from api.json_route import Route
 from api.parts import Parts
-from services import health
+from services.fleet import health
 from shared.schemas.health import Live, Owed, Ready, State
 
 router = APIRouter(prefix="/health", tags=["health"], route_class=Route)

@@ -16,8 +16,8 @@ from api.idempotency import SenderDep, respond
 from api.json_route import JSON, Route
 from api.listing import After, Limit, Listing, Text
 from api.problems import refused, responses
-from services import checks, jobs, rulings
-from services.idempotency import Answer, once
+from services.access.idempotency import Answer, once
+from services.jobs import controller_decisions, ending, queries, submission, validation
 from shared.errors import Conflict, IdempotencyKeyReused, NotFound, TooLarge
 from shared.schemas.base import Moment
 from shared.schemas.deadline import Reason
@@ -81,16 +81,16 @@ def submit(
 
     def submitted(session: Session) -> Answer:
         if validate_only:
-            return _answer(jobs.validated(session, caller.tenant_id, request, parts.settings, local))
-        job = jobs.submit(session, caller.tenant_id, request, parts.settings, local)
+            return _answer(submission.validated(session, caller.tenant_id, request, parts.settings, local))
+        job = submission.submit(session, caller.tenant_id, request, parts.settings, local)
         if hold is not None and not job.existing:
-            job = rulings.hold(session, caller.tenant_id, job.id, hold)
+            job = controller_decisions.hold(session, caller.tenant_id, job.id, hold)
         return _answer(job)
 
     def asked() -> dict[str, Any]:
         return {"request": request.model_dump(mode="json", exclude_unset=True), "hold": hold}
 
-    local = checks.read_local(request, parts.settings)  # before there is a transaction
+    local = validation.read_local(request, parts.settings)  # before there is a transaction
     call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
     with begin() as session:
         answer = once(session, call, partial(submitted, session), parts.settings.idempotency_seconds)
@@ -130,7 +130,7 @@ def list_jobs(
     limit: Limit = 20,
 ) -> Response:
     """Return a page of jobs, narrowed by any of the filters."""
-    wanted = jobs.JobFilter(
+    wanted = queries.JobFilter(
         state=state,
         method=method,
         model_id=model,
@@ -143,7 +143,7 @@ def list_jobs(
         text=q,
         by_due=sort == "due",
     )
-    page = jobs.list_page(session, caller.tenant_id, wanted, after=after, limit=limit)
+    page = queries.list_page(session, caller.tenant_id, wanted, after=after, limit=limit)
     listing = Listing[JobView](data=page.data, has_more=page.has_more)
     # rendered here, in the route's own thread: a hundred requests of a megabyte would keep everybody waiting
     return Response(listing.model_dump_json(by_alias=True), media_type=JSON)
@@ -160,7 +160,7 @@ def get_job(
 ) -> Any:  # noqa: ANN401 - a job, or 304 without one
     """Return a job. Poll with If-None-Match, as often as Retry-After says; there is none once the job has ended."""
     with begin() as session:
-        job = jobs.get(session, caller.tenant_id, job_id)
+        job = queries.get(session, caller.tenant_id, job_id)
     tag = entity_tag(job.version)
     headers = {"ETag": tag} if job.state.final else {"ETag": tag, "Retry-After": str(POLL_SECONDS)}
     if matches(if_none_match, tag):
@@ -172,10 +172,10 @@ def get_job(
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=responses(NotFound, Conflict))
 def cancel(job_id: str, session: SessionDep, caller: JobWriter) -> JobView:
     """Cancel a job: at once while it waits, within a heartbeat while it runs. Doing it twice changes nothing."""
-    return jobs.cancel(session, caller.tenant_id, job_id)
+    return ending.cancel(session, caller.tenant_id, job_id)
 
 
 @router.get("/{job_id}/metrics", summary="What was measured, step by step", responses=responses(NotFound))
 def metrics(job_id: str, session: SessionDep, caller: JobReader) -> Listing[MetricSeries]:
     """Return every series that the method reported so far."""
-    return Listing(data=jobs.metrics(session, caller.tenant_id, job_id), has_more=False)
+    return Listing(data=queries.metrics(session, caller.tenant_id, job_id), has_more=False)

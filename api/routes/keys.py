@@ -9,7 +9,7 @@ from api.examples import KEY_REQUEST, KEY_ROTATION
 from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
-from services import keys
+from services.access import api_keys
 from shared.errors import Conflict, NotFound
 from shared.schemas.key import KeyRequest, KeyView, NewKey, RotationRequest
 
@@ -31,7 +31,7 @@ def create(
     response: Response,
 ) -> NewKey:
     """Make a key. Its secret is in this answer and nowhere else."""
-    key, secret = keys.create_for(
+    key, secret = api_keys.create_for(
         session,
         caller.tenant_id,
         name=request.name,
@@ -40,20 +40,20 @@ def create(
         made_by=caller.key_id,
     )
     response.headers.update(NO_STORE | {"Location": f"/keys/{key.id}"})
-    return keys.with_secret(key, secret)
+    return api_keys.with_secret(key, secret)
 
 
 @router.get("", summary="List keys, newest first", responses=responses())
 def list_keys(session: SessionDep, caller: Admin, after: After = None, limit: Limit = 20) -> Listing[KeyView]:
     """Return a page of keys, also of those that no longer work."""
-    page = keys.list_page(session, caller.tenant_id, after=after, limit=limit)
+    page = api_keys.list_page(session, caller.tenant_id, after=after, limit=limit)
     return Listing(data=page.data, has_more=page.has_more)
 
 
 @router.get("/{key_id}", summary="Look at a key", responses=responses(NotFound))
 def get_key(key_id: str, session: SessionDep, caller: Admin) -> KeyView:
     """Return a key, without its secret."""
-    return keys.get(session, caller.tenant_id, key_id)
+    return api_keys.get(session, caller.tenant_id, key_id)
 
 
 @router.post("/{key_id}/rotate", summary="Give a key a new secret", responses=responses(NotFound, Conflict))
@@ -67,7 +67,7 @@ def rotate(
 ) -> NewKey:
     """Give a key a new secret, and let the old one work for a while; the one before that ends at once."""
     grace = parts.settings.key_grace_seconds if request.grace_seconds is None else request.grace_seconds
-    key, secret = keys.rotate(
+    key, secret = api_keys.rotate(
         session,
         key_id,
         tenant_id=caller.tenant_id,
@@ -76,7 +76,7 @@ def rotate(
         rotated_by=caller.key_id,
     )
     response.headers.update(NO_STORE)
-    return keys.with_secret(key, secret)
+    return api_keys.with_secret(key, secret)
 
 
 @router.post("/{key_id}/revoke", summary="Revoke a key", responses=responses(NotFound))
@@ -87,5 +87,5 @@ def revoke(key_id: str, session: SessionDep, caller: Admin, with_children: WithC
     their secrets.
     """
     if with_children:
-        return keys.view(keys.revoke_with_children(session, key_id, caller.tenant_id)[0])
-    return keys.view(keys.revoke(session, key_id, caller.tenant_id))
+        return api_keys.view(api_keys.revoke_with_children(session, key_id, caller.tenant_id)[0])
+    return api_keys.view(api_keys.revoke(session, key_id, caller.tenant_id))

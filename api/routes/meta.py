@@ -11,7 +11,7 @@ from api.dependencies import MetricsReader, PartsDep, SessionDep, bearer
 from api.json_route import Route
 from api.problems import responses
 from api.telemetry import QueueMetrics
-from services import census
+from services.jobs import queue_stats
 from shared.schemas.methods import METHOD_PARAMETERS
 
 router = APIRouter(tags=["service"], dependencies=[Depends(bearer)], responses=responses(), route_class=Route)
@@ -44,6 +44,6 @@ def metrics(parts: PartsDep, session: SessionDep, caller: MetricsReader) -> Resp
     """Return counters of this process, and the state of the queue at this moment: of every tenant's jobs together."""
     del caller  # its scope is all that is asked for
     queue = CollectorRegistry()
-    queue.register(QueueMetrics(census.take(session), parts.doorbell.length))
+    queue.register(QueueMetrics(queue_stats.take(session), parts.doorbell.length))
     body = generate_latest(parts.metrics.registry) + generate_latest(queue)
     return Response(body, media_type=CONTENT_TYPE_LATEST)

@@ -22,14 +22,16 @@ from api.uploads import (
     received,
     text_parameter,
 )
-from services import model_purge, models, registers
-from services.idempotency import Answer, Call, once
-from services.uploads import Uploads
+from services.access.idempotency import Answer, Call, once
+from services.catalog import models
+from services.catalog.uploads import Uploads
+from services.jobs import weight_downloads
+from services.purging import models as model_purge
 from shared.errors import Conflict, NotFound
+from shared.files.uploaded_checkpoints import EXPANSION
 from shared.schemas.model import FetchView, ModelRegistration, ModelView
 from shared.schemas.purge import ModelPurge
 from shared.settings import Settings
-from shared.uploaded_checkpoints import EXPANSION
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=Route)
 
@@ -131,4 +133,4 @@ def delete_model(model_id: str, begin: BeginDep, caller: ModelWriter, parts: Par
 @router.get("/{model_id}/fetches", summary="Who has fetched a model's weights", responses=responses(NotFound))
 def fetches(model_id: str, session: SessionDep, caller: ModelReader) -> Listing[FetchView]:
     """Return the API keys that were given the published weights, those first that fetched them last."""
-    return Listing(data=registers.fetches(session, caller.tenant_id, model_id), has_more=False)
+    return Listing(data=weight_downloads.fetches(session, caller.tenant_id, model_id), has_more=False)

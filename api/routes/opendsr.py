@@ -10,10 +10,11 @@ from api.examples import SUBJECT_REQUEST
 from api.json_route import JSON
 from api.parts import Parts
 from api.signed_route import SignedRoute, responses
-from services import opendsr, webhooks
-from services.opendsr import CERTIFICATE_PATH, PREFIX
+from services.subject_requests import opendsr
+from services.subject_requests.opendsr import CERTIFICATE_PATH, PREFIX
+from services.webhooks import endpoints
+from shared.crypto.opendsr_key import ProcessorKey
 from shared.errors import NotFound, Unavailable
-from shared.processor_key import ProcessorKey
 from shared.schemas.opendsr import (
     CancellationReceipt,
     Discovery,
@@ -77,7 +78,7 @@ async def submit(request: RequestBody, body: RawBody, begin: BeginDep, parts: Pa
         return _signed(receipt, parts, 201)
 
     if request.status_callback_urls:
-        outbound = webhooks.outbound(parts.settings)
+        outbound = endpoints.outbound(parts.settings)
         await parts.lookups.run(caller.tenant_id, opendsr.check_callbacks, request, outbound)
     return await run_in_threadpool(submitted)
 

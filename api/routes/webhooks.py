@@ -10,7 +10,7 @@ from api.examples import WEBHOOK
 from api.json_route import Route
 from api.listing import After, Limit, Listing
 from api.problems import responses
-from services import deliveries, webhooks
+from services.webhooks import deliveries, endpoints
 from shared.errors import Conflict, NotFound
 from shared.schemas.webhook import DeliveryView, WebhookRegistration, WebhookView, WebhookWithSecret
 from shared.states import DeliveryState
@@ -30,10 +30,10 @@ async def register(
 
     def registered() -> WebhookWithSecret:
         with begin() as session:
-            return webhooks.register(session, caller.tenant_id, wanted, parts.settings)
+            return endpoints.register(session, caller.tenant_id, wanted, parts.settings)
 
-    outbound = webhooks.outbound(parts.settings)
-    await parts.lookups.run(caller.tenant_id, webhooks.check_url, wanted.url, outbound)
+    outbound = endpoints.outbound(parts.settings)
+    await parts.lookups.run(caller.tenant_id, endpoints.check_url, wanted.url, outbound)
     webhook = await run_in_threadpool(registered)
     response.headers["Location"] = f"/webhooks/{webhook.id}"
     response.headers["Cache-Control"] = "no-store"
@@ -43,20 +43,20 @@ async def register(
 @router.get("", summary="List webhooks, newest first", responses=responses())
 def list_webhooks(session: SessionDep, caller: Admin, after: After = None, limit: Limit = 20) -> Listing[WebhookView]:
     """Return a page of endpoints."""
-    page = webhooks.list_page(session, caller.tenant_id, after=after, limit=limit)
+    page = endpoints.list_page(session, caller.tenant_id, after=after, limit=limit)
     return Listing(data=page.data, has_more=page.has_more)
 
 
 @router.get("/{webhook_id}", summary="Look at a webhook", responses=responses(NotFound))
 def get_webhook(webhook_id: str, session: SessionDep, caller: Admin) -> WebhookView:
     """Return an endpoint, without its secret."""
-    return webhooks.get(session, caller.tenant_id, webhook_id)
+    return endpoints.get(session, caller.tenant_id, webhook_id)
 
 
 @router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook", responses=responses(NotFound))
 def delete_webhook(webhook_id: str, session: SessionDep, caller: Admin) -> None:
     """Delete an endpoint with its secrets, and all that was and is to be delivered to it."""
-    webhooks.delete(session, caller.tenant_id, webhook_id)
+    endpoints.delete(session, caller.tenant_id, webhook_id)
 
 
 @router.post("/{webhook_id}/rotate", summary="Give a webhook a new secret", responses=responses(NotFound))
@@ -65,7 +65,7 @@ def rotate(
 ) -> WebhookWithSecret:
     """Make a new secret. For a while each call is signed with the one before, too."""
     response.headers["Cache-Control"] = "no-store"
-    return webhooks.rotate(session, caller.tenant_id, webhook_id, parts.settings)
+    return endpoints.rotate(session, caller.tenant_id, webhook_id, parts.settings)
 
 
 @router.get("/{webhook_id}/deliveries", summary="What was delivered", responses=responses(NotFound))

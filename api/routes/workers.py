@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from api.dependencies import Admin, SessionDep
 from api.json_route import Route
 from api.problems import responses
-from services import processes
+from services.fleet import processes
 from shared.schemas.worker import WorkerList
 
 router = APIRouter(prefix="/workers", tags=["service"], route_class=Route)

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from shared.measures import CATALOGUE, Level
 from shared.names import given_twice, name_key
 from shared.schemas.base import Label, Schema
+from shared.schemas.measure_catalogue import CATALOGUE, Level
 from shared.schemas.model_reference import ModelReference
 
 

@@ -1,7 +1,7 @@
 """The erasure certificate: an in-toto Statement (version 1) about the new weights, carried in a DSSE envelope.
 
 It repeats of the report what a third party has to know, and binds the rest by digest. It holds no external id, no
-metadata and no address of data: references are hashed under a key that the operator keeps (`shared.signing`).
+metadata and no address of data: references are hashed under a key that the operator keeps (`shared.crypto.certificate_keys`).
 
 `python -m shared.schemas.certificate` writes the published JSON Schema anew after a change of the models.
 """

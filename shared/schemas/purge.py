@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from shared.ports.object_versions import Versions
 from shared.schemas.base import Schema
-from shared.versions import Versions
 
 PurgeReason = Literal["job_ended", "unused", "retention_ended", "abandoned", "restored", "deleted"]
 """The last job that used it has ended; no job used it in time; its time is over; no row knew of it; it came back; its owner

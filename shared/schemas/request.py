@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from shared.measures import RESERVED
 from shared.names import CONTEXT_TOKENS, Spellings, cut_off, given_twice, like, name_key, spoken
 from shared.schemas.audit import Audit, MeasureThreshold
 from shared.schemas.base import Fraction, Identifier, Label, Moment, Reference, Schema, wrong_fields
+from shared.schemas.measure_catalogue import RESERVED
 from shared.schemas.methods import METHOD_PARAMETERS, MethodParameters
 from shared.schemas.model_reference import ModelReference
 

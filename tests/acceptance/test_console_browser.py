@@ -18,8 +18,8 @@ from api.demo.drawings import cells, write_archive
 from api.demo.scenario import MODEL
 from api.processes import Ending
 from api.stack import Stack, running
-from services.verification import Exhibits, Outcome, verify
-from shared.public_keys import read_public_keys
+from services.certificates.verification import Exhibits, Outcome, verify
+from shared.crypto.public_keys import read_public_keys
 
 CHROMIUM = os.environ.get("EFFACE_CHROMIUM", shutil.which("chromium") or "/usr/bin/chromium")
 playwright = pytest.importorskip(

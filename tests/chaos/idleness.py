@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.database import Database
 from shared.errors import EffaceError
+from shared.postgres.database import Database
+from shared.postgres.tables import Job, ServiceProcess
 from shared.states import JobState, ProcessKind
-from shared.tables import Job, ServiceProcess
 from tests.support.dropping import PATIENCE_SECONDS
 
 LOOK_SECONDS = 0.5

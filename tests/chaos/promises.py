@@ -9,15 +9,16 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from services import audit_chain, audit_heads, evidence, retention
-from services.verification import verify
-from shared.database import Database
+from services.audit_log import chain as audit_chain
+from services.audit_log import signed_heads
+from services.certificates import issuing
+from services.certificates.verification import verify
+from services.purging import job_leftovers
+from shared.crypto.certificate_keys import KeyFolder
 from shared.errors import EffaceError
-from shared.settings import Settings
-from shared.signing import KeyFolder
-from shared.states import JobState
-from shared.storage import ObjectMissing, Storage
-from shared.tables import (
+from shared.ports.object_storage import ObjectMissing, Storage
+from shared.postgres.database import Database
+from shared.postgres.tables import (
     Artifact,
     AuditUnlinked,
     Base,
@@ -31,6 +32,8 @@ from shared.tables import (
     UnfinishedUpload,
     WebhookDelivery,
 )
+from shared.settings import Settings
+from shared.states import JobState
 from tests.chaos import fairness
 from tests.chaos.customers import OUTLIVED_SECONDS, Asked, Customers
 from tests.chaos.idleness import Stretches
@@ -199,7 +202,7 @@ def _of_results(session: Session, world: World) -> Sequence[Promise]:
 def _of_inputs(session: Session, world: World, customers: Customers) -> Sequence[Promise]:
     incomplete = 0
     for job_id, tenant_id in session.execute(select(Job.id, Job.tenant_id)):
-        incomplete += not retention.receipt(session, tenant_id, job_id).complete
+        incomplete += not job_leftovers.receipt(session, tenant_id, job_id).complete
     receipts = set(session.scalars(select(DatasetPurge.dataset_id)))
     files = [file for file in world.temporary.rglob("*") if file.is_file()]
     return (
@@ -219,8 +222,10 @@ def _of_evidence(session: Session, world: World, called: Collection[str] | None)
     certified = [verify(_certified(session, world, *judgement), public) for judgement in judged]
     statements = [found.statement for found in certified if found.holds]
     chain = audit_chain.verify(session)
-    key = audit_heads.private_key(world.settings.audit_key_file).public_key() if world.settings.audit_key_file else None
-    wrong = [*chain.findings, *(audit_heads.check(session, [key]) if key else [])]
+    key = (
+        signed_heads.private_key(world.settings.audit_key_file).public_key() if world.settings.audit_key_file else None
+    )
+    wrong = [*chain.findings, *(signed_heads.check(session, [key]) if key else [])]
     owed = session.execute(select(WebhookDelivery.id, WebhookDelivery.state)).all()
     ended = session.scalar(select(func.count()).select_from(Job).where(Job.finished_at.is_not(None))) or 0
     found = [
@@ -246,7 +251,7 @@ def _of_evidence(session: Session, world: World, called: Collection[str] | None)
 def _certified(session: Session, world: World, tenant_id: str, job_id: str) -> bytes:
     """Return the last certificate of a job; nothing where there is none."""
     try:
-        return world.storage.get(evidence.find(session, tenant_id, job_id).key)
+        return world.storage.get(issuing.find(session, tenant_id, job_id).key)
     except (EffaceError, ObjectMissing):
         return b""
 

@@ -31,12 +31,13 @@ from rich.console import Console
 from rich.table import Table
 
 import migrations
-from services import audit_heads, keys
-from shared.database import Database, make_engine
-from shared.embedded import embedded_postgres, embedded_redis, free_port
+from services.access import api_keys
+from services.audit_log import signed_heads
+from shared.ports.embedded_servers import embedded_postgres, embedded_redis, free_port
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database, make_engine
 from shared.settings import Settings
 from shared.states import Scope
-from shared.storage import Storage
 from tests.chaos import fairness, promises
 from tests.chaos.customers import Customers, Tenant
 from tests.chaos.idleness import IdleWatch
@@ -389,14 +390,14 @@ def _counted(world: World, crew: Crew, seen: Witnesses) -> tuple[Promise, ...]:
 
 def _tenant(database: Database, name: str) -> Tenant:
     with database.transaction() as session:
-        key, secret = keys.create(session, tenant=name, name="storm", scopes=[Scope.ADMIN])
+        key, secret = api_keys.create(session, tenant=name, name="storm", scopes=[Scope.ADMIN])
         return Tenant(key.tenant_id, secret)
 
 
 def _settings(folder: Path, postgres_url: str, redis_url: str) -> Settings:
     """Return settings under which what takes minutes or days elsewhere takes seconds."""
     audit_key = folder / "audit-key.pem"
-    audit_key.write_text(audit_heads.new_key())
+    audit_key.write_text(signed_heads.new_key())
     audit_key.chmod(0o600)
     settings = parts.make_settings(postgres_url, redis_url, folder)
     key_folder(settings.signing_dir)

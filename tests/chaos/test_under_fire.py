@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import select
 
 import migrations
-from shared.embedded import embedded_postgres, embedded_redis, free_port
+from shared.ports.embedded_servers import embedded_postgres, embedded_redis, free_port
+from shared.ports.object_storage import Storage
+from shared.postgres.tables import Outbox
 from shared.states import JobState, Stage
-from shared.storage import Storage
-from shared.tables import Outbox
 from tests.support import parts
 from tests.support.fleet import ROOT, Fleet, environment, make_fleet, wait_until
 

@@ -9,13 +9,13 @@ import torch
 import api.demo
 from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, Cell, drawings
 from shared.schemas.request import ErasureRequest
-from worker.audit.features import features_of_pixels
-from worker.audit.measures.weights import model_change
-from worker.audit.subject import Subject
-from worker.audit.views import Case, View
 from worker.clip import Clip
 from worker.clip.checkpoint import load_clip
 from worker.data.images import ImageSet
+from worker.evaluation.features import features_of_pixels
+from worker.evaluation.measures.weights import model_change
+from worker.evaluation.subject import Subject
+from worker.evaluation.views import Case, View
 
 MODEL = Path(api.demo.__file__).parent / "model"
 FORGOTTEN = "umbrella"

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from services.statements import Facts, signed
+from services.certificates.statement import Facts, signed
+from shared.crypto.certificate_keys import KeyFolder
 from shared.schemas.certificate import CertifiedPurge
 from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import DataSource, DataSources, JobSpec, ModelSource
-from shared.signing import KeyFolder
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 WEIGHTS = b"the new weights"

@@ -12,8 +12,8 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from shared.classes import class_counts
-from shared.storage import PROBED, Storage
+from shared.ports.object_storage import PROBED, Storage
+from shared.request_rules.classes import class_counts
 
 METHODS = ("put", "get", "size", "list", "delete", "download", "sign")
 STREAMS = ("stream",)
@@ -65,7 +65,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return class_counts(path, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("shared.references.class_counts", reading)
+        patch.setattr("shared.request_rules.references.class_counts", reading)
         for name in METHODS:
             patch.setattr(Storage, name, calling(name, getattr(Storage, name)))
         for name in STREAMS:

@@ -11,12 +11,12 @@ import torch
 import api.demo
 from api.demo.drawings import OBJECTS, Cell, cells, drawings
 from shared.schemas.request import ErasureRequest, Thresholds
-from worker.audit.features import features_of
 from worker.clip import Clip, zero_shot_classifier
 from worker.clip.checkpoint import load_clip
 from worker.data.archives import folder_digest, folder_files, image_set
 from worker.data.images import ImageSet
 from worker.data.splits import CALIBRATION_SHARE, split
+from worker.evaluation.features import features_of
 from worker.methods import stages_of
 from worker.methods.frame import Erasure, MemoryStore, MethodData
 from worker.ports import Silent

@@ -17,15 +17,16 @@ from uuid import uuid4
 import psutil
 from sqlalchemy import select
 
-from services import jobs, keys
+from services.access import api_keys
+from services.jobs import ending, queries, submission
 from services.relay import run_relay
-from shared.database import Database
-from shared.queue import Doorbell, make_queue
+from shared.ports.object_storage import Storage
+from shared.ports.queue import Doorbell, make_queue
+from shared.postgres.database import Database
+from shared.postgres.tables import Artifact, Job, JobEvent, Model, Outbox
 from shared.schemas.job import JobView
 from shared.settings import Settings
 from shared.states import JobState
-from shared.storage import Storage
-from shared.tables import Artifact, Job, JobEvent, Model, Outbox
 from tests.support import requests
 from tests.support.pipelines import USED
 
@@ -145,7 +146,7 @@ class Fleet:
         self.doorbell = Doorbell(make_queue(settings))
         self.workers: list[Worker] = []
         with database.transaction() as session:
-            self.tenant_id = keys.tenant_named(session, "tests").id
+            self.tenant_id = api_keys.tenant_named(session, "tests").id
         (folder / "clip").mkdir()
 
     def worker(self) -> Worker:
@@ -172,17 +173,17 @@ class Fleet:
         """Submit a job that behaves as `tests.support.pipelines` says, and return its id."""
         request = requests.names_only(self.folder / "clip", metadata=metadata)
         with self.database.transaction() as session:
-            return jobs.submit(session, self.tenant_id, request, self.settings).id
+            return submission.submit(session, self.tenant_id, request, self.settings).id
 
     def job(self, job_id: str) -> JobView:
         """Return a job as its owner sees it."""
         with self.database.transaction() as session:
-            return jobs.get(session, self.tenant_id, job_id)
+            return queries.get(session, self.tenant_id, job_id)
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job."""
         with self.database.transaction() as session:
-            return jobs.cancel(session, self.tenant_id, job_id)
+            return ending.cancel(session, self.tenant_id, job_id)
 
     def events(self, job_id: str) -> list[str]:
         """Return the types of a job's events, in order."""

@@ -13,7 +13,7 @@ import httpx
 import obstore
 from obstore.store import S3Store
 
-from shared.embedded import free_port
+from shared.ports.embedded_servers import free_port
 
 JUICEFS = str(Path(sys.executable).parent / "juicefs")
 BUCKET = "efface"

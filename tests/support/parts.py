@@ -15,11 +15,11 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
-from shared.database import Database, make_engine
-from shared.embedded import DATA_ROOT_VARIABLE
-from shared.processor_key import make_self_signed
+from shared.crypto.opendsr_key import make_self_signed
+from shared.ports.embedded_servers import DATA_ROOT_VARIABLE
+from shared.postgres.database import Database, make_engine
+from shared.postgres.tables import Base
 from shared.settings import Settings
-from shared.tables import Base
 
 PROCESSOR_DOMAIN = "opendsr.example.com"
 """Whom the test certificate of OpenDSR is issued to."""

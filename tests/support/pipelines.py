@@ -18,15 +18,15 @@ import subprocess
 import time
 from pathlib import Path
 
-from shared.archives import ArchiveLimits, read_set
+from shared.crypto.archive_encryption import unsealed
 from shared.errors import JobFailure
+from shared.files.image_archives import ArchiveLimits, read_set
+from shared.ports.object_storage import Storage
 from shared.schemas.job import JobError
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import JobSpec
-from shared.sealing import unsealed
 from shared.settings import get_settings
 from shared.states import Stage
-from shared.storage import Storage
 from tests.support.certificates import report
 from worker.ports import Progress
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shared.clip_shapes import expected_tensors
 from shared.schemas.clip_config import ModelConfig
 from shared.schemas.request import ErasureRequest
-from shared.tensor_files import NewTensor, TensorInfo, write_safetensors
+from shared.weights.clip_shapes import expected_tensors
+from shared.weights.tensor_files import NewTensor, TensorInfo, write_safetensors
 
 
 def names_only(clip: Path, *, metadata: Mapping[str, object] | None = None, **changes: Any) -> ErasureRequest:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from api.app import create_app
-from shared.embedded import free_port
+from shared.ports.embedded_servers import free_port
 from shared.settings import Settings
 
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, update
 
-from services import jobs, lifecycle
-from shared.database import Database
+from services.jobs import ending, lifecycle, queries
+from shared.postgres.database import Database
+from shared.postgres.tables import Job
 from shared.schemas.job import JobView
 from shared.schemas.result import ArtifactRecord, PipelineResult
-from shared.tables import Job
 
 
 class World:
@@ -31,7 +31,7 @@ class World:
     def cancel(self) -> JobView:
         """Cancel the job."""
         with self.database.transaction() as session:
-            return jobs.cancel(session, self.tenant, self.job)
+            return ending.cancel(session, self.tenant, self.job)
 
     def expire(self) -> None:
         """Let the lease run out."""
@@ -46,7 +46,7 @@ class World:
     def view(self) -> JobView:
         """Return the job."""
         with self.database.transaction() as session:
-            return jobs.get(session, self.tenant, self.job)
+            return queries.get(session, self.tenant, self.job)
 
     def count(self, table: type) -> int:
         """Return how many rows a table has."""

@@ -16,8 +16,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shared.archives import file_sha256
-from shared.checkpoints import (
+from shared.errors import EffaceError, InvalidRequest, JobFailure
+from shared.files.checkpoints import (
     CONFIG_NAME,
     SAFETENSORS,
     SAFETENSORS_NAME,
@@ -28,14 +28,14 @@ from shared.checkpoints import (
     understood,
     weights_digest,
 )
-from shared.errors import EffaceError, InvalidRequest, JobFailure
-from shared.members import shown, words
-from shared.storage import ObjectMissing, Storage
-from shared.tensor_files import TensorFiles, write_safetensors
-from shared.tensor_rules import Rule
-from shared.tensor_rules import tensors as made
-from shared.transformers_layout import CONFIG as TRANSFORMERS_CONFIG
-from shared.weight_names import MAX_SENTENCE, Infos
+from shared.files.errors import shown, words
+from shared.files.image_archives import file_sha256
+from shared.ports.object_storage import ObjectMissing, Storage
+from shared.weights.tensor_files import TensorFiles, write_safetensors
+from shared.weights.tensor_rules import Rule
+from shared.weights.tensor_rules import tensors as made
+from shared.weights.transformers_layout import CONFIG as TRANSFORMERS_CONFIG
+from shared.weights.weight_names import MAX_SENTENCE, Infos
 from worker.clip.model import Clip
 from worker.clip.pickles import as_safetensors
 
@@ -53,7 +53,7 @@ def load_clip(
 ) -> Clip:
     """Return the model behind a reference, in float32 and eval mode.
 
-    - `local-dir:<folder>`: a layout of `shared.checkpoints`: open_clip's, transformers' `CLIPModel`, or OpenAI's file
+    - `local-dir:<folder>`: a layout of `shared.files.checkpoints`: open_clip's, transformers' `CLIPModel`, or OpenAI's file
       alone. `open_clip_config.json` may give `architecture`, a name that open_clip knows, in place of `model_cfg`.
     - `storage:<prefix>`: the same as objects of `storage`; they are copied below `scratch`.
     - `open_clip:<architecture>/<tag>`, where a file may take the place of the tag, and `hf-hub:<repository>`: these

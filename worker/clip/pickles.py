@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shared.checkpoints import Understood, is_torchscript
 from shared.errors import InvalidRequest
-from shared.layouts import invalid
-from shared.tensor_files import TensorInfo, write_safetensors
-from shared.torchscript import TorchScript
-from shared.weight_names import listed
+from shared.files.checkpoints import Understood, is_torchscript
+from shared.files.errors import invalid
+from shared.weights.tensor_files import TensorInfo, write_safetensors
+from shared.weights.torchscript import TorchScript
+from shared.weights.weight_names import listed
 
 DTYPES = {
     torch.float64: "F64",

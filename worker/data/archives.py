@@ -1,18 +1,19 @@
-"""A data set from wherever it is: a folder, an archive, an object in storage. What is in it, `shared.image_sets` says."""
+"""A data set from wherever it is: a folder, an archive, an object in storage. What is in it, `shared.files.image_sets` says."""
 
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from shared.archives import ArchiveLimits, check, file_sha256, read_set
+from shared.crypto.archive_encryption import SealBroken, unsealed
 from shared.errors import InvalidRequest, JobFailure
-from shared.image_sets import Found
-from shared.layouts import Labelled, folder_classes, invalid, is_image
+from shared.files.dataset_layouts import Labelled, folder_classes, is_image
+from shared.files.errors import invalid
+from shared.files.image_archives import ArchiveLimits, check, file_sha256, read_set
+from shared.files.image_sets import Found
+from shared.ports.object_storage import ObjectMissing, Storage
 from shared.schemas.spec import DataSource
-from shared.sealing import SealBroken, unsealed
 from shared.settings import get_settings
-from shared.storage import ObjectMissing, Storage
 from worker.data.images import ImageSet
 
 MAX_DETAIL_CHARACTERS = 1500

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from shared.archives import file_sha256
-from shared.decoding import decoded
 from shared.errors import InvalidRequest, JobFailure
+from shared.files.decoding import decoded
+from shared.files.image_archives import file_sha256
 from shared.settings import get_settings
 from worker.clip.model import Transform
 

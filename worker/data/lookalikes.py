@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from shared.decoding import decoded
 from shared.errors import InvalidRequest, JobFailure
+from shared.files.decoding import decoded
 from shared.settings import get_settings
 
 SIDE = 16

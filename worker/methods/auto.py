@@ -13,7 +13,7 @@ best in our benchmarks goes before what costs more. Where the request is judged 
 them is tried.
 """
 
-from shared.needs import fits
+from shared.request_rules.method_data import fits
 from shared.schemas.methods import AutoParameters
 from shared.schemas.request import ErasureRequest, Method, Thresholds
 

@@ -19,12 +19,12 @@ from shared.schemas.methods import ClipEraseParameters, MethodParameters
 from shared.states import Stage
 from worker.clip import encode_texts
 from worker.clip.embeddings import embed_texts
-from worker.methods.calibration import Calibration, Judged, texts_of
+from worker.methods.engine.calibration import Calibration, Judged, texts_of
+from worker.methods.engine.captioned_pairs import contrastive, forget_pairs, retain_pairs
+from worker.methods.engine.image_training import GROWTH, LOOK_EVERY
+from worker.methods.engine.prepared_data import ENCODE_BATCH, Images, Material
+from worker.methods.engine.recall import allowed_recall
 from worker.methods.frame import Erasure, MethodStage
-from worker.methods.image_training import GROWTH, LOOK_EVERY
-from worker.methods.pairs import contrastive, forget_pairs, retain_pairs
-from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
-from worker.methods.three_stage.recall import allowed_recall
 
 MOST_GROWTH = 20.0
 """Of the learning rate, over the run: beyond it both towers drift apart on everything."""

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from shared.schemas.methods import DeleteParameters, MethodParameters
 from shared.states import Stage
+from worker.methods.engine.image_training import Weights, logits, train
+from worker.methods.engine.prepared_data import Images, Material
 from worker.methods.frame import Erasure, MethodStage
-from worker.methods.image_training import Weights, logits, train
-from worker.methods.three_stage.material import Images, Material
 
 
 def stages(parameters: MethodParameters) -> tuple[MethodStage, ...]:

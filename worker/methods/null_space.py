@@ -19,10 +19,10 @@ from torch import Tensor
 from shared.schemas.methods import MethodParameters, NullSpaceParameters
 from shared.states import Stage
 from worker.clip.classifier import template_embeddings
+from worker.methods.engine.closed_form import first_direction, independent
+from worker.methods.engine.last_layers import transform_images, transform_texts
+from worker.methods.engine.vocabulary import TEMPLATES
 from worker.methods.frame import Erasure, MethodStage
-from worker.methods.synthetic.closed_form import first_direction, independent
-from worker.methods.synthetic.last_layers import transform_images, transform_texts
-from worker.methods.synthetic.vocabulary import TEMPLATES
 
 TEMPLATE_COUNT = 12
 """Besides the request's own: more did not change the direction by much, and embedding texts is all the time that this takes."""

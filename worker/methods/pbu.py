@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from shared.schemas.methods import MethodParameters, PbuParameters
 from shared.states import Stage
 from worker.methods.delete import masked_answers
+from worker.methods.engine.adapters import features
+from worker.methods.engine.image_training import Weights, logits, train
+from worker.methods.engine.prepared_data import Images, Material
 from worker.methods.frame import Erasure, MethodStage
-from worker.methods.image_training import Weights, logits, train
-from worker.methods.three_stage.adapters import features
-from worker.methods.three_stage.material import Images, Material
 
 FISHER_IMAGES = 24
 

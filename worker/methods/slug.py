@@ -20,12 +20,12 @@ from shared.errors import JobFailure
 from shared.schemas.methods import MethodParameters, SlugParameters
 from shared.states import Stage
 from worker.clip import encode_texts
-from worker.methods.calibration import Calibration, Judged, texts_of
+from worker.methods.engine.adapters import features
+from worker.methods.engine.calibration import Calibration, Judged, texts_of
+from worker.methods.engine.captioned_pairs import BATCH, Pairs, contrastive, forget_pairs, retain_pairs
+from worker.methods.engine.prepared_data import ENCODE_BATCH, Images, Material
+from worker.methods.engine.recall import allowed_recall
 from worker.methods.frame import Erasure, MethodStage
-from worker.methods.pairs import BATCH, Pairs, contrastive, forget_pairs, retain_pairs
-from worker.methods.three_stage.adapters import features
-from worker.methods.three_stage.material import ENCODE_BATCH, Images, Material
-from worker.methods.three_stage.recall import allowed_recall
 
 FIRST_STEP = 0.1
 MOST_BATCHES = 16

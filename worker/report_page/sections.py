@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from shared.measures import SAMPLES
+from shared.schemas.measure_catalogue import SAMPLES
 from shared.schemas.measures import Curve, Measure
 from shared.schemas.report import ClassResult, EvaluationResult, Report
 from worker.recording import CURVE_PREFIX

@@ -1,6 +1,6 @@
 """What the page says in words. Short sentences for people who do not train models."""
 
-from shared.measures import CATALOGUE, SAMPLES
+from shared.schemas.measure_catalogue import CATALOGUE, SAMPLES
 from shared.schemas.measures import Curve, Measure
 from shared.schemas.methods import METHOD_IMAGES
 from shared.schemas.report import EvaluationResult, Report, TargetResult, ThresholdResult

@@ -12,9 +12,10 @@ from api.dependencies import Begin, BeginDep, DatasetReader, DatasetWriter, Part
 from api.parts import Parts
 from api.routes.datasets import delete_dataset
 from api.uploads import Upload, performed, received, text_parameter
-from services import datasets, keeping
-from services.idempotency import Answer
-from services.uploads import Uploads
+from services.access.idempotency import Answer
+from services.catalog import datasets
+from services.catalog.uploads import Uploads
+from services.purging import dataset_keeping
 from shared.errors import Conflict, NotFound
 
 router = APIRouter(prefix="/data-sets", route_class=Page)
@@ -38,8 +39,8 @@ def list_datasets(request: Request, begin: BeginDep, parts: PartsDep, caller: Da
     after = request.query_params.get("after") or None
     with begin() as session:
         page = datasets.list_page(session, caller.tenant_id, after=after, limit=PAGE)
-        kept = keeping.of(session, page.data, parts.settings)
-        receipts = keeping.receipts(session, caller.tenant_id)
+        kept = dataset_keeping.of(session, page.data, parts.settings)
+        receipts = dataset_keeping.receipts(session, caller.tenant_id)
     return render(
         request,
         "datasets.html",
@@ -94,10 +95,10 @@ def _one(
 ) -> Response:
     done = request.query_params.get("done", "")
     with begin() as session:
-        receipt = keeping.receipt(session, tenant_id, dataset_id)
+        receipt = dataset_keeping.receipt(session, tenant_id, dataset_id)
         found = datasets.find(session, tenant_id, dataset_id)
         view = datasets.view(found) if found is not None else None
-        kept = keeping.of(session, [view], parts.settings)[dataset_id] if view else None
+        kept = dataset_keeping.of(session, [view], parts.settings)[dataset_id] if view else None
     if view is None and receipt is None:
         raise NotFound("dataset", dataset_id)
     known = {"dataset": view, "receipt": receipt, "kept": kept, "problem": problem, "done": done, "id": dataset_id}

@@ -21,14 +21,17 @@ from api.dependencies import BeginDep, JobReader, PartsDep
 from api.parts import Parts
 from api.routes.events import HEARTBEAT_SECONDS, LARGEST_SEQ, RECONNECT_MILLISECONDS, SEND_SECONDS
 from api.streams import Stream
-from services import evidence, jobs, names, registers, retention
+from services.catalog import names
+from services.certificates import issuing
+from services.jobs import queries, weight_downloads
+from services.purging import job_leftovers
 from shared.errors import Conflict, EffaceError, Gone
+from shared.ports.object_storage import ObjectMissing
 from shared.schemas.job import EventView, JobView
 from shared.schemas.model import FetchView
 from shared.schemas.purge import PurgeReceipt
 from shared.schemas.report import Report
 from shared.states import FINAL_STATES, JobState
-from shared.storage import ObjectMissing
 
 router = APIRouter(prefix="/erasures/{job_id}", route_class=Page)
 
@@ -95,9 +98,9 @@ async def events(
     return EventSourceResponse(_news(stream, seen), ping=HEARTBEAT_SECONDS, send_timeout=SEND_SECONDS)
 
 
-def _look(parts: Parts, tenant_id: str, job_id: str, after: int) -> jobs.Look:
+def _look(parts: Parts, tenant_id: str, job_id: str, after: int) -> queries.Look:
     with parts.database.transaction() as session:
-        return jobs.look(session, tenant_id, job_id, after=after, limit=1)
+        return queries.look(session, tenant_id, job_id, after=after, limit=1)
 
 
 async def _news(stream: Stream, after: int) -> AsyncIterator[ServerSentEvent]:
@@ -130,9 +133,9 @@ def _page(request: Request, begin: Any, parts: Parts, tenant_id: str, job_id: st
 
 
 def _find(session: Session, tenant_id: str, job_id: str) -> Found:
-    job = jobs.get(session, tenant_id, job_id)
+    job = queries.get(session, tenant_id, job_id)
     shown, last_seq, left_out = _events(session, tenant_id, job_id)
-    artifacts = {a.name: a for a in jobs.artifacts(session, tenant_id, job_id) if a.removed_at is None}
+    artifacts = {a.name: a for a in queries.artifacts(session, tenant_id, job_id) if a.removed_at is None}
     report = artifacts.get("report.json")
     request = job.request
     model = request.model.id if request else None
@@ -149,8 +152,8 @@ def _find(session: Session, tenant_id: str, job_id: str) -> Found:
         certificate=_has_certificate(session, tenant_id, job_id),
         certificate_awaited=job.verdict is not None,
         weights="model/open_clip_model.safetensors" in artifacts,
-        fetches=registers.fetches(session, tenant_id, job.result_model) if job.result_model else (),
-        receipt=retention.receipt(session, tenant_id, job_id) if job.state.final else None,
+        fetches=weight_downloads.fetches(session, tenant_id, job.result_model) if job.result_model else (),
+        receipt=job_leftovers.receipt(session, tenant_id, job_id) if job.state.final else None,
     )
 
 
@@ -159,7 +162,7 @@ def _events(session: Session, tenant_id: str, job_id: str) -> tuple[list[EventVi
     found: list[EventView] = []
     last, more = 0, True
     while more:
-        page = jobs.events(session, tenant_id, job_id, after=last, limit=BATCH)
+        page = queries.events(session, tenant_id, job_id, after=last, limit=BATCH)
         found += [event for event in page.data if event.type != "job.progress"]
         last, more = page.data[-1].seq if page.data else last, page.has_more
     return found[-SHOWN:], last, max(0, len(found) - SHOWN)
@@ -167,7 +170,7 @@ def _events(session: Session, tenant_id: str, job_id: str) -> tuple[list[EventVi
 
 def _has_certificate(session: Session, tenant_id: str, job_id: str) -> bool:
     try:
-        evidence.find(session, tenant_id, job_id)
+        issuing.find(session, tenant_id, job_id)
     except (Conflict, Gone):
         return False
     return True

@@ -15,8 +15,9 @@ from api.console import words
 from api.console.page import Page
 from api.console.rendering import render
 from api.dependencies import Begin, BeginDep, JobReader
-from services import jobs, names
-from services.jobs import JobFilter
+from services.catalog import names
+from services.jobs import queries
+from services.jobs.queries import JobFilter
 from shared.errors import FieldError, InvalidRequest
 from shared.schemas.job import JobView
 from shared.schemas.request import MethodName
@@ -42,7 +43,7 @@ def erasures(request: Request, begin: BeginDep, caller: JobReader) -> Response:
     given = _given(request)
     wanted, after = _filter(given), request.query_params.get("after") or None
     with begin() as session:
-        page = jobs.list_page(session, caller.tenant_id, wanted, after=after, limit=PAGE)
+        page = queries.list_page(session, caller.tenant_id, wanted, after=after, limit=PAGE)
         models = _models(session, caller.tenant_id, page.data)
         known = names.newest_models(session, caller.tenant_id)
     return render(
@@ -78,7 +79,7 @@ def _rows(begin: Begin, tenant_id: str, wanted: JobFilter) -> Iterator[str]:
     after: str | None = None
     while True:
         with begin() as session:
-            page = jobs.list_page(session, tenant_id, wanted, after=after, limit=CSV_PAGE)
+            page = queries.list_page(session, tenant_id, wanted, after=after, limit=CSV_PAGE)
         for job in page.data:
             yield _line(_cells(job).values())
         if not page.has_more:

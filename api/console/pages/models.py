@@ -11,11 +11,13 @@ from api.console.page import Page, go
 from api.console.rendering import render
 from api.dependencies import Begin, BeginDep, ModelReader, ModelWriter, PartsDep
 from api.uploads import Upload, performed, received
-from services import lineage, model_purge, models, registers
-from services.idempotency import Answer
-from services.uploads import Uploads
+from services.access.idempotency import Answer
+from services.catalog import lineage, models
+from services.catalog.uploads import Uploads
+from services.jobs import weight_downloads
+from services.purging import models as model_purge
 from shared.errors import Conflict
-from shared.uploaded_checkpoints import EXPANSION
+from shared.files.uploaded_checkpoints import EXPANSION
 
 router = APIRouter(prefix="/models", route_class=Page)
 
@@ -93,6 +95,6 @@ def _one(
             "model": found,
             "children": lineage.children_of(session, tenant_id, model_id),
             "users": lineage.users_of(session, tenant_id, model_id),
-            "fetches": registers.fetches(session, tenant_id, model_id),
+            "fetches": weight_downloads.fetches(session, tenant_id, model_id),
         }
     return render(request, template, status=status, problem=problem, **known)

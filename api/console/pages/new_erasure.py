@@ -16,15 +16,17 @@ from api.console.page import Form, FormDep, Page, go
 from api.console.rendering import render
 from api.dependencies import Begin, BeginDep, JobWriter, PartsDep
 from api.parts import Parts
-from services import checks, datasets, idempotency, jobs, models
-from services.idempotency import Answer
-from services.keys import Principal
+from services.access import idempotency
+from services.access.api_keys import Principal
+from services.access.idempotency import Answer
+from services.catalog import datasets, models
+from services.jobs import queries, submission, validation
 from shared.errors import IdempotencyKeyReused, InvalidRequest, NotFound, QuotaExceeded, StillInFlight
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import JobDraft, JobView
 from shared.schemas.model import ModelView
 from shared.schemas.request import ErasureRequest
-from shared.schemas.wording import invalid_request
+from shared.schemas.validation_errors import invalid_request
 
 router = APIRouter(prefix="/new", route_class=Page)
 
@@ -108,13 +110,13 @@ def submit(request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter
 
 
 def _submitted(begin: Begin, parts: Parts, caller: Principal, wanted: ErasureRequest, once: str) -> Answer:
-    local = checks.read_local(wanted, parts.settings)
+    local = validation.read_local(wanted, parts.settings)
     payload = wanted.model_dump(mode="json", exclude_unset=True)
     call = idempotency.call(caller.tenant_id, f"console:{once}", method="POST", path=f"{PREFIX}/new", payload=payload)
     with begin() as session:
 
         def made() -> Answer:
-            job = jobs.submit(session, caller.tenant_id, wanted, parts.settings, local)
+            job = submission.submit(session, caller.tenant_id, wanted, parts.settings, local)
             return Answer(202, json.dumps({"id": job.id, "existing": job.existing}), {})
 
         return idempotency.once(session, call, made, parts.settings.idempotency_seconds)
@@ -123,9 +125,9 @@ def _submitted(begin: Begin, parts: Parts, caller: Principal, wanted: ErasureReq
 def _checked(begin: Begin, parts: Parts, caller: Principal, form: Form, offered: Offered) -> Checked:
     try:
         body, wanted = _request(form, offered)
-        local = checks.read_local(wanted, parts.settings)
+        local = validation.read_local(wanted, parts.settings)
         with begin() as session:
-            draft = jobs.validated(session, caller.tenant_id, wanted, parts.settings, local)
+            draft = submission.validated(session, caller.tenant_id, wanted, parts.settings, local)
     except InvalidRequest as error:
         return Checked(drafting.by_field(error.errors))
     return Checked(draft=draft, body=body)
@@ -158,7 +160,7 @@ def _offered(begin: Begin, caller: Principal, base: str) -> Offered:
 def _base(session: Session, tenant_id: str, base: str) -> Body | None:
     if not base:
         return None
-    request = jobs.get(session, tenant_id, base).request
+    request = queries.get(session, tenant_id, base).request
     if request is None:
         raise NotFound("request", base, listed="the page of the erasure")
     return request.model_dump(mode="json", exclude_unset=True)

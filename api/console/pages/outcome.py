@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from api.console.page import Page
 from api.dependencies import BeginDep, JobReader, PartsDep
 from api.routes import artifacts, certificates
-from services import retention
+from services.purging import job_leftovers
 
 router = APIRouter(prefix="/erasures/{job_id}", route_class=Page)
 
@@ -54,6 +54,6 @@ def config(job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader) -> 
 def purge_receipt(job_id: str, begin: BeginDep, caller: JobReader) -> Response:
     """Save the receipt of what was deleted."""
     with begin() as session:
-        receipt = retention.receipt(session, caller.tenant_id, job_id)
+        receipt = job_leftovers.receipt(session, caller.tenant_id, job_id)
     content = json.dumps(receipt.model_dump(mode="json"), indent=1)
     return _named(Response(content, media_type="application/json"), f"purge-receipt-{job_id}.json")

@@ -11,7 +11,10 @@ from api.console import PREFIX
 from api.console.page import Page, go
 from api.console.rendering import render
 from api.dependencies import Admin, Begin, BeginDep, PartsDep
-from services import audit_chain, audit_heads, audit_reading, deliveries, processing_record, webhooks
+from services import processing_record
+from services.audit_log import chain, reading, signed_heads
+from services.webhooks import deliveries
+from services.webhooks import endpoints as webhooks
 from shared.errors import FieldError, InvalidRequest
 from shared.schemas.processing import ProcessingRecord
 
@@ -28,8 +31,8 @@ def log(request: Request, begin: BeginDep, caller: Admin) -> Response:
     """Show the audit log, newest first; with `subject` what happened to one thing."""
     before, subject = _before(request), request.query_params.get("subject", "").strip() or None
     with begin() as session:
-        page = audit_reading.list_page(session, caller.tenant_id, subject=subject, before=before, limit=PAGE)
-        head = audit_heads.newest(session)
+        page = reading.list_page(session, caller.tenant_id, subject=subject, before=before, limit=PAGE)
+        head = signed_heads.newest(session)
     return render(
         request,
         "records.html",
@@ -46,10 +49,10 @@ def log(request: Request, begin: BeginDep, caller: Admin) -> Response:
 def check(request: Request, begin: BeginDep, caller: Admin) -> Response:
     """Read the whole log, compute every hash again, and say what was found."""
     with begin() as session:
-        checked = audit_chain.verify(session)
-        page = audit_reading.list_page(session, caller.tenant_id, limit=PAGE)
-        head = audit_heads.newest(session)
-        same = head is None or audit_chain.hash_at(session, head.statement.seq) == head.statement.hash
+        checked = chain.verify(session)
+        page = reading.list_page(session, caller.tenant_id, limit=PAGE)
+        head = signed_heads.newest(session)
+        same = head is None or chain.hash_at(session, head.statement.seq) == head.statement.hash
     return render(
         request,
         "records.html",
@@ -74,12 +77,12 @@ def export(begin: BeginDep, caller: Admin) -> Response:
 
 def _lines(begin: Begin, tenant_id: str) -> Iterator[str]:
     with begin() as session:
-        head = audit_heads.newest(session)
+        head = signed_heads.newest(session)
     yield json.dumps({"head": head.model_dump(mode="json") if head else None}) + "\n"
     before: int | None = None
     while True:
         with begin() as session:
-            page = audit_reading.list_page(session, tenant_id, before=before, limit=EXPORTED)
+            page = reading.list_page(session, tenant_id, before=before, limit=EXPORTED)
         yield from (json.dumps(entry.document(), ensure_ascii=False) + "\n" for entry in page.data)
         if not page.has_more:
             return

@@ -8,7 +8,7 @@ from api.console.page import Form, FormDep, Page, go
 from api.console.pages.erasure import possible
 from api.console.rendering import render
 from api.dependencies import Begin, BeginDep, JobWriter, PartsDep
-from services import jobs, rulings
+from services.jobs import controller_decisions, ending, queries
 from shared.errors import Conflict, NotFound
 from shared.schemas.deadline import Reason, RefusalRequest
 from shared.settings import Settings
@@ -47,16 +47,16 @@ def _do(begin: Begin, tenant_id: str, job_id: str, verb: str, form: Form, settin
     with begin() as session:
         match verb:
             case "hold":
-                rulings.hold(session, tenant_id, job_id, _REASON.validate_python(reason))
+                controller_decisions.hold(session, tenant_id, job_id, _REASON.validate_python(reason))
             case "release":
-                rulings.release(session, tenant_id, job_id, settings)
+                controller_decisions.release(session, tenant_id, job_id, settings)
             case "extend":
-                rulings.extend(session, tenant_id, job_id, _REASON.validate_python(reason), settings)
+                controller_decisions.extend(session, tenant_id, job_id, _REASON.validate_python(reason), settings)
             case "refuse":
                 ruling = RefusalRequest.model_validate({"ground": form.get("ground"), "detail": reason or None})
-                rulings.refuse(session, tenant_id, job_id, ruling)
+                controller_decisions.refuse(session, tenant_id, job_id, ruling)
             case "cancel":
-                jobs.cancel(session, tenant_id, job_id)
+                ending.cancel(session, tenant_id, job_id)
 
 
 def _ask(
@@ -72,7 +72,7 @@ def _ask(
 ) -> Response:
     decision = _decision(verb)
     with begin() as session:
-        job = jobs.get(session, tenant_id, job_id)
+        job = queries.get(session, tenant_id, job_id)
     return render(
         request,
         "decide.html",

@@ -7,8 +7,10 @@ from fastapi import APIRouter, Request, Response
 from api.console.page import Page
 from api.console.rendering import render
 from api.dependencies import Admin, BeginDep, PartsDep
-from services import census, jobs, keys, processes, quotas
-from services.jobs import JobFilter
+from services.access import api_keys, quotas
+from services.fleet import processes
+from services.jobs import queries, queue_stats
+from services.jobs.queries import JobFilter
 
 router = APIRouter(prefix="/service", route_class=Page)
 
@@ -22,9 +24,9 @@ def service(request: Request, begin: BeginDep, parts: PartsDep, caller: Admin) -
     with begin() as session:
         known: dict[str, Any] = {
             "workers": processes.views(session, caller.tenant_id),
-            "census": census.take(session),
+            "census": queue_stats.take(session),
             "stored": quotas.stored(session, caller.tenant_id),
-            "jobs": jobs.list_page(session, caller.tenant_id, waiting, limit=WAITING).data,
-            "keys": keys.list_page(session, caller.tenant_id, limit=100).data,
+            "jobs": queries.list_page(session, caller.tenant_id, waiting, limit=WAITING).data,
+            "keys": api_keys.list_page(session, caller.tenant_id, limit=100).data,
         }
     return render(request, "service.html", settings=parts.settings, **known)

@@ -13,8 +13,8 @@ from api.console.page import FormDep, MeDep, Page, go
 from api.console.rendering import render
 from api.dependencies import PartsDep
 from api.parts import Parts
-from services import console_sessions
-from services.audit_log import ACTOR, PERSON
+from services.access import console_sessions
+from services.audit_log.entries import ACTOR, PERSON
 from shared.errors import Unauthenticated
 from shared.schemas.base import printable
 

@@ -15,15 +15,17 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from api.client import Client
-from services import jobs, keys, lifecycle, models
-from shared.database import Database
-from shared.inspection import Inspectors
+from services.access import api_keys
+from services.catalog import models
+from services.jobs import lifecycle, submission
+from shared.files.inspection import Inspectors
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
 from shared.schemas.job import JobError
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.settings import Settings
 from shared.states import Scope, Stage
-from shared.storage import Storage
 from tests.support.connections import watched
 from tests.support.servers import serving
 
@@ -83,7 +85,7 @@ def make_key(database: Database) -> Callable[..., str]:
 
     def make(tenant: str = "alice", scopes: tuple[Scope, ...] = (Scope.ADMIN,)) -> str:
         with database.transaction() as session:
-            return keys.create(session, tenant=tenant, name="test", scopes=scopes)[1]
+            return api_keys.create(session, tenant=tenant, name="test", scopes=scopes)[1]
 
     return make
 
@@ -125,7 +127,7 @@ def alice_client(server: str, make_key) -> Iterator[Client]:
 def sound_request(database: Database) -> dict[str, object]:
     """Make a model of alice's and return a request about it."""
     with database.transaction() as session:
-        tenant_id = keys.tenant_named(session, "alice").id
+        tenant_id = api_keys.tenant_named(session, "alice").id
         values: dict[str, object] = {"id": "mdl_alice", "reference": "storage:nowhere"}
         model = models.add(session, tenant_id=tenant_id, name="clip", values=values)
     return {
@@ -153,7 +155,7 @@ class JobMaker:
     def queued(self, **changes: object) -> str:
         with self.database.transaction() as session:
             request = ErasureRequest.model_validate(self.request | changes)
-            return jobs.submit(session, self.tenant_id(session), request, self.settings).id
+            return submission.submit(session, self.tenant_id(session), request, self.settings).id
 
     def running(self, **changes: object) -> str:
         job_id = self.queued(**changes)
@@ -207,7 +209,7 @@ class JobMaker:
 
     @staticmethod
     def tenant_id(session) -> str:
-        return keys.tenant_named(session, "alice").id
+        return api_keys.tenant_named(session, "alice").id
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from services import keys
+from services.access import api_keys
 from shared.states import Scope
 from tests.support.fleet import wait_until
 from tests.support.problems import assert_problem
@@ -87,7 +87,7 @@ def test_no_key_stands_in_the_log(alice, logs):
 def test_a_revoked_key_is_a_strangers(alice, database):
     assert alice.get("/version").status_code == 200
     with database.transaction() as session:
-        for key, _ in keys.list_keys(session):
-            keys.revoke(session, key.id)
+        for key, _ in api_keys.list_keys(session):
+            api_keys.revoke(session, key.id)
 
     assert_problem(alice.get("/version"), 401, "unauthenticated")

@@ -15,14 +15,20 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 import migrations
-from services import audit_chain, dataset_purge, datasets, jobs, keys, model_purge, models, sweeper
+from services.access import api_keys
+from services.audit_log import chain
+from services.catalog import datasets, models
+from services.jobs import ending, submission
+from services.purging import datasets as dataset_purge
+from services.purging import models as model_purge
+from services.purging import sweeper
 from shared import home as home_file
-from shared.database import Database, make_engine
-from shared.embedded import embedded_postgres
 from shared.errors import NotFound
+from shared.ports.embedded_servers import embedded_postgres
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database, make_engine
+from shared.postgres.tables import AuditEntry, Dataset, Job, Model
 from shared.settings import Settings
-from shared.storage import Storage
-from shared.tables import AuditEntry, Dataset, Job, Model
 from tests.support import requests
 
 
@@ -76,15 +82,15 @@ def test_the_drill(home: Home, tmp_path: Path) -> None:
     (home.folder / "clip").mkdir()
     with home.opened() as (database, settings):
         with database.transaction() as session:
-            tenant = keys.tenant_named(session, "local").id
+            tenant = api_keys.tenant_named(session, "local").id
             request = requests.names_only(home.folder / "clip")
-            job = jobs.submit(session, tenant, request, settings).id
+            job = submission.submit(session, tenant, request, settings).id
         kept, purged = (upload(database, settings, home.storage, tenant, archive) for _ in range(2))
         home.storage.put(f"{models.prefix(tenant, 'mdl_1')}/open_clip_config.json", b"{}")
         with database.transaction() as session:
             values: dict[str, object] = {"id": "mdl_1", "reference": f"storage:{models.prefix(tenant, 'mdl_1')}"}
             models.add(session, tenant_id=tenant, name="m", values=values)
-            audit_chain.extend(session)
+            chain.extend(session)
 
     backup = tmp_path / "backup"
     made = home.efface("backup", str(backup))
@@ -98,7 +104,7 @@ def test_the_drill(home: Home, tmp_path: Path) -> None:
         with database.transaction() as session:
             doomed = dataset_purge.begin_deletion(session, tenant, purged, settings)
             model = model_purge.begin(session, tenant, "mdl_1")
-            jobs.cancel(session, tenant, job)
+            ending.cancel(session, tenant, job)
         assert doomed is not None
         sweeper.purge(database, home.storage, doomed)
         sweeper.purge_model(database, home.storage, model)
@@ -124,7 +130,7 @@ def test_the_drill(home: Home, tmp_path: Path) -> None:
 
 def test_what_is_no_sound_backup_restores_nothing(home: Home, tmp_path: Path) -> None:
     with home.opened() as (database, _), database.transaction() as session:
-        keys.tenant_named(session, "local")
+        api_keys.tenant_named(session, "local")
     home.storage.put("tenants/t/x", b"1")
     backup = tmp_path / "backup"
     assert home.efface("backup", str(backup)).returncode == 0
@@ -139,7 +145,7 @@ def test_a_service_that_runs_is_backed_up_and_not_restored(
     home: Home, settings: Settings, database: Database, storage: Storage, tmp_path: Path
 ) -> None:
     with database.transaction() as session:
-        keys.tenant_named(session, "runs")
+        api_keys.tenant_named(session, "runs")
     storage.put("tenants/t/x", b"1")
     url = settings.database_url.get_secret_value()
     home_file.write(home.folder, {"EFFACE_DATABASE_URL": url, "EFFACE_STORAGE_URL": settings.storage_url})

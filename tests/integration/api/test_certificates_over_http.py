@@ -11,14 +11,14 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
-from services import lifecycle
-from services.certifier import Certifier
-from services.verification import Outcome, verify
-from shared.public_keys import read_public_keys
+from services.certificates.certifier import Certifier
+from services.certificates.verification import Outcome, verify
+from services.jobs import lifecycle
+from shared.crypto.public_keys import read_public_keys
+from shared.postgres.tables import Job
 from shared.schemas.job import JobError
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.schemas.spec import JobSpec
-from shared.tables import Job
 from tests.support import certificates
 
 KEYS = "/.well-known/efface-keys.json"

@@ -16,12 +16,13 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.examples import SUBJECT_REQUEST
-from services import keys, webhooks
-from shared.database import Database
+from services.access import api_keys
+from services.webhooks import endpoints
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
 from shared.schemas.webhook import WebhookRegistration
 from shared.settings import Settings
 from shared.states import Scope
-from shared.storage import Storage
 from tests.integration.api.conftest import JobMaker, sound_request
 from tests.support.parts import PROCESSOR_DOMAIN, emptied_database, make_settings
 from tests.support.problems import assert_problem
@@ -115,7 +116,7 @@ class World(NamedTuple):
     def connect(self, tenant: str, *scopes: Scope) -> httpx.Client:
         """Return a connection with a new key."""
         with self.database.transaction() as session:
-            _, secret = keys.create(session, tenant=tenant, name="test", scopes=scopes or [Scope.ADMIN])
+            _, secret = api_keys.create(session, tenant=tenant, name="test", scopes=scopes or [Scope.ADMIN])
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {secret}"}, timeout=20)
 
     def things(self, alice: httpx.Client) -> dict[str, str]:
@@ -126,7 +127,7 @@ class World(NamedTuple):
                 file.writestr(f"{name}/1.png", png(0))
         added = alice.post("/datasets", content=archive.getvalue(), params={"name": "farm"}).json()
         with self.database.transaction() as session:
-            key, _ = keys.create(session, tenant="alice", name="spare", scopes=[Scope.JOBS_READ])
+            key, _ = api_keys.create(session, tenant="alice", name="spare", scopes=[Scope.JOBS_READ])
         endpoint = self.endpoint(alice)
         job = self.jobs.succeeded()
         delivery = alice.get(f"/webhooks/{endpoint}/deliveries").json()["data"][0]["id"]
@@ -149,7 +150,7 @@ class World(NamedTuple):
             return str(listed[0]["id"])
         wanted = WebhookRegistration(url="https://compliance.example.com/efface")
         with self.database.transaction() as session:
-            return webhooks.register(session, self.jobs.tenant_id(session), wanted, self.jobs.settings).id
+            return endpoints.register(session, self.jobs.tenant_id(session), wanted, self.jobs.settings).id
 
     def subject_request(self, subject_request_id: str) -> dict[str, Any]:
         """Return an OpenDSR request about alice's model."""

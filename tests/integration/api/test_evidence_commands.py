@@ -7,7 +7,11 @@ import pytest
 from sqlalchemy import text
 
 from api.cli import main
-from services import audit_chain, datasets, jobs, keys, sweeper
+from services.access import api_keys
+from services.audit_log import chain
+from services.catalog import datasets
+from services.jobs import ending, submission
+from services.purging import sweeper
 from shared.settings import get_settings
 from shared.states import Scope
 from tests.support import requests
@@ -48,9 +52,9 @@ def efface(settings, database, monkeypatch, capsys):
 def make_entries(database) -> None:
     with database.transaction() as session:
         for name in ("one", "two", "three"):
-            keys.create(session, tenant="tests", name=name, scopes=[Scope.ADMIN])
+            api_keys.create(session, tenant="tests", name=name, scopes=[Scope.ADMIN])
     with database.transaction() as session:
-        audit_chain.extend(session)
+        chain.extend(session)
 
 
 def cut_off(database) -> None:
@@ -115,7 +119,7 @@ def test_the_record_of_processing(efface, database):
 
 def test_what_a_backup_brings_back_is_purged_again(efface, database, storage, settings, tmp_path):
     with database.transaction() as session:
-        tenant = keys.tenant_named(session, "tests").id
+        tenant = api_keys.tenant_named(session, "tests").id
     path = requests.archive(tmp_path / "up.zip", "horse")
     stored = datasets.store(storage, tenant, path, settings)
     summary = datasets.inspect(path, settings)
@@ -128,8 +132,8 @@ def test_what_a_backup_brings_back_is_purged_again(efface, database, storage, se
     data = {"evaluation": [{"name": "own", "dataset": stored.dataset_id}]}
     with database.transaction() as session:
         request = requests.names_only(tmp_path / "clip", data=data)
-        job = jobs.submit(session, tenant, request, settings).id
-        jobs.cancel(session, tenant, job)
+        job = submission.submit(session, tenant, request, settings).id
+        ending.cancel(session, tenant, job)
     assert sweeper.sweep_datasets(database, storage, settings) == 1
 
     line = {"dataset": stored.dataset_id, "tenant": tenant}
@@ -145,7 +149,7 @@ def test_what_a_backup_brings_back_is_purged_again(efface, database, storage, se
 
 def test_master_keys_are_changed_without_a_new_upload(efface, database, storage, settings, tmp_path):
     with database.transaction() as session:
-        tenant = keys.tenant_named(session, "tests").id
+        tenant = api_keys.tenant_named(session, "tests").id
     path = requests.archive(tmp_path / "up.zip", "horse")
     stored = datasets.store(storage, tenant, path, settings)
     with database.transaction() as session:

@@ -2,9 +2,9 @@
 
 from sqlalchemy import select
 
-from services import sweeper
+from services.purging import sweeper
+from shared.postgres.tables import AuditEntry
 from shared.states import Scope
-from shared.tables import AuditEntry
 from tests.support import requests
 
 

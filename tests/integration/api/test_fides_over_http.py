@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from integrations.fides.pack import FILES, FOLDER, pack
-from services.fides import CALLBACK_PATH
+from services.subject_requests.fides import CALLBACK_PATH
 from tests.support.fleet import wait_until
 from tests.support.problems import assert_problem
 from tests.support.receiver import receiving

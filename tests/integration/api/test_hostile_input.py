@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from shared.tables import Dataset, Job, JobEvent, Model, Outbox
+from shared.postgres.tables import Dataset, Job, JobEvent, Model, Outbox
 from tests.support import requests
 from tests.support.hostile import LIMITS, Hostile
 from tests.support.hostile.archives import PNG, tarred, zipped

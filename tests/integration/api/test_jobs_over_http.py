@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import func, select
 
 from api.examples import JOB_REQUESTS
+from shared.postgres.tables import Job, JobEvent, Outbox
 from shared.states import Stage
-from shared.tables import Job, JobEvent, Outbox
 
 
 def pointers(response):

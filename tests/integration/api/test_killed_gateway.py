@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from shared.embedded import free_port
+from shared.ports.embedded_servers import free_port
 from tests.support.fleet import Member, wait_until
 
 

@@ -5,7 +5,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from shared.embedded import free_port
+from shared.ports.embedded_servers import free_port
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from authlib.integrations.httpx_client import OAuth2Client
 
-from services import keys
+from services.access import api_keys
 from shared.states import Scope
 from tests.support.problems import assert_problem
 
@@ -18,7 +18,7 @@ GRANT = {"grant_type": "client_credentials"}
 def key(database):
     """A key's id and secret."""
     with database.transaction() as session:
-        row, secret = keys.create(session, tenant="alice", name="tool", scopes=[Scope.JOBS_READ, Scope.JOBS_WRITE])
+        row, secret = api_keys.create(session, tenant="alice", name="tool", scopes=[Scope.JOBS_READ, Scope.JOBS_WRITE])
         return row.id, secret
 
 
@@ -85,7 +85,7 @@ def test_a_token_works_for_its_tenant_as_a_key_does(ask, server, key, make_job):
 def test_an_admin_of_another_tenant_with_a_token_sees_nothing(ask, server, database, make_job):
     job_id = make_job.queued()
     with database.transaction() as session:
-        row, secret = keys.create(session, tenant="bob", name="admin", scopes=[Scope.ADMIN])
+        row, secret = api_keys.create(session, tenant="bob", name="admin", scopes=[Scope.ADMIN])
         credentials = (row.id, secret)
     token = ask(GRANT | {"scope": "admin"}, auth=credentials).json()["access_token"]
 

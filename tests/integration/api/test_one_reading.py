@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 
 from api.cli import local_files
 from api.client import Client
-from services import keys
+from services.access import api_keys
 from shared.errors import InvalidRequest
-from shared.request_file import read_request
+from shared.request_rules.request_file import read_request
 from shared.settings import Settings
 from shared.states import Scope
 from tests.support import parts, requests
@@ -37,7 +37,7 @@ def gateway(postgres_url: str, redis_server: str, tmp_path_factory: pytest.TempP
     settings.path_roots[:] = [tmp_path_factory.getbasetemp()]
     with capture_logs(), parts.emptied_database(settings) as database, serving(settings) as url:
         with database.transaction() as session:
-            key = keys.create(session, tenant="alice", name="test", scopes=(Scope.ADMIN,))[1]
+            key = api_keys.create(session, tenant="alice", name="test", scopes=(Scope.ADMIN,))[1]
         with Client(url, key) as client:
             yield client
 

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from sqlalchemy import select, text
 
 from api.examples import SUBJECT_REQUEST
-from services import lifecycle, rulings
+from services.jobs import controller_decisions, lifecycle
+from shared.postgres.tables import Base, Webhook, WebhookDelivery
 from shared.schemas.job import JobError
 from shared.states import Scope
-from shared.tables import Base, Webhook, WebhookDelivery
 from tests.support.fleet import wait_until
 from tests.support.parts import PROCESSOR_DOMAIN, processor_files
 from tests.support.problems import assert_problem
@@ -396,7 +396,7 @@ def test_a_failure_and_an_extension_are_told(alice, body, receiver, make_job, da
     job_id = job_of(alice, body)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET due_at = now() + interval '1 day'"))
-        rulings.extend(session, make_job.tenant_id(session), job_id, "complexity", settings)
+        controller_decisions.extend(session, make_job.tenant_id(session), job_id, "complexity", settings)
     make_job.claim(job_id)
     make_job.finish(job_id, passed=False)
 

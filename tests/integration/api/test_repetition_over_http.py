@@ -7,8 +7,8 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text
 
-from shared.locks import lock
-from shared.tables import Dataset, Job, Model
+from shared.postgres.advisory_locks import lock
+from shared.postgres.tables import Dataset, Job, Model
 from tests.support.problems import assert_problem
 
 KEY = {"Idempotency-Key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}

@@ -10,12 +10,12 @@ from pydantic import SecretStr
 from sqlalchemy import func, text, update
 
 from api.boundary import OPEN_PATHS
-from services import processes
-from services.processes import Sign
-from shared.embedded import free_port
+from services.fleet import processes
+from services.fleet.processes import Sign
+from shared.ports.embedded_servers import free_port
+from shared.postgres.tables import Job, ServiceProcess
 from shared.schemas.methods import METHOD_PARAMETERS
 from shared.states import ProcessKind
-from shared.tables import Job, ServiceProcess
 
 RELAY, WORKER = ProcessKind.RELAY, ProcessKind.WORKER
 

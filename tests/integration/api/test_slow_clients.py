@@ -12,7 +12,7 @@ import uvicorn
 from api import json_route, server
 from api.app import create_app
 from api.server import TimedProtocol
-from shared.embedded import free_port
+from shared.ports.embedded_servers import free_port
 from tests.support.fleet import wait_until
 
 PATIENCE_SECONDS = 30

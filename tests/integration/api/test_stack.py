@@ -18,8 +18,8 @@ import pytest
 
 from api.processes import Child
 from api.stack import _wait_until_ready
+from shared.crypto.certificate_keys import KeyFolder
 from shared.errors import Conflict
-from shared.signing import KeyFolder
 
 DEADLINE_SECONDS = 90
 

@@ -12,8 +12,8 @@ from sqlalchemy import event, text, update
 from sqlalchemy.engine import Engine
 
 from api import streams
+from shared.postgres.tables import AccessToken, ApiKey
 from shared.states import Stage
-from shared.tables import AccessToken, ApiKey
 from tests.integration.api.test_events_over_http import LIVE, parse, stream
 
 PATIENCE_SECONDS = 30

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from shared.tables import Job
+from shared.postgres.tables import Job
 from tests.integration.api.test_every_route import NOTHING, ROUTES, Route, World, every, world
 from tests.support.problems import assert_problem
 

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-from services import keys, model_purge, models, sweeper
+from services.access import api_keys
+from services.catalog import models
+from services.purging import models as model_purge
+from services.purging import sweeper
 from shared import ids
 
 
@@ -27,7 +30,7 @@ def efface(settings):
 @pytest.fixture
 def tenant(database) -> str:
     with database.transaction() as session:
-        return keys.tenant_named(session, "alice").id
+        return api_keys.tenant_named(session, "alice").id
 
 
 def test_a_dry_run_names_what_would_go_and_deletes_nothing(efface, tenant, storage, monkeypatch):

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
+from shared.ports.object_storage import Storage
 from shared.settings import MIB
-from shared.storage import Storage
 
 PATIENCE_SECONDS = 60.0
 

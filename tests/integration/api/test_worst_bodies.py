@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from benchmarks.worst_bodies import FLOOR_SECONDS, KINDS, LIMIT, Body, Target, plain, ratio, send, targets
-from services import keys
+from services.access import api_keys
 from shared.settings import Settings
 from shared.states import Scope
 from tests.integration.api.conftest import sound_request
@@ -34,7 +34,7 @@ def alice(postgres_url, redis_server, tmp_path_factory) -> Iterator[httpx.Client
     with emptied_database(settings) as database, capture_logs(), serving(settings) as url:
         sound_request(database)
         with database.transaction() as session:
-            key = keys.create(session, tenant="alice", name="test", scopes=[Scope.ADMIN])[1]
+            key = api_keys.create(session, tenant="alice", name="test", scopes=[Scope.ADMIN])[1]
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
             yield client
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from services import keys
-from shared.database import Database
+from services.access import api_keys
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
 from shared.settings import Settings
 from shared.states import Scope
-from shared.storage import Storage
 from tests.integration.api.conftest import JobMaker, sound_request
 from tests.support.parts import emptied_database, make_settings
 from tests.support.requests import png
@@ -69,7 +69,7 @@ class World:
     def key(self, tenant: str, *scopes: Scope) -> tuple[str, str]:
         """Make a key; return its id and its secret."""
         with self.database.transaction() as session:
-            key, secret = keys.create(session, tenant=tenant, name=f"{tenant}'s", scopes=scopes or (Scope.ADMIN,))
+            key, secret = api_keys.create(session, tenant=tenant, name=f"{tenant}'s", scopes=scopes or (Scope.ADMIN,))
             return key.id, secret
 
     def browser(self) -> Browser:

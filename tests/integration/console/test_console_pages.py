@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import rfc8785
 
-from services import audit_chain, keys, lifecycle, webhooks
+from services.access import api_keys
+from services.audit_log import chain
+from services.jobs import lifecycle
+from services.webhooks import endpoints
 from shared.schemas.webhook import WebhookRegistration
 from shared.states import Stage
 from tests.integration.console.conftest import Browser, World
@@ -182,7 +185,7 @@ def test_decisions_are_asked_for_with_their_consequences_and_are_the_persons(wor
     assert "Refused: Legal claims (Art. 17(3)(e))" in page
     assert "who is it? proof was asked for" in page
     with world.database.transaction() as session:
-        while audit_chain.extend(session):
+        while chain.extend(session):
             pass
     exported = alice.get("/console/records/log.jsonl").text.splitlines()[1:]
     entries = [json.loads(line)["entry"] for line in exported]
@@ -334,7 +337,7 @@ def test_a_bad_archive_is_refused_in_words(alice: Browser, tmp_path: Path) -> No
 
 def test_the_chain_is_checked_and_each_exported_entry_proves_itself(world: World, alice: Browser) -> None:
     with world.database.transaction() as session:
-        while audit_chain.extend(session):
+        while chain.extend(session):
             pass
     assert "was computed again and is right" in alice.post("/console/records/check", form_at="/console/records").text
 
@@ -351,8 +354,8 @@ def test_the_chain_is_checked_and_each_exported_entry_proves_itself(world: World
 def test_deliveries_are_shown_and_made_again(world: World) -> None:
     carol = world.signed_in("carol")
     with world.database.transaction() as session:
-        tenant = keys.tenant_named(session, "carol").id
-        webhooks.register(session, tenant, WebhookRegistration(url="https://desk.example.com/x"), world.settings)
+        tenant = api_keys.tenant_named(session, "carol").id
+        endpoints.register(session, tenant, WebhookRegistration(url="https://desk.example.com/x"), world.settings)
     assert "https://desk.example.com/x" in carol.page("/console/records/deliveries")
 
 

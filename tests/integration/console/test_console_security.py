@@ -13,9 +13,9 @@ from fastapi.routing import APIRoute
 from sqlalchemy import func, update
 
 from api.console import pages
-from services import console_sessions, keys
+from services.access import api_keys, console_sessions
+from shared.postgres.tables import ConsoleLink, ConsoleSession
 from shared.states import Scope
-from shared.tables import ConsoleLink, ConsoleSession
 from tests.integration.console.conftest import Browser, World
 from tests.support.servers import serving
 
@@ -153,7 +153,7 @@ def test_only_a_hash_of_the_cookie_is_kept(world: World, alice: Browser) -> None
     cookie = alice.http.cookies["efface_console"]
     with world.database.transaction() as session:
         rows = session.query(ConsoleSession).all()
-    assert keys.digest(cookie) in {row.hash for row in rows}
+    assert api_keys.digest(cookie) in {row.hash for row in rows}
     assert all(cookie not in (row.hash, row.id, row.person) for row in rows)
 
 
@@ -166,11 +166,11 @@ def test_a_session_ends_with_its_time_its_key_and_by_signing_out(world: World) -
     assert "efface_console" not in out.http.cookies
     assert world.browser().get("/console/", Cookie=f"efface_console={old}").status_code == 303
     with world.database.transaction() as session:
-        hash_ = keys.digest(late.http.cookies["efface_console"])
+        hash_ = api_keys.digest(late.http.cookies["efface_console"])
         session.execute(update(ConsoleSession).where(ConsoleSession.hash == hash_).values(expires_at=func.now()))
     assert late.get("/console/").status_code == 303
     with world.database.transaction() as session:
-        keys.revoke(session, key_id)
+        api_keys.revoke(session, key_id)
     assert revoked.get("/console/").status_code == 303
 
 
@@ -214,9 +214,9 @@ def test_a_link_ends_with_its_time_and_its_key(world: World) -> None:
         late = console_sessions.make_link(session, world.key("alice")[0], 60)
         key_id = world.key("alice")[0]
         dead = console_sessions.make_link(session, key_id, 60)
-        hash_ = keys.digest(late)
+        hash_ = api_keys.digest(late)
         session.execute(update(ConsoleLink).where(ConsoleLink.hash == hash_).values(expires_at=func.now()))
-        keys.revoke(session, key_id)
+        api_keys.revoke(session, key_id)
     for secret in (late, dead):
         browser = world.browser()
         token = browser.token("/console/sign-in")

@@ -14,9 +14,11 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from services import audit_chain, jobs, keys
-from shared.database import Database, make_engine
-from shared.embedded import embedded_postgres, postgres_binaries
+from services.access import api_keys
+from services.audit_log import chain
+from services.jobs import ending, submission
+from shared.ports.embedded_servers import embedded_postgres, postgres_binaries
+from shared.postgres.database import Database, make_engine
 from shared.settings import Settings
 from tests.support import requests
 
@@ -164,10 +166,12 @@ def test_the_service_works_and_cannot_touch_the_audit_log(deployment: Deployment
     engine = make_engine(settings)
     database = Database(engine)
     with database.transaction() as session:
-        tenant = keys.tenant_named(session, "acme").id
-        jobs.cancel(session, tenant, jobs.submit(session, tenant, requests.names_only(tmp_path / "clip"), settings).id)
+        tenant = api_keys.tenant_named(session, "acme").id
+        ending.cancel(
+            session, tenant, submission.submit(session, tenant, requests.names_only(tmp_path / "clip"), settings).id
+        )
     with database.transaction() as session:
-        assert audit_chain.extend(session) >= 2
+        assert chain.extend(session) >= 2
     engine.dispose()
     forbidden = [
         "ALTER TABLE audit_log DISABLE TRIGGER ALL",

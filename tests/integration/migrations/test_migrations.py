@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 
 import migrations
-from shared.tables import Base
+from shared.postgres.tables import Base
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from services import datasets, jobs, keys
-from shared.database import Database
+from services.access import api_keys
+from services.catalog import datasets
+from services.jobs import submission
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
 from shared.settings import Settings
-from shared.storage import Storage
 from tests.support import requests
 
 
@@ -24,14 +26,14 @@ def session(database: Database) -> Iterator[Session]:
 def tenant(database: Database) -> str:
     """A tenant's id."""
     with database.transaction() as session:
-        return keys.tenant_named(session, "tests").id
+        return api_keys.tenant_named(session, "tests").id
 
 
 @pytest.fixture
 def stranger(database: Database) -> str:
     """Another tenant's id."""
     with database.transaction() as session:
-        return keys.tenant_named(session, "others").id
+        return api_keys.tenant_named(session, "others").id
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def submit(database: Database, tenant: str, settings: Settings, clip: Path) -> C
 
     def submit_job(**changes: object) -> str:
         with database.transaction() as session:
-            return jobs.submit(session, tenant, requests.names_only(clip, **changes), settings).id
+            return submission.submit(session, tenant, requests.names_only(clip, **changes), settings).id
 
     return submit_job
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, text, update
 
-from services import jobs, lifecycle, risk
-from shared.database import Database
-from shared.tables import Job
+from services.jobs import deadline_risk, lifecycle, queries
+from shared.postgres.database import Database
+from shared.postgres.tables import Job
 from tests.support.fleet import wait_until
 from tests.support.world import World, passed
 
@@ -26,7 +26,7 @@ def set_(database: Database, job: str, **values: object) -> None:
 
 def flag(database: Database, longest_seconds: float = 60) -> int:
     with database.transaction() as session:
-        return risk.flag(session, longest_seconds=longest_seconds)
+        return deadline_risk.flag(session, longest_seconds=longest_seconds)
 
 
 def days_ago(days: int) -> str:
@@ -81,8 +81,8 @@ def test_a_job_at_risk_is_told_of_once(database: Database, tenant: str, submit: 
     set_(database, job, due_at=datetime.now(UTC) + timedelta(seconds=30))
     assert (flag(database), flag(database)) == (1, 0)
     with database.transaction() as session:
-        assert jobs.get(session, tenant, job).at_risk_at is not None
-        *_, event = jobs.events(session, tenant, job).data
+        assert queries.get(session, tenant, job).at_risk_at is not None
+        *_, event = queries.events(session, tenant, job).data
     assert event.type == "job.deadline_at_risk"
     assert event.data["expected_at"] > event.data["due_at"]
 
@@ -113,4 +113,4 @@ def test_neither_a_hold_nor_the_end_is_a_risk(database: Database, tenant: str, s
     World(database, tenant, running).claim()
     assert flag(database) == 1
     with database.transaction() as session:
-        assert jobs.get(session, tenant, running).at_risk_at is not None
+        assert queries.get(session, tenant, running).at_risk_at is not None

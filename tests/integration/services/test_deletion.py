@@ -7,28 +7,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from services import (
-    dataset_purge,
-    jobs,
-    keys,
-    lifecycle,
-    model_purge,
-    models,
-    purge_list,
-    registers,
-    retention,
-    sweeper,
-)
-from shared.database import Database
+from services.access import api_keys
+from services.catalog import models
+from services.jobs import data_used, lifecycle, queries, submission, weight_downloads
+from services.purging import datasets, job_leftovers, restored_backups, sweeper
+from services.purging import models as model_purge
 from shared.errors import Conflict, Gone, InvalidRequest, NotFound
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
+from shared.postgres.tables import AuditEntry, Job, Model
+from shared.postgres.tables import ModelPurge as ModelPurgeRow
 from shared.schemas.job import JobError
 from shared.schemas.purge import ModelPurge
 from shared.schemas.request import ErasureRequest
 from shared.schemas.result import ArtifactRecord, PipelineResult
 from shared.settings import Settings
-from shared.storage import Storage
-from shared.tables import AuditEntry, Job, Model
-from shared.tables import ModelPurge as ModelPurgeRow
 from tests.support import requests
 from tests.support.world import World
 
@@ -59,7 +52,7 @@ class Owner:
         }
         request = ErasureRequest.model_validate(body | changes)
         with self.database.transaction() as session:
-            return World(self.database, self.tenant, jobs.submit(session, self.tenant, request, self.settings).id)
+            return World(self.database, self.tenant, submission.submit(session, self.tenant, request, self.settings).id)
 
     def end(self, world: World, *, passed: bool) -> None:
         """Let a job end with a report and weights, published or quarantined."""
@@ -139,7 +132,7 @@ def test_a_model_that_is_needed_is_not_deleted_and_what_needs_it_is_named(owner:
 
 def test_many_that_need_it_are_counted(owner: Owner) -> None:
     model_id = owner.model()
-    for _ in range(retention.NAMED + 2):
+    for _ in range(data_used.NAMED + 2):
         owner.submit(model_id)
     with owner.database.transaction() as session, pytest.raises(Conflict, match="and 2 more"):
         model_purge.begin(session, owner.tenant, model_id)
@@ -176,8 +169,8 @@ def test_what_a_published_model_leaves_still_reads(owner: Owner) -> None:
     result = world.view().result_model
     assert result is not None
     with owner.database.transaction() as session:
-        caller = keys.Principal(owner.tenant, "key_reader", frozenset())
-        registers.weights_fetched(session, caller, world.job, "ab")
+        caller = api_keys.Principal(owner.tenant, "key_reader", frozenset())
+        weight_downloads.weights_fetched(session, caller, world.job, "ab")
     before = world.view().version
     assert len(owner.delete(result).objects) == 1
 
@@ -185,10 +178,10 @@ def test_what_a_published_model_leaves_still_reads(owner: Owner) -> None:
     assert (view.result_model, [(r.what, r.reason) for r in view.removals]) == (result, [("weights", "model_deleted")])
     assert view.version > before
     with owner.database.transaction() as session:
-        assert jobs.report(session, owner.tenant, world.job).name == "report.json"
+        assert queries.report(session, owner.tenant, world.job).name == "report.json"
         with pytest.raises(Gone, match="its model was deleted"):
-            jobs.weights(session, owner.tenant, world.job, "open_clip_model.safetensors")
-        assert [fetch.key for fetch in registers.fetches(session, owner.tenant, result)] == ["key_reader"]
+            queries.weights(session, owner.tenant, world.job, "open_clip_model.safetensors")
+        assert [fetch.key for fetch in weight_downloads.fetches(session, owner.tenant, result)] == ["key_reader"]
     sweeper.sweep_jobs(owner.database, owner.storage)
     assert [key.rsplit("/", 1)[1] for key in owner.objects(f"/jobs/{world.job}")] == ["report.html", "report.json"]
 
@@ -218,36 +211,38 @@ def test_a_deleted_model_that_a_backup_brings_back_goes_again(owner: Owner, lost
     if lost != "the row":
         owner.submit(model_id) if lost == "the receipt" else None  # a restored job does not keep it
     with owner.database.transaction() as session:
-        listed = purge_list.parse(entry.line().encode() for entry in purge_list.purged(session, owner.storage))
-        assert [entry.id for entry in purge_list.pending(session, owner.storage, listed)] == [model_id]
-    assert purge_list.purge_again(owner.database, owner.storage, owner.settings, listed) == 1
+        listed = restored_backups.parse(
+            entry.line().encode() for entry in restored_backups.purged(session, owner.storage)
+        )
+        assert [entry.id for entry in restored_backups.pending(session, owner.storage, listed)] == [model_id]
+    assert restored_backups.purge_again(owner.database, owner.storage, owner.settings, listed) == 1
     assert not owner.objects("/models")
-    assert purge_list.purge_again(owner.database, owner.storage, owner.settings, listed) == 0
+    assert restored_backups.purge_again(owner.database, owner.storage, owner.settings, listed) == 0
 
 
 @pytest.mark.parametrize(
     "prefix", ["tenants/other/models/m", "", "tenants/T/datasets/x", "tenants/T/models/..", "audit"]
 )
 def test_a_list_from_outside_deletes_nothing_else(prefix: str) -> None:
-    line = purge_list.Purged("mdl_1", "T", prefix, model=True).line().encode()
+    line = restored_backups.Purged("mdl_1", "T", prefix, model=True).line().encode()
     if prefix:
         with pytest.raises(InvalidRequest, match="line 1"):
-            purge_list.parse([line])
+            restored_backups.parse([line])
     else:
-        assert purge_list.parse([line])[0].key == ""
+        assert restored_backups.parse([line])[0].key == ""
 
 
 def test_a_data_set_is_purged_at_once(owner: Owner, upload: Callable[..., str], stranger: str) -> None:
     dataset = upload("horse")
     with owner.database.transaction() as session, pytest.raises(NotFound):
-        dataset_purge.begin_deletion(session, stranger, dataset, owner.settings)
+        datasets.begin_deletion(session, stranger, dataset, owner.settings)
     with owner.database.transaction() as session:
-        doomed = dataset_purge.begin_deletion(session, owner.tenant, dataset, owner.settings)
+        doomed = datasets.begin_deletion(session, owner.tenant, dataset, owner.settings)
     assert doomed is not None
     sweeper.purge(owner.database, owner.storage, doomed)
     with owner.database.transaction() as session:
-        assert dataset_purge.begin_deletion(session, owner.tenant, dataset, owner.settings) is None  # it is done
-        receipt = dataset_purge.receipt(session, dataset)
+        assert datasets.begin_deletion(session, owner.tenant, dataset, owner.settings) is None  # it is done
+        receipt = datasets.receipt(session, dataset)
     assert (receipt.state, receipt.reason, len(receipt.objects)) == ("purged", "deleted", 1)
     assert receipt.key_destroyed_at is not None and receipt.listing_empty_at is not None
     assert owner.objects("/datasets") == []
@@ -257,12 +252,14 @@ def test_a_data_set_that_a_job_needs_stays(owner: Owner, upload: Callable[..., s
     dataset = upload("horse")
     request = requests.subgroup(clip, forget=dataset, retain=upload("horse", "dog"))
     with owner.database.transaction() as session:
-        world = World(owner.database, owner.tenant, jobs.submit(session, owner.tenant, request, owner.settings).id)
+        world = World(
+            owner.database, owner.tenant, submission.submit(session, owner.tenant, request, owner.settings).id
+        )
     with owner.database.transaction() as session, pytest.raises(Conflict, match=world.job):
-        dataset_purge.begin_deletion(session, owner.tenant, dataset, owner.settings)
+        datasets.begin_deletion(session, owner.tenant, dataset, owner.settings)
     world.cancel()
     with owner.database.transaction() as session:
-        assert dataset_purge.begin_deletion(session, owner.tenant, dataset, owner.settings) is not None
+        assert datasets.begin_deletion(session, owner.tenant, dataset, owner.settings) is not None
 
 
 @pytest.mark.parametrize("certified", [True, False])
@@ -289,10 +286,10 @@ def test_reports_and_quarantined_weights_go_when_their_time_is_over(owner: Owner
     assert told == [("quarantined_weights", "retention_ended"), ("report", "retention_ended")][: len(told)]
     assert len(told) == (2 if certified else 1)
     with owner.database.transaction() as session:
-        receipt = retention.receipt(session, owner.tenant, world.job)
+        receipt = job_leftovers.receipt(session, owner.tenant, world.job)
         if certified:
             with pytest.raises(Gone, match="the time for which it is kept is over"):
-                jobs.report(session, owner.tenant, world.job)
+                queries.report(session, owner.tenant, world.job)
     assert receipt.complete and len(receipt.leftovers) == (3 if certified else 1)
     assert len(owner.audited("job.files_removed")) == len(told)
 

@@ -9,13 +9,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from services import job_keys, lifecycle
-from services.lifecycle import Claim
-from shared.database import Database
+from services.jobs import job_keys, lifecycle
+from services.jobs.lifecycle import Claim
+from shared.crypto.archive_encryption import Sealer
+from shared.postgres.database import Database
+from shared.postgres.tables import Job
 from shared.schemas.job import JobError
-from shared.sealing import Sealer
 from shared.settings import Settings
-from shared.tables import Job
 from tests.support.world import World, passed
 
 LOST = JobError(code="worker_lost", message="it was unplugged")

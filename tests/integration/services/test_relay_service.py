@@ -8,15 +8,19 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
-from services import health, idempotency, lifecycle, processes, relay, retention
-from shared.database import Database
-from shared.embedded import free_port
+from services import relay
+from services.access import idempotency
+from services.fleet import health, processes
+from services.jobs import lifecycle
+from services.purging import job_leftovers
 from shared.errors import Unavailable
-from shared.queue import Doorbell, make_queue
+from shared.ports.embedded_servers import free_port
+from shared.ports.object_storage import Storage
+from shared.ports.queue import Doorbell, make_queue
+from shared.postgres.database import Database
+from shared.postgres.tables import IdempotencyKey, Job, Outbox, ServiceProcess
 from shared.settings import Settings
 from shared.states import ProcessKind
-from shared.storage import Storage
-from shared.tables import IdempotencyKey, Job, Outbox, ServiceProcess
 from tests.support.fleet import wait_until
 from tests.support.world import World, passed
 
@@ -73,12 +77,12 @@ def test_leftovers_are_all_that_the_winner_did_not_leave(
     world.expire()
     world.claim()
     with database.transaction() as session:
-        assert retention.unpurged(session) == []
+        assert job_leftovers.unpurged(session) == []
     world.do(lifecycle.complete, 2, passed(world, 2))
     with database.transaction() as session:
-        (ended,) = retention.unpurged(session)
+        (ended,) = job_leftovers.unpurged(session)
     assert (ended.job_id, ended.attempt) == (job, 2)
-    deleted = retention.delete_leftovers(storage, ended)
+    deleted = job_leftovers.delete_leftovers(storage, ended)
     assert [found.key.removeprefix(prefix) for found in deleted.objects] == [
         "/1/report.json",
         "/20/other",
@@ -87,10 +91,10 @@ def test_leftovers_are_all_that_the_winner_did_not_leave(
     assert [o.key for o in storage.list(prefix)] == [f"{prefix}/2/model/open_clip_model.safetensors"]
     assert len(storage.list(f"{prefix}0")) == 1
     with database.transaction() as session:
-        retention.mark_purged(session, ended, deleted)
-        assert retention.unpurged(session) == []
-        retention.sweep_again(session, job)
-        assert [ended.job_id for ended in retention.unpurged(session)] == [job]
+        job_leftovers.mark_purged(session, ended, deleted)
+        assert job_leftovers.unpurged(session) == []
+        job_leftovers.sweep_again(session, job)
+        assert [ended.job_id for ended in job_leftovers.unpurged(session)] == [job]
 
 
 def test_the_relay_deletes_answers_whose_time_is_over(

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from services import jobs, lifecycle, retention, sweeper
-from services.jobs import JobFilter
-from shared.database import Database
+from services.jobs import lifecycle, queries
+from services.jobs.queries import JobFilter
+from services.purging import job_leftovers, sweeper
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
+from shared.postgres.tables import DOCUMENT_VERSION, Job
 from shared.schemas.request import ErasureRequest
 from shared.schemas.stored import Unreadable, stored, stored_spec
 from shared.settings import Settings
 from shared.states import JobState
-from shared.storage import Storage
-from shared.tables import DOCUMENT_VERSION, Job
 from tests.support.world import World
 
 
@@ -49,7 +50,7 @@ def without_a_field(document: dict[str, Any]) -> None:
 
 def listed(database: Database, tenant: str) -> list[str]:
     with database.transaction() as session:
-        return [job.id for job in jobs.list_page(session, tenant, JobFilter()).data]
+        return [job.id for job in queries.list_page(session, tenant, JobFilter()).data]
 
 
 def test_new_rows_say_in_which_form_they_are(database: Database, submit: Callable[..., str]) -> None:
@@ -106,7 +107,7 @@ def test_old_rows_stop_no_purge(
     assert sweeper.sweep_jobs(database, storage) == 2
     assert storage.list(f"tenants/{tenant}/jobs") == []
     with database.transaction() as session:
-        assert retention.receipt(session, tenant, old).complete
+        assert job_leftovers.receipt(session, tenant, old).complete
 
 
 def test_errors_say_which_field() -> None:

@@ -8,9 +8,12 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services import checks, jobs, lifecycle, models
-from shared.database import Database
+from services.catalog import models
+from services.jobs import lifecycle, queries, submission, validation
 from shared.errors import InvalidRequest
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
+from shared.postgres.tables import Job, JobEvent, Outbox
 from shared.schemas.job import JobDraft
 from shared.schemas.model import ModelRegistration
 from shared.schemas.model_reference import ModelReference
@@ -18,8 +21,6 @@ from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.states import JobState
-from shared.storage import Storage
-from shared.tables import Job, JobEvent, Outbox
 from tests.support import requests
 
 
@@ -29,7 +30,7 @@ def errors(session: Session, tenant: str, settings: Settings) -> Callable[[Erasu
 
     def submit_wrong(request: ErasureRequest) -> dict[str, str]:
         with pytest.raises(InvalidRequest) as caught:
-            jobs.submit(session, tenant, request, settings)
+            submission.submit(session, tenant, request, settings)
         assert session.scalar(select(func.count()).select_from(Job)) == 0
         return {error.pointer: error.detail for error in caught.value.errors}
 
@@ -40,7 +41,7 @@ def test_job_event_and_outbox_row_are_one_transaction(
     database: Database, tenant: str, settings: Settings, clip: Path
 ) -> None:
     with pytest.raises(ZeroDivisionError), database.transaction() as session:
-        view = jobs.submit(session, tenant, requests.names_only(clip, external_id="DSR-1"), settings)
+        view = submission.submit(session, tenant, requests.names_only(clip, external_id="DSR-1"), settings)
         assert (view.state, view.attempt, view.external_id) == (JobState.QUEUED, 0, "DSR-1")
         assert session.scalars(select(Outbox.job_id)).all() == [view.id]
         assert session.execute(select(JobEvent.seq, JobEvent.type)).all() == [(1, "job.queued")]
@@ -51,7 +52,7 @@ def test_job_event_and_outbox_row_are_one_transaction(
 
 
 def test_validate_only_writes_nothing(session: Session, tenant: str, settings: Settings, clip: Path) -> None:
-    view = jobs.validated(session, tenant, requests.names_only(clip), settings)
+    view = submission.validated(session, tenant, requests.names_only(clip), settings)
     assert isinstance(view, JobDraft)
     assert view.thresholds.max_synthetic_accuracy == 0.05
     session.flush()
@@ -66,7 +67,7 @@ def test_references_are_resolved(
     model = models.register(session, tenant, registration, settings)
     images, uploaded = requests.folder(tmp_path / "images", "dog", "cat"), upload("horse", "dog")
     data = {"evaluation": [{"name": "own", "dataset": uploaded}, {"name": "other", "dataset": str(images)}]}
-    view = jobs.submit(session, tenant, requests.names_only(clip, model={"id": model.id}, data=data), settings)
+    view = submission.submit(session, tenant, requests.names_only(clip, model={"id": model.id}, data=data), settings)
     spec = JobSpec.model_validate(session.get_one(Job, view.id).spec)
     assert (spec.model.reference, spec.model.id) == (f"local-dir:{clip}", model.id)
     assert [source.uri for source in spec.data.evaluation] == [
@@ -85,7 +86,7 @@ def test_warnings_stay_with_the_job_and_reach_its_worker(
     session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
 ) -> None:
     data = {"evaluation": [{"name": "own", "dataset": upload("Horse", "dog", "zebra", images=1)}]}
-    view = jobs.submit(session, tenant, requests.names_only(clip, data=data), settings)
+    view = submission.submit(session, tenant, requests.names_only(clip, data=data), settings)
     said = " ".join(warning.detail for warning in view.warnings)
     assert {warning.pointer for warning in view.warnings} == {
         "/data/evaluation/0/dataset",
@@ -94,7 +95,7 @@ def test_warnings_stay_with_the_job_and_reach_its_worker(
     assert all(words in said for words in ("'Horse' as 'horse'", "'zebra'", "its image is left out", "'cat'"))
     assert view.thresholds.max_forget_accuracy == 0.05
     session.expire_all()
-    assert jobs.get(session, tenant, view.id).warnings == view.warnings
+    assert queries.get(session, tenant, view.id).warnings == view.warnings
     claim = lifecycle.claim(session, view.id, "worker", 60)
     assert claim is not None
     assert claim.spec.warnings == view.warnings
@@ -113,7 +114,7 @@ def test_what_is_anothers_does_not_exist(
 ) -> None:
     data = {"evaluation": [{"name": "own", "dataset": upload("horse", "dog")}]}
     with pytest.raises(InvalidRequest, match="there is no data set"):
-        jobs.submit(session, stranger, requests.names_only(clip, data=data), settings)
+        submission.submit(session, stranger, requests.names_only(clip, data=data), settings)
 
 
 def test_a_reference_is_a_model_like_any_other(
@@ -123,12 +124,12 @@ def test_a_reference_is_a_model_like_any_other(
     (clip / "gold").mkdir()
     registration = ModelRegistration(name="gold", model=ModelReference(source=f"{source}/gold"))
     asked = {"audit": {"reference": {"id": models.register(session, tenant, registration, settings).id}}}
-    view = jobs.submit(session, tenant, requests.names_only(clip, **asked), settings)
+    view = submission.submit(session, tenant, requests.names_only(clip, **asked), settings)
     reference = JobSpec.model_validate(session.get_one(Job, view.id).spec).reference
     assert reference is not None
     assert (reference.reference, reference.id) == (f"{source}/gold", asked["audit"]["reference"]["id"])
     with pytest.raises(InvalidRequest, match="there is no model") as caught:
-        jobs.submit(session, stranger, requests.names_only(clip, **asked), settings)
+        submission.submit(session, stranger, requests.names_only(clip, **asked), settings)
     assert [error.pointer for error in caught.value.errors] == ["/audit/reference/id"]
 
 
@@ -173,7 +174,7 @@ def test_hubs_where_the_operator_allows_them(
     (message,) = errors(requests.names_only(clip, model=model)).values()
     assert "EFFACE_ALLOW_HUB" in message
     allowed = settings.model_copy(update={"allow_hub": True})
-    assert jobs.submit(session, tenant, requests.names_only(clip, model=model), allowed).state == JobState.QUEUED
+    assert submission.submit(session, tenant, requests.names_only(clip, model=model), allowed).state == JobState.QUEUED
 
 
 def test_unknown_kinds_of_models(errors: Callable[..., Any], clip: Path) -> None:
@@ -209,7 +210,7 @@ def test_a_single_folder_of_any_name_shows_the_subgroup(
     session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
 ) -> None:
     request = requests.subgroup(clip, forget=upload("sketches"), retain=upload("horse", "dog"))
-    assert jobs.submit(session, tenant, request, settings).thresholds.max_forget_accuracy == 0.05
+    assert submission.submit(session, tenant, request, settings).thresholds.max_forget_accuracy == 0.05
 
 
 def test_without_labels_the_retain_set_must_tell_them(
@@ -281,7 +282,7 @@ def test_a_method_that_sees_no_image_may_be_measured_on_what_was_given(
 ) -> None:
     images = upload("horse")
     data = {"forget": images, "evaluation": [{"name": "own", "dataset": images}]}
-    assert jobs.submit(session, tenant, requests.names_only(clip, data=data), settings).state == JobState.QUEUED
+    assert submission.submit(session, tenant, requests.names_only(clip, data=data), settings).state == JobState.QUEUED
 
 
 def test_a_broken_archive_on_the_server_is_found_now(errors: Callable[..., Any], clip: Path) -> None:
@@ -329,7 +330,7 @@ def test_a_default_that_so_few_images_cannot_meet_is_left_out_and_said(
     session: Session, tenant: str, settings: Settings, clip: Path, upload: Callable[..., str]
 ) -> None:
     data = {"evaluation": [{"name": "own", "dataset": upload("horse", "dog")}]}
-    resolved = checks.resolve(session, tenant, requests.names_only(clip, data=data), settings)
+    resolved = validation.resolve(session, tenant, requests.names_only(clip, data=data), settings)
     assert resolved.thresholds.max_forget_upper_end is None
     (note,) = [warning for warning in resolved.warnings if warning.pointer.startswith("/thresholds")]
     assert note.pointer == "/thresholds/max_forget_upper_end"

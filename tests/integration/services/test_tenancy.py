@@ -6,12 +6,13 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services import datasets, jobs, lifecycle, models
-from shared.database import Database
+from services.catalog import datasets, models
+from services.jobs import lifecycle, submission
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
+from shared.postgres.tables import Artifact, Base, Job, JobEvent, JobMetric, Model
 from shared.settings import Settings
 from shared.states import Stage
-from shared.storage import Storage
-from shared.tables import Artifact, Base, Job, JobEvent, JobMetric, Model
 from tests.support import requests
 from tests.support.world import World, passed
 
@@ -60,7 +61,7 @@ def test_every_object_lies_below_its_tenant(
         weights, filename=weights.name, architecture=requests.UNKNOWN_ARCHITECTURE, scratch=tmp_path
     )
     model = models.store(storage, tenant, "mdl_uploaded", checked)
-    job = session.get_one(Job, jobs.submit(session, tenant, requests.names_only(clip), settings).id)
+    job = session.get_one(Job, submission.submit(session, tenant, requests.names_only(clip), settings).id)
     spec = lifecycle.JobSpec.model_validate(job.spec)
     prefix = f"tenants/{tenant}/"
     stored = [found.key for found in storage.list("tenants")]

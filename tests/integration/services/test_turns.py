@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, text, update
 
-from services import jobs, keys, lifecycle, turns
-from shared.database import Database
+from services.access import api_keys
+from services.jobs import lifecycle, submission, turns
+from shared.postgres.database import Database
+from shared.postgres.tables import Job
 from shared.settings import Settings
 from shared.states import JobState
-from shared.tables import Job
 from tests.support import requests
 
 Submit = Callable[..., str]
@@ -24,8 +25,8 @@ def submit_as(database: Database, settings: Settings, clip: Path) -> Submit:
 
     def submit(tenant: str, **changes: object) -> str:
         with database.transaction() as session:
-            tenant_id = keys.tenant_named(session, tenant).id
-            return jobs.submit(session, tenant_id, requests.names_only(clip, **changes), settings).id
+            tenant_id = api_keys.tenant_named(session, tenant).id
+            return submission.submit(session, tenant_id, requests.names_only(clip, **changes), settings).id
 
     return submit
 

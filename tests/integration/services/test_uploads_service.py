@@ -13,18 +13,21 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services import dataset_purge, datasets, idempotency, models, quotas, sweeper, unfinished
-from services.unfinished import Unfinished, sweep_unfinished_uploads
-from services.uploads import Received, Uploads
-from shared.database import Database
-from shared.embedded import free_port
+from services.access import idempotency, quotas
+from services.catalog import datasets, models, unfinished_uploads
+from services.catalog.unfinished_uploads import Unfinished, sweep_unfinished_uploads
+from services.catalog.uploads import Received, Uploads
+from services.purging import datasets as dataset_purge
+from services.purging import sweeper
 from shared.errors import Conflict, IdempotencyKeyReused, InvalidRequest, StorageFull, Unavailable
-from shared.inspection import Inspectors
+from shared.files.inspection import Inspectors
+from shared.ports.embedded_servers import free_port
+from shared.ports.object_storage import Storage
+from shared.postgres.database import Database
+from shared.postgres.tables import Dataset, Model, UnfinishedUpload
 from shared.schemas.model import ModelRegistration
 from shared.schemas.model_reference import ModelReference
 from shared.settings import Settings
-from shared.storage import Storage
-from shared.tables import Dataset, Model, UnfinishedUpload
 from tests.support import requests
 
 NOW = timedelta()
@@ -172,7 +175,7 @@ class TestWhenSomethingBreaks:
             key=datasets.prefix(uploads.tenant_id, "ds_dead"),
         )  # fmt: skip
         with database.transaction() as session:
-            unfinished.begin(session, upload, settings)
+            unfinished_uploads.begin(session, upload, settings)
         datasets.store(storage, uploads.tenant_id, archive.path, settings, upload.id)
         return upload
 
@@ -187,12 +190,12 @@ class TestWhenSomethingBreaks:
         with database.transaction() as session:
             session.get_one(UnfinishedUpload, dead.id).given_up_at = func.now()
         with pytest.raises(Conflict, match="given up"), database.transaction() as session:
-            unfinished.finish(session, dead.id)
+            unfinished_uploads.finish(session, dead.id)
 
     def test_what_is_being_finished_is_not_taken_back(self, dead, database, storage):
         with ThreadPoolExecutor(1) as pool:
             with database.transaction() as session:
-                unfinished.finish(session, dead.id)
+                unfinished_uploads.finish(session, dead.id)
                 sweeping = pool.submit(sweep_unfinished_uploads, database, storage, NOW)
             assert sweeping.result() == 0
         assert objects(storage) == [dead.key]
@@ -247,7 +250,7 @@ class TestQuotas:
         add(uploads, archive)
         upload = Unfinished(id="x", tenant_id=uploads.tenant_id, kind="dataset", key="x", size_bytes=7)
         with database.transaction() as session:
-            unfinished.begin(session, upload, settings)
+            unfinished_uploads.begin(session, upload, settings)
             assert quotas.stored(session, uploads.tenant_id) == quotas.Stored(archive.size_bytes + 7, 2, 0)
         sweep_unfinished_uploads(database, storage, NOW)
         with database.transaction() as session:

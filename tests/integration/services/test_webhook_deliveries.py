@@ -16,14 +16,17 @@ from sqlalchemy import TextClause, func, select, text, update
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from services import deliveries, expiry, jobs, lifecycle, webhooks
-from services.courier import Courier
-from shared.database import Database
+from services.jobs import ending as job_ending
+from services.jobs import events, lifecycle, queries
+from services.purging import expired_rows
+from services.webhooks import deliveries, endpoints
+from services.webhooks.sender import Courier
 from shared.errors import Conflict, NotFound
+from shared.postgres.database import Database
+from shared.postgres.tables import Webhook, WebhookDelivery, WebhookSecret
 from shared.schemas.webhook import DeliveryView, WebhookRegistration, WebhookWithSecret
 from shared.settings import Settings
 from shared.states import CallKind, DeliveryState, JobState, Stage
-from shared.tables import Webhook, WebhookDelivery, WebhookSecret
 from tests.support.fleet import wait_until
 from tests.support.receiver import Receiver, receiving
 from tests.support.world import World, passed
@@ -41,7 +44,7 @@ class Post:
     def register(self, **changes: object) -> WebhookWithSecret:
         wanted = WebhookRegistration.model_validate({"url": self.receiver.url} | changes)
         with self.database.transaction() as session:
-            return webhooks.register(session, self.tenant, wanted, self.settings)
+            return endpoints.register(session, self.tenant, wanted, self.settings)
 
     def log(self) -> list[DeliveryView]:
         """Return the delivery log, newest first."""
@@ -70,7 +73,7 @@ class Post:
 
     def rotate(self, settings: Settings | None = None) -> WebhookWithSecret:
         with self.database.transaction() as session:
-            return webhooks.rotate(session, self.tenant, self.webhook.id, settings or self.settings)
+            return endpoints.rotate(session, self.tenant, self.webhook.id, settings or self.settings)
 
     def verified(self, secret: str, call: int = -1) -> dict[str, object]:
         """Return a body as another implementation reads it, which raises unless the signature is right."""
@@ -119,7 +122,7 @@ def cancelled(post: Post, submit: Callable[..., str]) -> Callable[[], str]:
     def cancel() -> str:
         job = submit(external_id="jane.doe@example.com")
         with post.database.transaction() as session:
-            jobs.cancel(session, post.tenant, job)
+            job_ending.cancel(session, post.tenant, job)
         return job
 
     return cancel
@@ -200,7 +203,7 @@ def test_410_disables_the_endpoint(post: Post, cancelled: Callable[[], str]) -> 
     cancelled()
     assert post.tried(1).state == FAILED
     with post.database.transaction() as session:
-        endpoint = webhooks.get(session, post.tenant, post.webhook.id)
+        endpoint = endpoints.get(session, post.tenant, post.webhook.id)
     assert endpoint.disabled_at is not None
     assert "410" in str(endpoint.disabled_reason)
     cancelled()
@@ -255,7 +258,7 @@ def test_a_second_rotation_ends_the_oldest_secret(post: Post) -> None:
     post.rotate(), post.rotate()
     assert post.rotate().previous_secret_expires_at is not None
     with post.database.transaction() as session:
-        assert len(webhooks.valid_secrets(session, post.webhook.id)) == 2
+        assert len(endpoints.valid_secrets(session, post.webhook.id)) == 2
     at_once = post.rotate(post.settings.model_copy(update={"webhook_grace_seconds": 0}))
     assert at_once.previous_secret_expires_at is None
 
@@ -365,7 +368,7 @@ def test_a_call_whose_courier_was_lost_is_made_by_another(
 def test_what_is_rolled_back_is_owed_to_nobody(post: Post, submit: Callable[..., str]) -> None:
     job = submit()
     with pytest.raises(RuntimeError), post.database.transaction() as session:
-        jobs.cancel(session, post.tenant, job)
+        job_ending.cancel(session, post.tenant, job)
         raise RuntimeError
     assert post.log() == []
 
@@ -376,7 +379,7 @@ def test_each_endpoint_gets_the_events_that_it_wants(
     started = post.register(events=("job.started", "job.failed"))
     with post.database.transaction() as session:
         wanted = WebhookRegistration(url=post.receiver.url)
-        foreign = webhooks.register(session, stranger, wanted, settings)
+        foreign = endpoints.register(session, stranger, wanted, settings)
     world = World(post.database, post.tenant, submit())
     world.claim()
     world.do(lifecycle.record_steps, 1, [lifecycle.Step(Stage.FORGETTING, 1, {})], 0.5)
@@ -391,12 +394,12 @@ def test_each_endpoint_gets_the_events_that_it_wants(
 def test_a_deleted_endpoint_takes_all_of_it_along(post: Post, cancelled: Callable[[], str]) -> None:
     cancelled()
     with post.database.transaction() as session:
-        webhooks.delete(session, post.tenant, post.webhook.id)
+        endpoints.delete(session, post.tenant, post.webhook.id)
     with post.database.transaction() as session:
         for table in (Webhook, WebhookSecret, WebhookDelivery):
             assert session.scalar(select(func.count()).select_from(table)) == 0
         with pytest.raises(NotFound):
-            webhooks.get(session, post.tenant, post.webhook.id)
+            endpoints.get(session, post.tenant, post.webhook.id)
     cancelled()
 
 
@@ -411,11 +414,11 @@ def test_the_log_of_calls_is_kept_for_a_while_and_what_is_owed_until_it_is_paid(
         settled.created_at = owed.created_at = ago + timedelta(minutes=1)
         kept = owed.id
         session.flush()
-        expiry.sweep(session, post.settings)
+        expired_rows.sweep(session, post.settings)
         assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 2
         settled.created_at = owed.created_at = ago
         session.flush()
-        expiry.sweep(session, post.settings)
+        expired_rows.sweep(session, post.settings)
         assert session.scalars(select(WebhookDelivery.id)).all() == [kept]
 
 
@@ -426,13 +429,13 @@ def test_an_endpoint_that_is_deleted_meanwhile_fails_no_job(post: Post, cancelle
 
     with ThreadPoolExecutor(1) as pool:
         with post.database.transaction() as session:
-            webhooks.delete(session, post.tenant, post.webhook.id)
+            endpoints.delete(session, post.tenant, post.webhook.id)
             session.flush()
             ending = pool.submit(cancelled)
             wait_until(waits, "nobody waits for the endpoint")
         job = ending.result(30)
     with post.database.transaction() as session:
-        assert jobs.get(session, post.tenant, job).state == JobState.CANCELLED
+        assert queries.get(session, post.tenant, job).state == JobState.CANCELLED
         assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 0
 
 
@@ -440,7 +443,7 @@ def test_a_superseded_model_is_told_with_the_new_one(post: Post, submit: Callabl
     world = World(post.database, post.tenant, submit(external_id="DSR-8"))
     said: dict[str, object] = {"model": "mdl_old", "superseded_by": "mdl_new", "by_job": "job_2", "reason": "Jane"}
     with post.database.transaction() as session:
-        jobs.record(session, jobs.locked(session, post.tenant, world.job), "job.superseded_model", said)
+        events.record(session, queries.locked(session, post.tenant, world.job), "job.superseded_model", said)
     data = post.only().body["data"]
     assert {name: data[name] for name in ("model", "superseded_by", "by_job", "external_id")} == {
         "model": "mdl_old",
@@ -455,15 +458,15 @@ def test_the_token_of_an_ended_job_goes_and_its_end_point_follows(post: Post, su
     ended, running = (World(post.database, post.tenant, submit(external_id=name)) for name in "ab")
     with post.database.transaction() as session:
         for world in (ended, running):
-            added = webhooks.add_for_job(
+            added = endpoints.add_for_job(
                 session, post.tenant, world.job, CallKind.FIDES, post.receiver.url, ["job.cancelled"]
             )
-            webhooks.add_token(session, post.tenant, added, "secret", post.settings)
+            endpoints.add_token(session, post.tenant, added, "secret", post.settings)
 
     def left() -> tuple[int, int, int]:
         """End points of jobs, their secrets, and deliveries that are owed to them."""
         with post.database.transaction() as session:
-            expiry.sweep(session, post.settings)
+            expired_rows.sweep(session, post.settings)
             own = select(Webhook.id).where(Webhook.job_id.is_not(None))
             counted = (Webhook.id, WebhookSecret.webhook_id, WebhookDelivery.webhook_id)
             points, secrets, calls = (
@@ -487,7 +490,7 @@ def test_the_token_of_an_ended_job_goes_and_its_end_point_follows(post: Post, su
 def test_the_limit_holds_for_registrations_at_the_same_time(post: Post) -> None:
     """One that has not committed counts already: the next one waits for it."""
     wanted = WebhookRegistration.model_validate({"url": post.receiver.url})
-    for _ in range(webhooks.PER_TENANT - 2):
+    for _ in range(endpoints.PER_TENANT - 2):
         post.register()
     outcomes: list[str] = []
 
@@ -499,7 +502,7 @@ def test_the_limit_holds_for_registrations_at_the_same_time(post: Post) -> None:
             outcomes.append("refused")
 
     with post.database.transaction() as session:
-        webhooks.register(session, post.tenant, wanted, post.settings)
+        endpoints.register(session, post.tenant, wanted, post.settings)
         second = threading.Thread(target=register)
         second.start()
         waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
@@ -515,7 +518,7 @@ def counted(database: Database, query: TextClause) -> int:
 
 
 def test_there_is_a_limit_to_endpoints(post: Post) -> None:
-    for _ in range(webhooks.PER_TENANT - 1):
+    for _ in range(endpoints.PER_TENANT - 1):
         post.register()
     with pytest.raises(Conflict, match="limit"):
         post.register()

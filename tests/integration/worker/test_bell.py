@@ -9,11 +9,11 @@ from datetime import datetime
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from services import jobs
-from shared.queue import Doorbell, make_queue
+from services.jobs import submission
+from shared.ports.queue import Doorbell, make_queue
+from shared.postgres.tables import Job, Outbox, ServiceProcess
 from shared.settings import Settings
 from shared.states import DoorbellState
-from shared.tables import Job, Outbox, ServiceProcess
 from tests.support import requests
 from tests.support.dropping import wait_for
 from tests.support.fleet import Fleet, wait_until
@@ -40,7 +40,7 @@ def test_a_job_that_nobody_announces_is_found(fleet: Fleet) -> None:
     wait_until(lambda: _beats(fleet), "the worker does not start")
     with fleet.database.transaction() as session:
         request = requests.names_only(fleet.folder / "clip", metadata={"what": "fail"})
-        job = jobs.submit(session, fleet.tenant_id, request, fleet.settings).id
+        job = submission.submit(session, fleet.tenant_id, request, fleet.settings).id
         session.execute(update(Job).where(Job.id == job).values(held_at=func.now()))
         session.execute(delete(Outbox))
     before = _beats(fleet)

@@ -12,11 +12,12 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
-from services import evidence, jobs, signing_keys
-from services.verification import Exhibits, Outcome, verify
+from services.certificates import issuing, signing_keys
+from services.certificates.verification import Exhibits, Outcome, verify
+from services.jobs import queries, submission
 from shared.build import ROOT, code_digest
+from shared.crypto.certificate_keys import KeyFolder
 from shared.schemas.certificate import SCHEMA_FILE
-from shared.signing import KeyFolder
 from shared.states import JobState
 from tests.support import umbrellas
 from tests.support.certificates import key_folder
@@ -35,7 +36,7 @@ def keys(fleet: Fleet) -> KeyFolder:
 
 def certificates_are_issued(fleet: Fleet) -> bool:
     with fleet.database.transaction() as session:
-        return evidence.owed(session) == []
+        return issuing.owed(session) == []
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def ended(fleet: Fleet, keys: KeyFolder) -> Iterator[dict[JobState, str]]:
                 fleet.folder, verdict, external_id=f"DSR-{verdict}", metadata={"who": "Jane Doe"}
             )
             with fleet.database.transaction() as session:
-                found[state] = job = jobs.submit(session, fleet.tenant_id, request, fleet.settings).id
+                found[state] = job = submission.submit(session, fleet.tenant_id, request, fleet.settings).id
             wait_until(partial(has_ended, fleet, job), f"{job} does not end", PATIENCE_SECONDS)
             assert fleet.job(job).state is state, fleet.job(job).error
         wait_until(lambda: certificates_are_issued(fleet), "no certificate is issued")
@@ -66,8 +67,8 @@ def has_ended(fleet: Fleet, job: str) -> bool:
 def fetched(fleet: Fleet, job: str) -> tuple[bytes, dict[str, bytes]]:
     """Return the certificate, and every file that the job left, by name."""
     with fleet.database.transaction() as session:
-        files = jobs.artifacts(session, fleet.tenant_id, job)
-        certificate = fleet.storage.get(evidence.find(session, fleet.tenant_id, job).key)
+        files = queries.artifacts(session, fleet.tenant_id, job)
+        certificate = fleet.storage.get(issuing.find(session, fleet.tenant_id, job).key)
     return certificate, {file.name: fleet.storage.get(file.key) for file in files}
 
 

@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from pydantic import SecretStr
 
-from services import lifecycle
-from services.lifecycle import Claim
-from shared.database import Database, make_engine
-from shared.embedded import free_port
+from services.jobs import lifecycle
+from services.jobs.lifecycle import Claim
+from shared.ports.embedded_servers import free_port
+from shared.postgres.database import Database, make_engine
 from shared.states import JobState
 from tests.support.fleet import Fleet
 from tests.support.world import World, passed

@@ -7,11 +7,11 @@ import pytest
 import redis
 from kombu import Connection
 
-from services import processes
-from shared.embedded import embedded_redis, free_port
-from shared.queue import make_queue
+from services.fleet import processes
+from shared.ports.embedded_servers import embedded_redis, free_port
+from shared.ports.object_storage import Storage
+from shared.ports.queue import make_queue
 from shared.states import JobState, ProcessKind, Stage
-from shared.storage import Storage
 from tests.support import parts
 from tests.support.dropping import Dropper, Proxy, play, proxied, wait_for
 from tests.support.fleet import Fleet, make_fleet, wait_until

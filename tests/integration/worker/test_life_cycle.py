@@ -10,11 +10,12 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from services import jobs, models
+from services.catalog import models
+from services.jobs import queries
+from shared.ports.object_storage import Storage
+from shared.postgres.tables import Job
 from shared.settings import Settings
 from shared.states import JobState, Stage
-from shared.storage import Storage
-from shared.tables import Job
 from tests.support import parts
 from tests.support.fleet import Fleet, make_fleet, wait_until
 from tests.support.pipelines import STAGES, STEPS
@@ -52,15 +53,15 @@ def test_a_job_passes_through_every_stage_and_publishes_a_model(service: Fleet) 
         "job.succeeded",
     ]
     with service.database.transaction() as session:
-        events = jobs.events(session, service.tenant_id, job.id).data
+        events = queries.events(session, service.tenant_id, job.id).data
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         assert [event.data["stage"] for event in events if event.type == "job.stage"] == list(STAGES)
-        (series,) = jobs.metrics(session, service.tenant_id, job.id)
+        (series,) = queries.metrics(session, service.tenant_id, job.id)
         assert [(p.stage, p.step, p.value) for p in series.points] == [
             (stage, step, 1 / step) for stage in STAGES for step in range(1, STEPS + 1)
         ]
         model = models.get(session, service.tenant_id, str(job.result_model))
-        weights = jobs.weights(session, service.tenant_id, job.id, "open_clip_model.safetensors")
+        weights = queries.weights(session, service.tenant_id, job.id, "open_clip_model.safetensors")
     assert (job.attempt, job.verdict, job.stage, model.job) == (1, "passed", None, job.id)
     assert model.digest == weights.sha256
     assert service.storage.get(weights.key) == b"weights of " + job.id.encode()
@@ -71,7 +72,7 @@ def test_a_missed_threshold_quarantines_the_weights(service: Fleet) -> None:
     assert job.error is not None
     assert (job.verdict, job.error.code, job.result_model) == ("failed", "thresholds_not_met", None)
     with service.database.transaction() as session:
-        artifacts = jobs.artifacts(session, service.tenant_id, job.id)
+        artifacts = queries.artifacts(session, service.tenant_id, job.id)
     assert {a.name: a.quarantined for a in artifacts} == {
         "report.json": False,
         "quarantine/open_clip_model.safetensors": True,
@@ -94,7 +95,7 @@ def test_a_failure_that_is_nobodys_fault_but_the_requests_is_not_tried_again(ser
 def test_a_lost_attempt_is_followed_by_one_that_goes_on_from_the_checkpoint(service: Fleet, what: str) -> None:
     job = service.wait_for_state(service.submit(what=what, attempts=1), JobState.SUCCEEDED)
     with service.database.transaction() as session:
-        events = jobs.events(session, service.tenant_id, job.id).data
+        events = queries.events(session, service.tenant_id, job.id).data
     begun = [(event.data["attempt"], event.data["stage"]) for event in events if event.type == "job.stage"]
     crash = STAGES.index(Stage.FORGETTING)
     assert begun == [(1, stage) for stage in STAGES[: crash + 1]] + [(2, stage) for stage in STAGES[crash:]]

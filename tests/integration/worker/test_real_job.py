@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services import jobs
+from services.jobs import queries, submission
 from shared.states import JobState, Stage
 from tests.support import requests
 from tests.support.fleet import Fleet, Worker, wait_until
@@ -30,14 +30,14 @@ def test_a_killed_job_goes_on_and_its_report_says_so(fleet: Fleet, worker: Worke
     clip = write_model(tmp_path / "tiny", "vit")
     with fleet.database.transaction() as session:
         request = requests.names_only(clip, thresholds={"max_synthetic_accuracy": 1})
-        job = jobs.submit(session, fleet.tenant_id, request, fleet.settings).id
+        job = submission.submit(session, fleet.tenant_id, request, fleet.settings).id
     wait_until(lambda: fleet.job(job).stage in {Stage.FORGETTING, Stage.AUDITING}, "it never forgot")
     for child in worker.children():
         child.kill()
     ended = fleet.wait_for_state(job, JobState.SUCCEEDED)
     fleet.check_promises()
     with fleet.database.transaction() as session:
-        where = jobs.report(session, fleet.tenant_id, job)
+        where = queries.report(session, fleet.tenant_id, job)
     report = checked(fleet.storage.get(where.key))
     assert (report.job_id, report.attempt, ended.attempt) == (job, 2, 2)
     assert {stage.stage for stage in report.stages if stage.resumed} >= {Stage.SYNTHESIZING}

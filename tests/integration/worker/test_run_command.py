@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from shared.signing import KeyFolder
+from shared.crypto.certificate_keys import KeyFolder
 from tests.support import umbrellas
 from tests.support.certificates import key_folder
 from tests.support.fleet import ROOT

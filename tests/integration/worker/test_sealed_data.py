@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from services import datasets, jobs, retention
+from services.catalog import datasets
+from services.jobs import submission
+from services.purging import job_leftovers
 from shared.errors import JobFailure, Unavailable
+from shared.ports.object_storage import ObjectMissing, Storage
+from shared.postgres.tables import Job
 from shared.schemas.spec import DataSource, DataSources, JobSpec
 from shared.settings import Settings
-from shared.storage import ObjectMissing, Storage
-from shared.tables import Job
 from tests.support import certificates, requests
 from tests.support.fleet import Fleet, wait_until
 from tests.support.tiny import write_model, write_pictures
@@ -113,7 +115,7 @@ def test_a_real_job_reads_sealed_images_and_leaves_none(fleet: Fleet, tmp_path: 
     with fleet.relay():
         fleet.worker()
         with fleet.database.transaction() as session:
-            job = jobs.submit(session, fleet.tenant_id, request, fleet.settings).id
+            job = submission.submit(session, fleet.tenant_id, request, fleet.settings).id
         wait_until(look, "the job does not end", LONG_SECONDS)
         assert fleet.job(job).verdict is not None, fleet.job(job).error
         wait_until(lambda: receipt(fleet, job).complete, "it is not purged")
@@ -134,6 +136,6 @@ def test_a_real_job_reads_sealed_images_and_leaves_none(fleet: Fleet, tmp_path: 
     fleet.check_promises()
 
 
-def receipt(fleet: Fleet, job: str) -> retention.PurgeReceipt:
+def receipt(fleet: Fleet, job: str) -> job_leftovers.PurgeReceipt:
     with fleet.database.transaction() as session:
-        return retention.receipt(session, fleet.tenant_id, job)
+        return job_leftovers.receipt(session, fleet.tenant_id, job)

@@ -11,8 +11,8 @@ import pytest
 
 from api.cli import main
 from api.cli.certificates import VerifyCode
-from services.verification import Outcome
-from shared.public_keys import jwk_set, public_pem
+from services.certificates.verification import Outcome
+from shared.crypto.public_keys import jwk_set, public_pem
 from shared.settings import get_settings
 from tests.support.certificates import EXTERNAL_ID, PAGE, WEIGHTS, certificate, key_folder, report_bytes
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from services.risk import Unfinished, expected_ends
+from services.jobs.deadline_risk import Unfinished, expected_ends
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECONDS = {"fast": 10.0, "slow": 100.0}

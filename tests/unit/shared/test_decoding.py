@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.decoding import decoded
 from shared.errors import InvalidRequest
-from shared.image_checks import orientation
+from shared.files.decoding import decoded
+from shared.files.image_checks import orientation
 from tests.support.hostile.images import encoded, scans
 
 PIXELS = 1_000_000

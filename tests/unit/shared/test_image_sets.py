@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.archives import ArchiveLimits, ArchiveSummary, inspect_archive
 from shared.errors import InvalidRequest
+from shared.files.image_archives import ArchiveLimits, ArchiveSummary, inspect_archive
 from shared.settings import Settings
 from tests.support.hostile.archives import tarred, zipped
 from tests.support.image_sets import ACCEPTED, hugging_face, of_dos, renamed, sample, set_of

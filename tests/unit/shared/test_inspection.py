@@ -18,10 +18,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from shared import inspection
-from shared.archives import ArchiveLimits, inspect_archive
 from shared.errors import InvalidRequest, Unavailable
-from shared.inspection import Gone, InspectionLimits, Inspectors, limits_for
+from shared.files import inspection
+from shared.files.image_archives import ArchiveLimits, inspect_archive
+from shared.files.inspection import Gone, InspectionLimits, Inspectors, limits_for
 from shared.settings import MIB, Settings
 from tests.support import requests
 

@@ -7,14 +7,14 @@ import pytest
 from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
-from shared.measures import CATALOGUE, LACKS, Need
-from shared.needs import reference_errors
+from shared.request_rules.measurable import offer_of, other_names
+from shared.request_rules.method_data import reference_errors
+from shared.request_rules.thesaurus import look_up
+from shared.request_rules.thresholds import resolve_thresholds
 from shared.schemas.audit import MeasureThreshold
-from shared.schemas.offers import offer_of, other_names
+from shared.schemas.measure_catalogue import CATALOGUE, LACKS, Need
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import ModelSource
-from shared.schemas.thresholds import resolve_thresholds
-from shared.words import look_up
 
 SETS = {"own": {"cat", "dog", "car"}, "other": {"cup"}}
 IMAGES = {"forget": "ds_f", "retain": "ds_r"}

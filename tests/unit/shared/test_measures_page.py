@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shared.measures import CATALOGUE, Entry
+from shared.schemas.measure_catalogue import CATALOGUE, Entry
 
 PAGE = Path(__file__).parents[3] / "docs" / "audit.md"
 

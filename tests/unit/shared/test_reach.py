@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from shared import reach
 from shared.errors import InvalidRequest
-from shared.image_counts import Classes
 from shared.intervals import highest_lower_end, lowest_upper_end
-from shared.measures import CATALOGUE, Need
+from shared.request_rules import reach
+from shared.request_rules.image_counts import Classes
+from shared.request_rules.thresholds import ResolvedThresholds, resolve_thresholds
+from shared.schemas.measure_catalogue import CATALOGUE, Need
 from shared.schemas.request import ErasureRequest
-from shared.schemas.thresholds import ResolvedThresholds, resolve_thresholds
 
 OWN = {"cat": 20, "dog": 30, "car": 50}
 IMAGES = {"forget": "ds_f", "retain": "ds_r"}

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.schemas.request import ErasureRequest
-from shared.schemas.wording import invalid_request
+from shared.schemas.validation_errors import invalid_request
 
 REQUEST = {
     "model": {"id": "mdl_x"},

@@ -8,26 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared import reach
+from shared.crypto.archive_encryption import Sealer
 from shared.errors import JobFailure
+from shared.ports.object_storage import Storage
+from shared.request_rules import reach
 from shared.schemas.measures import Value
 from shared.schemas.report import Change, EvaluationResult, Role, TargetResult
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.spec import cached_evaluations
-from shared.sealing import Sealer
-from shared.storage import Storage
 from tests.support.tiny import write_pictures
-from worker.audit.cache import FeatureCache
-from worker.audit.case import GIVEN_LIMIT
-from worker.audit.evaluation import Measurement, change, evaluation_result
-from worker.audit.findings import found
-from worker.audit.intervals import wilson
-from worker.audit.measures import membership, prompts, relearning, representation
-from worker.audit.plan import make_plan
-from worker.audit.separation import Opened
 from worker.data.archives import folder_files, image_set
 from worker.data.images import ImageSet
 from worker.data.splits import content_hashes, split
+from worker.evaluation.cache import FeatureCache
+from worker.evaluation.case import GIVEN_LIMIT
+from worker.evaluation.evaluation import Measurement, change, evaluation_result
+from worker.evaluation.findings import found
+from worker.evaluation.intervals import wilson
+from worker.evaluation.measures import membership, prompts, relearning, representation
+from worker.evaluation.plan import make_plan
+from worker.evaluation.separation import Opened
 from worker.gate import judge
 
 

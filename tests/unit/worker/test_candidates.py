@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from api.demo.drawings import cells
 from shared.errors import JobFailure
+from shared.ports.object_storage import Storage
 from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest, Thresholds
 from shared.schemas.result import PipelineResult
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.states import Stage
-from shared.storage import Storage
 from tests.support import demo, requests
 from worker import methods
 from worker.candidates import Named

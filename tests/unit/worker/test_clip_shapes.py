@@ -7,9 +7,9 @@ import open_clip
 import pytest
 import torch
 
-from shared.architectures import _FILE, known_config, nearest, quick_gelu_twin
-from shared.clip_shapes import expected_tensors
 from shared.schemas.clip_config import ModelConfig
+from shared.weights.architectures import _FILE, known_config, nearest, quick_gelu_twin
+from shared.weights.clip_shapes import expected_tensors
 
 SMALL_VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
 SMALL_TEXT = {"context_length": 16, "vocab_size": 100, "width": 32, "heads": 2, "layers": 2}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from shared.ports.object_storage import Storage
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings
-from shared.storage import Storage
 from tests.support import certificates
 from worker.environment import child_environment
 from worker.narrowed import OutOfBounds, narrowed

@@ -8,18 +8,18 @@ from zlib import crc32
 import pytest
 
 from shared.errors import JobFailure
+from shared.ports.object_storage import Storage
 from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest
 from shared.schemas.resolution import MeasuredSet
 from shared.settings import Settings
 from shared.states import Stage
-from shared.storage import Storage
 from tests.support.reports import checked
 from tests.support.tiny import write_model, write_pictures
-from worker.audit.plan import make_plan
-from worker.audit.separation import Opened
 from worker.data.archives import folder_files, image_set
 from worker.data.images import ImageSet
+from worker.evaluation.plan import make_plan
+from worker.evaluation.separation import Opened
 from worker.pipeline import run_pipeline
 from worker.report import left_out
 from worker.resolve import resolve_paths

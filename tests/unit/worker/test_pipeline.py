@@ -7,18 +7,18 @@ import open_clip
 import pytest
 import torch
 
-from shared.archives import file_sha256
 from shared.errors import JobFailure
-from shared.measures import CATALOGUE, SAMPLES, Need
+from shared.files.image_archives import file_sha256
+from shared.ports.object_storage import Storage
+from shared.schemas.measure_catalogue import CATALOGUE, SAMPLES, Need
 from shared.schemas.report import Report
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import JobSpec
 from shared.settings import Settings
 from shared.states import Stage
-from shared.storage import Storage
 from tests.support.reports import checked
 from tests.support.tiny import write_model, write_pictures
-from worker.audit.measures import relearning
+from worker.evaluation.measures import relearning
 from worker.pipeline import run_pipeline
 from worker.resolve import resolve_paths
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.archives import ArchiveLimits, inspect_archive
+from shared.files.image_archives import ArchiveLimits, inspect_archive
 from shared.schemas.spec import DataSource
 from shared.settings import Settings
 from tests.support.hostile.archives import zipped

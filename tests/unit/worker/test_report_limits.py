@@ -2,11 +2,11 @@
 
 import pytest
 
-from shared.measures import SAMPLES
+from shared.schemas.measure_catalogue import SAMPLES
 from shared.schemas.measures import Measure, Value
 from shared.schemas.report import ModelChange, Separation
-from worker.audit.findings import found
-from worker.audit.suite import AuditResult
+from worker.evaluation.findings import found
+from worker.evaluation.suite import AuditResult
 from worker.report import _made_by, embedding_limits, separation_limits
 
 

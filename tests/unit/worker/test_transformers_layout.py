@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from shared.errors import InvalidRequest, JobFailure
 from shared.schemas.clip_config import ModelConfig
-from shared.tensor_files import TensorFiles, write_safetensors
-from shared.tensor_rules import tensors as made
-from shared.transformers_layout import processor_config, rules_to_transformers, transformers_config
+from shared.weights.tensor_files import TensorFiles, write_safetensors
+from shared.weights.tensor_rules import tensors as made
+from shared.weights.transformers_layout import processor_config, rules_to_transformers, transformers_config
 from tests.support.tiny import write_model
 from worker.clip.checkpoint import load_clip, save_clip
 

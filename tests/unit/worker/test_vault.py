@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.sealing import SealBroken, Sealer
-from shared.storage import ObjectMissing, Storage
+from shared.crypto.archive_encryption import SealBroken, Sealer
+from shared.ports.object_storage import ObjectMissing, Storage
 from worker.checkpoints import StoredTensors
 from worker.vault import Vault
 

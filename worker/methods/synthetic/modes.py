@@ -9,13 +9,13 @@ import torch
 
 from shared.errors import JobFailure
 from shared.schemas.methods import SyntheticParameters
+from worker.methods.engine.closed_form import erase_names
+from worker.methods.engine.vocabulary import texts_of
 from worker.methods.frame import Erasure
 from worker.methods.synthetic import levels, refinement
 from worker.methods.synthetic.bank import Bank, make_bank
-from worker.methods.synthetic.closed_form import erase_names
 from worker.methods.synthetic.contact_sheet import contact_sheet
 from worker.methods.synthetic.refinement import classifier_of, features, share_right, synthetic_accuracy
-from worker.methods.synthetic.vocabulary import texts_of
 
 DEFAULT_LIMIT = 0.05
 

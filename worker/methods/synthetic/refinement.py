@@ -23,12 +23,12 @@ from torch.nn import functional as F
 from shared.errors import JobFailure
 from shared.schemas.methods import SyntheticParameters
 from worker.clip import Clip, encode_images, zero_shot_classifier
+from worker.methods.engine.last_layers import transform_images, transform_texts
+from worker.methods.engine.margins import leads
+from worker.methods.engine.vocabulary import Texts
 from worker.methods.frame import Erasure
-from worker.methods.leads import leads
 from worker.methods.synthetic.bank import Bank
-from worker.methods.synthetic.last_layers import transform_images, transform_texts
 from worker.methods.synthetic.losses import drift, mixtures
-from worker.methods.synthetic.vocabulary import Texts
 
 LOSSES = ("guard_loss of each tower", "drift of samples", "drift of texts", "reading of what stays")
 LEARNING_RATE = 1e-3

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from shared.schemas.methods import MethodParameters, ThreeStageParameters
 from shared.states import Stage
+from worker.methods.engine.prepared_data import Material
 from worker.methods.frame import Erasure, MethodStage
 from worker.methods.three_stage.forgetting import forgetting
-from worker.methods.three_stage.material import Material
 from worker.methods.three_stage.reminding import reminding
 from worker.methods.three_stage.restoring import restoring
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from shared.schemas.methods import ThreeStageParameters
+from worker.methods.engine.prepared_data import Images, Material
+from worker.methods.engine.tower import Tower, batch_norms, residual_blocks
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.losses import statistics_loss
-from worker.methods.three_stage.material import Images, Material
-from worker.methods.three_stage.tower import Tower, batch_norms, residual_blocks
 
 Statistics = list[tuple[Tensor, Tensor]]
 

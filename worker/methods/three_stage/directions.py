@@ -21,11 +21,11 @@ from torch.func import grad, vmap
 
 from shared.schemas.methods import ThreeStageParameters
 from worker.data_parallel import added_up, own_rows
+from worker.methods.engine.adapters import Adapter, adapt, features
+from worker.methods.engine.prepared_data import Images, Material
+from worker.methods.engine.tower import Tower
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import Adapter, adapt, features
 from worker.methods.three_stage.fisher import GRADIENT_ENTRIES, batchable_attention
-from worker.methods.three_stage.material import Images, Material
-from worker.methods.three_stage.tower import Tower
 
 FORGET_IMAGES, RETAIN_IMAGES, PROXY_IMAGES = 48, 96, 48
 RIDGE = 0.03

@@ -15,8 +15,8 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from worker.data_parallel import added_up, own_rows
-from worker.methods.three_stage.adapters import features
-from worker.methods.three_stage.tower import Tower
+from worker.methods.engine.adapters import features
+from worker.methods.engine.tower import Tower
 
 GRADIENT_ENTRIES = 2**25
 """Float32 entries of per-sample gradients in memory at a time: 128 MB. Larger chunks were slower on a CPU."""

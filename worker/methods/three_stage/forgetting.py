@@ -11,11 +11,11 @@ from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
 from worker.data_parallel import add_up_gradients
+from worker.methods.engine.adapters import merge, shared_features
+from worker.methods.engine.prepared_data import Material
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import merge, shared_features
 from worker.methods.three_stage.directions import adapter_for
 from worker.methods.three_stage.losses import forget_loss
-from worker.methods.three_stage.material import Material
 from worker.methods.three_stage.selection import select_layers
 
 BATCH = 24

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worker.methods.leads import leads
+from worker.methods.engine.margins import leads
 
 
 def forget_loss(features: Tensor, texts: Tensor) -> Tensor:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
 from worker.data_parallel import add_up_gradients
+from worker.methods.engine.adapters import merge, shared_features
+from worker.methods.engine.prepared_data import Images, Material, balanced_indices
+from worker.methods.engine.recall import allowed_recall, encoded, recall_of
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import merge, shared_features
 from worker.methods.three_stage.alignment import aligned_retain
 from worker.methods.three_stage.directions import adapter_for
 from worker.methods.three_stage.ema import Average
 from worker.methods.three_stage.losses import contrastive_loss, distillation_loss, guard_loss
-from worker.methods.three_stage.material import Images, Material, balanced_indices
-from worker.methods.three_stage.recall import allowed_recall, encoded, recall_of
 
 RETAIN_BATCH, PROXY_BATCH, FORGET_BATCH = 24, 16, 12
 SUBGROUP_MARGIN, CLASS_MARGIN = 2.0, 6.0

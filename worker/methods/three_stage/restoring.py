@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
+from worker.methods.engine.adapters import merge
+from worker.methods.engine.prepared_data import Images, Material
+from worker.methods.engine.recall import allowed_recall, encoded, recall_of
 from worker.methods.frame import Erasure
-from worker.methods.three_stage.adapters import merge
-from worker.methods.three_stage.material import Images, Material
-from worker.methods.three_stage.recall import allowed_recall, encoded, recall_of
 
 ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 """What was forgotten comes back steadily as alpha falls; below a half nothing is forgotten any more."""

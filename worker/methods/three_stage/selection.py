@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from shared.schemas.methods import ThreeStageParameters
+from worker.methods.engine.prepared_data import Images, Material
 from worker.methods.frame import Erasure
 from worker.methods.three_stage.fisher import fisher_information, relative_fisher
-from worker.methods.three_stage.material import Images, Material
 
 FISHER_IMAGES = 32
 """Images of each side. The ranking of the first layers did not change with more."""

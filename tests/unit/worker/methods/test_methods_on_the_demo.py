@@ -15,8 +15,8 @@ from shared.schemas.methods import SlugParameters
 from tests.support import demo
 from worker.data.images import ImageSet
 from worker.methods import slug
+from worker.methods.engine.prepared_data import Material
 from worker.methods.frame import Erasure, MethodData
-from worker.methods.three_stage.material import Material
 
 torch.set_num_threads(1)  # of work this small, threads spend their time waiting for one another
 

@@ -14,9 +14,7 @@ from shared.schemas.methods import SyntheticParameters
 from shared.states import Stage
 from tests.support.erasures import names_only
 from worker.clip import Clip
-from worker.methods.frame import Erasure, MemoryStore
-from worker.methods.synthetic.bank import Bank, make_bank, shared_labels
-from worker.methods.synthetic.closed_form import (
+from worker.methods.engine.closed_form import (
     closed_form,
     first_direction,
     independent,
@@ -24,13 +22,15 @@ from worker.methods.synthetic.closed_form import (
     reader_of,
     second_moment,
 )
+from worker.methods.engine.last_layers import transform_images, transform_texts
+from worker.methods.engine.vocabulary import COMMON_NAMES, TEMPLATES, Texts, texts_of, unrelated
+from worker.methods.frame import Erasure, MemoryStore
+from worker.methods.synthetic.bank import Bank, make_bank, shared_labels
 from worker.methods.synthetic.contact_sheet import contact_sheet
 from worker.methods.synthetic.generation import total_variation
-from worker.methods.synthetic.last_layers import transform_images, transform_texts
 from worker.methods.synthetic.levels import select
 from worker.methods.synthetic.losses import drift, lipschitz_loss, mixtures, noisy
 from worker.methods.synthetic.refinement import refine, synthetic_accuracy
-from worker.methods.synthetic.vocabulary import COMMON_NAMES, TEMPLATES, Texts, texts_of, unrelated
 from worker.ports import Silent
 
 

@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 from worker.clip import Clip
-from worker.methods.three_stage.adapters import Directed, Full, LowRank, adapt, features, merge
+from worker.methods.engine.adapters import Directed, Full, LowRank, adapt, features, merge
+from worker.methods.engine.prepared_data import Material, balanced_indices
+from worker.methods.engine.prompt_bank import PromptBank
+from worker.methods.engine.recall import recall_of
+from worker.methods.engine.tower import Tower, batch_norms, residual_blocks
+from worker.methods.engine.views import cutmix, degraded, views
 from worker.methods.three_stage.directions import Probe, input_fisher, leading
 from worker.methods.three_stage.ema import Average
 from worker.methods.three_stage.fisher import fisher_information, relative_fisher
@@ -20,12 +25,7 @@ from worker.methods.three_stage.losses import (
     guard_loss,
     statistics_loss,
 )
-from worker.methods.three_stage.material import Material, balanced_indices
-from worker.methods.three_stage.prompts import PromptBank
-from worker.methods.three_stage.recall import recall_of
 from worker.methods.three_stage.restoring import Mixture, choose, soup
-from worker.methods.three_stage.tower import Tower, batch_norms, residual_blocks
-from worker.methods.three_stage.views import cutmix, degraded, views
 
 
 def test_forget_loss_by_hand() -> None:

@@ -16,15 +16,16 @@ from shared.states import Stage
 from tests.support.tiny import write_pictures
 from worker.clip import Clip, encode_images, zero_shot_classifier
 from worker.data.images import ImageSet
+from worker.methods.engine import prepared_data, prompt_bank
+from worker.methods.engine.prepared_data import UNKNOWN, Material
+from worker.methods.engine.prompt_bank import own_names
+from worker.methods.engine.tower import Tower, batch_norms
+from worker.methods.engine.vocabulary import COMMON_NAMES
 from worker.methods.frame import Erasure, MemoryStore, MethodData, MethodStage
-from worker.methods.synthetic.vocabulary import COMMON_NAMES
-from worker.methods.three_stage import material, prompts, stages
+from worker.methods.three_stage import stages
 from worker.methods.three_stage.alignment import align, recorded_statistics, running_statistics
 from worker.methods.three_stage.losses import statistics_loss
-from worker.methods.three_stage.material import UNKNOWN, Material
-from worker.methods.three_stage.prompts import own_names
 from worker.methods.three_stage.reminding import ROUNDS, class_prior, margin_of
-from worker.methods.three_stage.tower import Tower, batch_norms
 
 ENOUGH = 1 / 6
 """One image of the six is not worth another round."""
@@ -172,7 +173,7 @@ def test_images_of_a_coarse_name_are_guarded_under_their_own(
     monkeypatch: pytest.MonkeyPatch, tiny: Clip, data: MethodData
 ) -> None:
     names = list(dict.fromkeys(("red", "green", "blue", *COMMON_NAMES)))
-    monkeypatch.setattr(prompts, "zero_shot_classifier", lambda _, asked, __: torch.eye(len(names))[: len(asked)])
+    monkeypatch.setattr(prompt_bank, "zero_shot_classifier", lambda _, asked, __: torch.eye(len(names))[: len(asked)])
     subgroup = erasure_of(tiny, data)
 
     def images_of(**shares: float) -> torch.Tensor:
@@ -188,7 +189,7 @@ def test_images_of_a_coarse_name_are_guarded_under_their_own(
 def test_the_guards_texts_hold_the_name_that_was_found(
     monkeypatch: pytest.MonkeyPatch, tiny: Clip, data: MethodData
 ) -> None:
-    monkeypatch.setattr(material, "own_names", lambda *_: ("elephant",))
+    monkeypatch.setattr(prepared_data, "own_names", lambda *_: ("elephant",))
     erasure = erasure_of(tiny, data)
     targets = Material(erasure, erasure.parameters_as(ThreeStageParameters)).bank.targets
     text = zero_shot_classifier(tiny, ("elephant",), ["a photo of a {}."])[0]
@@ -246,7 +247,7 @@ def test_the_seed_decides_everything(tiny: Clip, data: MethodData) -> None:
 
 
 def test_each_stage_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, tiny: Clip, data: MethodData) -> None:
-    monkeypatch.setattr(material, "own_names", lambda *_: ())  # a random model may call the pictures anything
+    monkeypatch.setattr(prepared_data, "own_names", lambda *_: ())  # a random model may call the pictures anything
     erasure = run(erasure_of(tiny, data, forgetting=False, reminding=False, restoring=False))
     assert changed(erasure) == set()
     assert run(erasure_of(tiny, data, reminding=False, restoring=False)).notes.keys() == {"layers", "forgetting"}

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from shared.measures import CATALOGUE, SAMPLES
+from shared.schemas.measure_catalogue import CATALOGUE, SAMPLES
 from shared.schemas.methods import METHOD_PARAMETERS
 from shared.schemas.report import Report
 from tests.support.reports import change, checked, evaluation, measure, report, taken

@@ -1,0 +1,1 @@
+"""The append-only log of what was done: entries, their hash chain, its signed heads."""

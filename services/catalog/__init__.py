@@ -1,0 +1,1 @@
+"""What a tenant has uploaded or registered: models and datasets."""

@@ -1,0 +1,1 @@
+"""Signed statements of a verdict: issuing, keys, verification."""

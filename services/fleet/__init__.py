@@ -1,0 +1,1 @@
+"""Workers and relays: which of them live, and what the service owes."""

@@ -1,0 +1,1 @@
+"""Data subject requests by other protocols: OpenDSR and Fides."""

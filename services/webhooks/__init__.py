@@ -1,0 +1,1 @@
+"""Endpoints of tenants, and the deliveries that they are owed."""

@@ -1,0 +1,1 @@
+"""Signatures and encryption: keys, envelopes, sealed archives."""

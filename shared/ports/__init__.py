@@ -1,0 +1,1 @@
+"""What lies outside the process: queue, object storage, HTTP, embedded servers."""

@@ -1,0 +1,1 @@
+"""The rules that a request must meet before it becomes a job."""

@@ -1,0 +1,1 @@
+"""What all methods share: encoders, adapters, prepared data, prompts, margins, calibration."""
