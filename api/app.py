@@ -41,9 +41,10 @@ from shared.settings import Settings
 DESCRIPTION = """
 Efface makes CLIP models forget, and measures that they did.
 
-Post an erasure request to `/jobs`, follow the job, and fetch its report, its certificate and the new weights. Every
-call needs an API key or an access token from `/oauth/token`, `Authorization: Bearer <key>`, but for the health checks,
-this document, schemas, and what certificates are checked with. Every error is `application/problem+json` (RFC 9457).
+Post an erasure request to `/jobs`, follow the job, and fetch its report, its certificate and the
+new weights. Every call needs an API key or an access token from `/oauth/token`, `Authorization:
+Bearer <key>`, but for the health checks, this document, schemas, and what certificates are checked
+with. Every error is `application/problem+json` (RFC 9457).
 """
 
 
@@ -52,7 +53,9 @@ LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
 
 class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document, with the schema of problems and what every route has in common."""
+        """Return the OpenAPI document, with the schema of problems and what every route has in
+        common.
+        """
         if self.openapi_schema is None:
             document = super().openapi()
             document["components"]["schemas"].update(problems.SCHEMAS)
@@ -71,16 +74,27 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     """Write into an operation what `api.json_route` does for all of them."""
     operation.setdefault("security", [])
     answers = operation["responses"]
-    if not any(status.startswith("4") for status in answers):  # an unknown parameter is refused everywhere
-        wrong = HTTPStatus.BAD_REQUEST if path.startswith(PREFIX) else HTTPStatus.UNPROCESSABLE_ENTITY
-        answers[str(int(wrong))] = {"description": InvalidRequest.title, "content": problems.CONTENT}
+    if not any(
+        status.startswith("4") for status in answers
+    ):  # an unknown parameter is refused everywhere
+        wrong = (
+            HTTPStatus.BAD_REQUEST if path.startswith(PREFIX) else HTTPStatus.UNPROCESSABLE_ENTITY
+        )
+        answers[str(int(wrong))] = {
+            "description": InvalidRequest.title,
+            "content": problems.CONTENT,
+        }
     if "requestBody" in operation:
         for status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.UNSUPPORTED_MEDIA_TYPE):
-            answers.setdefault(str(int(status)), {"description": status.phrase, "content": problems.CONTENT})
+            answers.setdefault(
+                str(int(status)), {"description": status.phrase, "content": problems.CONTENT}
+            )
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; what it stands on is opened when it starts and closed when it stops."""
+    """Return the application; what it stands on is opened when it starts and closed when it
+    stops.
+    """
     metrics = HttpMetrics()
     app = _Application(
         title="Efface",
@@ -88,7 +102,10 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan(settings, metrics),
         license_info=LICENSE,
-        servers=[{"url": "/"}, *({"url": url.rstrip("/")} for url in (settings.public_url,) if url)],
+        servers=[
+            {"url": "/"},
+            *({"url": url.rstrip("/")} for url in (settings.public_url,) if url),
+        ],
         openapi_url=None,  # ours, in `routes.docs`
         docs_url=None,
         redoc_url=None,
@@ -121,7 +138,9 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _lifespan(settings: Settings, metrics: HttpMetrics) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    settings: Settings, metrics: HttpMetrics
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with opened(settings, metrics) as parts:

@@ -1,8 +1,8 @@
-"""Backup and restore: Postgres by its own tools, objects as files, and what was purged stays purged.
+"""Backup and restore: Postgres by its own tools, objects as files, and what was purged stays
+purged.
 
-What is restored is purged again before anything may start. Keys are no part of a backup: whoever has both opens what was
-purged since.
-"""
+What is restored is purged again before anything may start. Keys are no part of a backup: whoever
+has both opens what was purged since."""
 
 import fcntl
 import json
@@ -35,7 +35,9 @@ from shared.settings import Settings
 
 DUMP, MANIFEST, LIST, OBJECTS = "postgres.dump", "backup.json", "purged.jsonl", "objects"
 PREFIXES = ("audit", "tenants", "purged")
-"""What is copied, in this order. The signed head comes before Postgres: a head of later entries would look like tampering."""
+"""What is copied, in this order. The signed head comes before Postgres: a head of later entries
+would look like tampering.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Manifest:
 
 @contextmanager
 def settings_of(home: Path, *, stopped: bool) -> Iterator[Settings]:
-    """Give the settings of a home of `efface up`: of the service that runs there, else of its Postgres, started for this.
+    """Give the settings of a home of `efface up`: of the service that runs there, else of its
+    Postgres, started for this.
 
     Args:
         home: which.
@@ -63,7 +66,9 @@ def settings_of(home: Path, *, stopped: bool) -> Iterator[Settings]:
     home = home.expanduser().absolute()
     if not (home / "master-key").is_file():
         raise Conflict(
-            f"{home} is no home of a service: it has no master-key. To restore on another machine, put the keys there first."
+            f"{home} is no home of a service: it has no master-key. To restore on another "
+            "machine, "
+            "put the keys there first."
         )
     with (home / "lock").open("a") as file:
         try:
@@ -94,7 +99,14 @@ def back_up(settings: Settings, folder: Path) -> Manifest:
     private_folder(folder)
     storage = Storage(settings.storage_url)
     counts = [_copied(storage, "audit", folder)]
-    _run(settings, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={folder / DUMP}")
+    _run(
+        settings,
+        "pg_dump",
+        "--format=custom",
+        "--no-owner",
+        "--no-privileges",
+        f"--file={folder / DUMP}",
+    )
     counts += [_copied(storage, prefix, folder) for prefix in PREFIXES[1:]]
     with _database(settings) as database, database.transaction() as session:
         lines = [entry.line() for entry in sorted(restored_backups.purged(session, storage))]
@@ -111,13 +123,16 @@ def back_up(settings: Settings, folder: Path) -> Manifest:
 
 
 def restore(settings: Settings, folder: Path, *, replace: bool) -> int:
-    """Put a backup in the place of what is there, and purge again what was purged since; return how many things that were.
+    """Put a backup in the place of what is there, and purge again what was purged since; return how
+    many things that were.
 
-    What the present database, the present storage and the backup know of purges counts alike. Nothing of the service may run.
+    What the present database, the present storage and the backup know of purges counts alike.
+    Nothing of the service may run.
 
     Raises:
         InvalidRequest: the folder holds no sound backup.
-        Conflict: there are jobs already and `replace` is false, or something is connected to the database.
+        Conflict: there are jobs already and `replace` is false, or something is connected to the
+            database.
         Unavailable: pg_restore is missing or fails, or the storage does not answer.
     """
     _check(folder)
@@ -128,8 +143,20 @@ def restore(settings: Settings, folder: Path, *, replace: bool) -> int:
         with database.transaction() as session:
             session.execute(text("DROP SCHEMA public CASCADE"))
             session.execute(text("CREATE SCHEMA public"))
-    options = ("--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction", "--schema=public")
-    _run(settings, "pg_restore", *options, f"--dbname={_connection(settings)['dbname']}", str(folder / DUMP))
+    options = (
+        "--no-owner",
+        "--no-privileges",
+        "--exit-on-error",
+        "--single-transaction",
+        "--schema=public",
+    )
+    _run(
+        settings,
+        "pg_restore",
+        *options,
+        f"--dbname={_connection(settings)['dbname']}",
+        str(folder / DUMP),
+    )
     migrations.upgrade(settings.sqlalchemy_url())
     if settings.database_service_role is not None:
         grant(settings.sqlalchemy_url(), settings.database_service_role)
@@ -142,7 +169,9 @@ def restore(settings: Settings, folder: Path, *, replace: bool) -> int:
 
 
 def empty_redis(home: Path) -> None:
-    """Empty the embedded Redis of a home: what it holds is of another time, and all of it can be lost."""
+    """Empty the embedded Redis of a home: what it holds is of another time, and all of it can be
+    lost.
+    """
     shutil.rmtree(home.expanduser() / "redis" / "appendonlydir", ignore_errors=True)
 
 
@@ -156,7 +185,9 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 def _copied(storage: Storage, prefix: str, folder: Path) -> tuple[int, int]:
-    """Copy the objects below a prefix into files, but those that go meanwhile; return how many they are, and their bytes."""
+    """Copy the objects below a prefix into files, but those that go meanwhile; return how many
+    they are, and their bytes.
+    """
     count = size = 0
     for found in storage.list(prefix):
         target = folder / OBJECTS / found.key
@@ -170,15 +201,21 @@ def _copied(storage: Storage, prefix: str, folder: Path) -> tuple[int, int]:
 
 
 def _check(folder: Path) -> None:
-    """Raise InvalidRequest unless a folder holds a backup whose dump is whole and whose objects are all there."""
+    """Raise InvalidRequest unless a folder holds a backup whose dump is whole and whose objects
+    are all there.
+    """
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text()))
         whole = file_sha256(folder / DUMP) == manifest.dump_sha256 and (folder / LIST).is_file()
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidRequest.at("", f"{folder} holds no backup that 'efface backup' has finished") from error
+        raise InvalidRequest.at(
+            "", f"{folder} holds no backup that 'efface backup' has finished"
+        ) from error
     files = [path.stat().st_size for path in (folder / OBJECTS).rglob("*") if path.is_file()]
     if not whole or (len(files), sum(files)) != (manifest.objects, manifest.bytes):
-        raise InvalidRequest.at("", f"{folder} was changed since its backup was made; nothing was restored")
+        raise InvalidRequest.at(
+            "", f"{folder} was changed since its backup was made; nothing was restored"
+        )
 
 
 def _purged_so_far(database: Database, storage: Storage, *, replace: bool) -> set[Purged]:
@@ -188,35 +225,59 @@ def _purged_so_far(database: Database, storage: Storage, *, replace: bool) -> se
         Conflict: somebody is connected, or there are jobs that nobody said may go.
     """
     with database.transaction() as session:
-        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        others = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+            "pid <> pg_backend_pid()"
+        )
         if session.scalar(text(f"{others} AND application_name = 'efface'")):
-            raise Conflict("Gateways, relays or workers are connected to the database; stop them first.")
+            raise Conflict(
+                "Gateways, relays or workers are connected to the database; stop them first."
+            )
         if session.scalar(text("SELECT to_regclass('public.dataset_purges')")) is None:
             return set()
         jobs = session.scalar(text("SELECT count(*) FROM jobs"))
         if jobs and not replace:
-            raise Conflict(f"The database holds {jobs} jobs; give --replace if the backup is to take their place.")
+            raise Conflict(
+                f"The database holds {jobs} jobs; give --replace if the backup is to take "
+                "their "
+                "place."
+            )
     migrations.upgrade(database.engine.url.render_as_string(hide_password=False))
     with database.transaction() as session:
         return restored_backups.purged(session, storage)
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
-    return conninfo_to_dict(settings.sqlalchemy_url().replace("postgresql+psycopg://", "postgresql://"))
+    return conninfo_to_dict(
+        settings.sqlalchemy_url().replace("postgresql+psycopg://", "postgresql://")
+    )
 
 
 def _run(settings: Settings, tool: str, *arguments: str) -> None:
-    """Run a tool of Postgres on the database of the settings. The password is in its environment, where nobody else sees it.
+    """Run a tool of Postgres on the database of the settings. The password is in its environment,
+    where nobody else sees it.
 
     Raises:
         Unavailable: it is missing, or fails.
     """
-    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-    own = {names[name]: str(value) for name, value in _connection(settings).items() if name in names}
+    names = {
+        "host": "PGHOST",
+        "port": "PGPORT",
+        "user": "PGUSER",
+        "password": "PGPASSWORD",
+        "dbname": "PGDATABASE",
+    }
+    own = {
+        names[name]: str(value) for name, value in _connection(settings).items() if name in names
+    }
     environment: Mapping[str, str] = os.environ | own
-    done = subprocess.run([_tool(tool), *arguments], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [_tool(tool), *arguments], env=environment, capture_output=True, text=True
+    )
     if done.returncode:
-        raise Unavailable(f"{tool} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+        raise Unavailable(
+            f"{tool} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}"
+        )
 
 
 def _tool(name: str) -> str:
@@ -230,6 +291,7 @@ def _tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise Unavailable(
-            f"{name} is not here; install the client programs of Postgres, of its version or a newer one."
+            f"{name} is not here; install the client programs of Postgres, of its version or a "
+            "newer one."
         )
     return found

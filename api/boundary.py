@@ -29,8 +29,12 @@ from shared.schemas.report import REPORT_SCHEMA_PATH
 from shared.schemas.validation_errors import cut
 
 PROBES = frozenset({"/health/live", "/health/ready"})
-OPEN_PATHS = PROBES | DOCS | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
-"""What needs no key: the token endpoint asks for client credentials itself, and strangers check signatures."""
+OPEN_PATHS = (
+    PROBES | DOCS | {TOKEN_PATH, KEYS_PATH, SCHEMA_PATH, REPORT_SCHEMA_PATH, CERTIFICATE_PATH}
+)
+"""What needs no key: the token endpoint asks for client credentials itself, and strangers check
+signatures.
+"""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNREAD = frozenset(
     {
@@ -41,7 +45,9 @@ UNREAD = frozenset(
         HTTPStatus.TOO_MANY_REQUESTS,
     }
 )
-"""Refused before the body was read: the connection is closed, or the client would go on to send gigabytes for nothing."""
+"""Refused before the body was read: the connection is closed, or the client would go on to send
+gigabytes for nothing.
+"""
 LOGGED_CHARACTERS = 200
 """Of a path: a stranger decides how long it is."""
 CLIENT_CLOSED_REQUEST = 499  # as in nginx's log; nobody is there to read it
@@ -50,7 +56,9 @@ log = structlog.get_logger()
 
 
 class Boundary:
-    """Gives each request an id, logs and counts it, and turns what escapes from a route into a problem."""
+    """Gives each request an id, logs and counts it, and turns what escapes from a route into a
+    problem.
+    """
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
         self._app = app
@@ -62,7 +70,9 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         method = scope["method"]
-        if method == "HEAD":  # is answered as GET is; the server keeps its own scope, and sends no body
+        if (
+            method == "HEAD"
+        ):  # is answered as GET is; the server keeps its own scope, and sends no body
             scope = {**scope, "method": "GET", HEAD: True}
         request = Request(scope, receive)
         request.state.request_id = str(uuid4())
@@ -119,25 +129,32 @@ class _Answer:
 
 
 class Authentication:
-    """Lets nobody past without a key, or over its tenant's limit, before anything of the body is read.
+    """Lets nobody past without a key, or over its tenant's limit, before anything of the body is
+    read.
 
-    Only `OPEN_PATHS` are open, and the console has a gate of its own (`api.console.gate`). It stands before the router, so
-    that a route that forgets to ask for a scope is still closed to strangers.
-    """
+    Only `OPEN_PATHS` are open, and the console has a gate of its own (`api.console.gate`). It
+    stands before the router, so that a route that forgets to ask for a scope is still closed to
+    strangers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find out whose request it is, and pass it on."""
-        closed = scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not below_console(scope["path"])
+        closed = (
+            scope["type"] == "http"
+            and scope["path"] not in OPEN_PATHS
+            and not below_console(scope["path"])
+        )
         if closed:
             request = Request(scope)
             token = _token(request)
             principal, usage = await run_in_threadpool(_admit, parts_of(request), token)
             request.state.principal = principal
             request.state.credential = api_keys.digest(token)
-            structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
+            structlog.contextvars.bind_contextvars(
+                tenant_id=principal.tenant_id, key_id=principal.key_id
+            )
             ratelimit.check(request, usage)
             if "\0" in scope["path"]:  # names nothing, and Postgres refuses to look for it
                 raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -148,13 +165,16 @@ def _token(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated(
-            "Send an API key or an access token as 'Authorization: Bearer KEY'; 'efface keys create' makes a key."
+            "Send an API key or an access token as 'Authorization: Bearer KEY'; 'efface keys "
+            "create' makes a key."
         )
     return token.strip()
 
 
 def _admit(parts: Parts, token: str) -> tuple[Principal, Usage | None]:
-    """Look the key up on its own, so that a long upload holds no connection, and count the request."""
+    """Look the key up on its own, so that a long upload holds no connection, and count the
+    request.
+    """
     with parts.database.look() as connection:
         principal = access_tokens.identify(connection, token)
     return principal, parts.limiter.hit(principal.tenant_id)

@@ -38,7 +38,9 @@ PASSING = frozenset({httpx.codes.TOO_MANY_REQUESTS}) | frozenset(range(500, 600)
 """Statuses after which `watch` looks again."""
 WEIGHTS_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 TOKENIZER = b"hf_tokenizer_name"
-"""Stands in the config of a model that has a tokenizer of its own, whose files lie beside the weights."""
+"""Stands in the config of a model that has a tokenizer of its own, whose files lie beside the
+weights.
+"""
 
 ViewT = TypeVar("ViewT", bound=Schema)
 
@@ -48,11 +50,16 @@ __all__ = ["Advance", "ApiProblem", "Client", "Damaged", "Unreachable"]
 class Client:
     """Calls one server with one key.
 
-    Every method raises `ApiProblem` where the server refuses, and `Unreachable` where it does not answer.
-    """
+    Every method raises `ApiProblem` where the server refuses, and `Unreachable` where it does
+    not answer."""
 
     def __init__(
-        self, base_url: str, key: str, *, timeout_seconds: float = 60.0, transport: httpx.BaseTransport | None = None
+        self,
+        base_url: str,
+        key: str,
+        *,
+        timeout_seconds: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Make a client; nothing is sent yet. `transport` replaces the network, for tests."""
         self._connection = Connection(base_url, key, timeout_seconds, transport)
@@ -61,7 +68,10 @@ class Client:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -69,26 +79,31 @@ class Client:
         """Close the connections."""
         self._connection.close()
 
-    # Service ---------------------------------------------------------------------------------------------------------
+    # Service
+    # ----------------------------------------------------------------------------------------------
 
     def version(self) -> dict[str, Any]:
         """Return what runs there."""
         return dict(self._connection.call("GET", "/version").json())
 
-    # Jobs ------------------------------------------------------------------------------------------------------------
+    # Jobs
+    # ----------------------------------------------------------------------------------------------
 
     def check(self, request: Mapping[str, Any]) -> JobDraft:
         """Have an erasure request checked, and return what would come of it; there is no job."""
         params = {"validate_only": True}
-        return _view(JobDraft, self._connection.call("POST", "/jobs", json=request, params=params).json())
+        return _view(
+            JobDraft, self._connection.call("POST", "/jobs", json=request, params=params).json()
+        )
 
     def submit(self, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> JobView:
         """Submit an erasure request, as it stands in a REQUEST.json.
 
-        Under an `idempotency_key` it can be sent again, whatever became of the first time: there is one job.
-        `existing` is true where the tenant had a job for the same erasure already.
-        """
-        headers = {} if idempotency_key is None else {"Idempotency-Key": http_sf.ser(idempotency_key)}
+        Under an `idempotency_key` it can be sent again, whatever became of the first time: there
+        is one job. `existing` is true where the tenant had a job for the same erasure already."""
+        headers = (
+            {} if idempotency_key is None else {"Idempotency-Key": http_sf.ser(idempotency_key)}
+        )
         return _job(self._connection.call("POST", "/jobs", json=request, headers=headers))
 
     def job(self, job_id: str) -> JobView:
@@ -104,7 +119,9 @@ class Client:
         return _job(self._connection.call("POST", _path("jobs", job_id, "cancel")))
 
     def hold(self, job_id: str, reason: str) -> JobView:
-        """Stop the clock of a queued job and keep workers away from it; doing it twice is no error."""
+        """Stop the clock of a queued job and keep workers away from it; doing it twice is no
+        error.
+        """
         return self._ruling(job_id, "hold", {"reason": reason})
 
     def release(self, job_id: str) -> JobView:
@@ -116,13 +133,16 @@ class Client:
         return self._ruling(job_id, "extend", {"reason": reason})
 
     def refuse(self, job_id: str, ground: str, detail: str | None = None) -> JobView:
-        """Refuse an erasure on one of the grounds of `shared.states.Ground`; the job is cancelled."""
+        """Refuse an erasure on one of the grounds of `shared.states.Ground`; the job is
+        cancelled.
+        """
         return self._ruling(job_id, "refuse", {"ground": ground, "detail": detail})
 
     def watch(self, job_id: str, *, patience_seconds: float = 300.0) -> Iterator[JobView]:
         """Yield the job now, whenever it changes, and at last when it has ended.
 
-        The event stream says when to look; where there is none, or it breaks, the job is polled with its ETag.
+        The event stream says when to look; where there is none, or it breaks, the job is polled
+        with its ETag.
 
         Raises:
             Unreachable: the server has not answered for `patience_seconds`.
@@ -148,7 +168,9 @@ class Client:
         """Yield what has happened to a job so far, oldest first."""
         more = True
         while more:
-            page = self._connection.call("GET", _path("jobs", job_id, "events"), params={"after": after}).json()
+            page = self._connection.call(
+                "GET", _path("jobs", job_id, "events"), params={"after": after}
+            ).json()
             for item in page["data"]:
                 event = _view(EventView, item)
                 after = event.seq
@@ -156,7 +178,9 @@ class Client:
             more = page["has_more"]
 
     def stream(self, job_id: str, *, after: int = 0) -> Iterator[EventView]:
-        """Yield what has happened and what happens to a job, until it ends or the connection does."""
+        """Yield what has happened and what happens to a job, until it ends or the connection
+        does.
+        """
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         with self._connection.opened(
             _path("jobs", job_id, "events"), headers=headers, timeout=STREAM_TIMEOUT
@@ -178,7 +202,9 @@ class Client:
         """Return report.json byte for byte: its digest is in the certificate."""
         return self._connection.call("GET", _path("jobs", job_id, "report")).content
 
-    def certificate(self, job_id: str, *, number: int | None = None, patience_seconds: float = 0.0) -> bytes:
+    def certificate(
+        self, job_id: str, *, number: int | None = None, patience_seconds: float = 0.0
+    ) -> bytes:
         """Return a certificate of a job: the last one, or the one of this number.
 
         It is issued soon after the job has ended; `patience_seconds` says how long to wait for it.
@@ -187,26 +213,34 @@ class Client:
         deadline = time.monotonic() + patience_seconds
         while True:
             try:
-                return self._connection.call("GET", _path("jobs", job_id, "certificate"), params=params).content
+                return self._connection.call(
+                    "GET", _path("jobs", job_id, "certificate"), params=params
+                ).content
             except ApiProblem as problem:
                 if problem.code != NotYet.code or time.monotonic() > deadline:
                     raise
             time.sleep(CERTIFICATE_SECONDS)
 
     def public_keys(self) -> bytes:
-        """Return the key set that the service publishes, with which its certificates are checked."""
+        """Return the key set that the service publishes, with which its certificates are
+        checked.
+        """
         return self._connection.call("GET", KEYS_PATH).content
 
     def purge_receipt(self, job_id: str) -> PurgeReceipt:
         """Return what was deleted after a job that has ended."""
-        return _view(PurgeReceipt, self._connection.call("GET", _path("jobs", job_id, "purge-receipt")).json())
+        return _view(
+            PurgeReceipt,
+            self._connection.call("GET", _path("jobs", job_id, "purge-receipt")).json(),
+        )
 
     def report_page(self, job_id: str) -> str:
         """Return the report of a job that has ended as one HTML page."""
         return self._connection.call("GET", _path("jobs", job_id, "report.html")).text
 
     def weights(self, job_id: str, folder: Path, *, advance: Advance | None = None) -> Path:
-        """Download the published model into `folder`, in open_clip's local-dir layout, and return the folder.
+        """Download the published model into `folder`, in open_clip's local-dir layout, and return
+        the folder.
 
         Raises:
             Damaged: a file is not the one that the job published.
@@ -224,20 +258,31 @@ class Client:
                         raise
         return folder
 
-    # Models and data sets --------------------------------------------------------------------------------------------
+    # Models and data sets
+    # --------------------------------------------------------------------------------------------
 
     def add_model(
-        self, path: Path, *, name: str | None = None, architecture: str | None = None, advance: Advance | None = None
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        architecture: str | None = None,
+        advance: Advance | None = None,
     ) -> ModelView:
         """Upload a checkpoint, or an archive of a folder in open_clip's local-dir layout."""
         params = {"name": name or path.stem, "filename": path.name}
         if architecture is not None:
             params["architecture"] = architecture
-        return _view(ModelView, self._connection.upload("/models", Body.of(path), params, advance).json())
+        return _view(
+            ModelView, self._connection.upload("/models", Body.of(path), params, advance).json()
+        )
 
     def register_model(self, name: str, model: Mapping[str, str]) -> ModelView:
         """Register a model that is somewhere else: `model` is as in an erasure request."""
-        return _view(ModelView, self._connection.call("POST", "/models", json={"name": name, "model": model}).json())
+        return _view(
+            ModelView,
+            self._connection.call("POST", "/models", json={"name": name, "model": model}).json(),
+        )
 
     def model(self, model_id: str) -> ModelView:
         """Return a model."""
@@ -278,11 +323,15 @@ class Client:
             params["skip_invalid"] = "true"
         if purge_after_job is not None:
             params["purge_after_job"] = str(purge_after_job).lower()
-        return _view(DatasetView, self._connection.upload("/datasets", body, params, advance).json())
+        return _view(
+            DatasetView, self._connection.upload("/datasets", body, params, advance).json()
+        )
 
     def dataset(self, dataset_id: str) -> DatasetView:
         """Return a data set."""
-        return _view(DatasetView, self._connection.call("GET", _path("datasets", dataset_id)).json())
+        return _view(
+            DatasetView, self._connection.call("GET", _path("datasets", dataset_id)).json()
+        )
 
     def datasets(self) -> Iterator[DatasetView]:
         """Yield data sets, newest first."""
@@ -290,7 +339,9 @@ class Client:
 
     def delete_dataset(self, dataset_id: str) -> DatasetPurge:
         """Purge a data set at once; return the receipt. Idempotent."""
-        return _view(DatasetPurge, self._connection.call("DELETE", _path("datasets", dataset_id)).json())
+        return _view(
+            DatasetPurge, self._connection.call("DELETE", _path("datasets", dataset_id)).json()
+        )
 
     def _ruling(self, job_id: str, verb: str, body: Mapping[str, Any] | None = None) -> JobView:
         return _job(self._connection.call("POST", _path("jobs", job_id, verb), json=body))
@@ -303,12 +354,16 @@ class Client:
 
     def _if_changed(self, job_id: str, etag: str) -> tuple[JobView | None, str]:
         """Return the job if it is not the one of the ETag, and the ETag that it has now."""
-        response = self._connection.call("GET", _path("jobs", job_id), headers={"If-None-Match": etag} if etag else {})
+        response = self._connection.call(
+            "GET", _path("jobs", job_id), headers={"If-None-Match": etag} if etag else {}
+        )
         if response.status_code == httpx.codes.NOT_MODIFIED:
             return None, etag
         return _job(response), response.headers["ETag"]
 
-    def _listed(self, path: str, schema: type[ViewT], filters: Mapping[str, str] | None = None) -> Iterator[ViewT]:
+    def _listed(
+        self, path: str, schema: type[ViewT], filters: Mapping[str, str] | None = None
+    ) -> Iterator[ViewT]:
         params: dict[str, Any] = {"limit": 100, **(filters or {})}
         more = True
         while more:

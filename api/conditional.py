@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 
 HEAD = "efface.head"
-"""In the scope of a request that asks for the headers of an answer alone. Its method is GET everywhere behind `Boundary`."""
+"""In the scope of a request that asks for the headers of an answer alone. Its method is GET
+everywhere behind `Boundary`.
+"""
 
 
 def entity_tag(version: object) -> str:
@@ -13,7 +15,9 @@ def entity_tag(version: object) -> str:
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:
-    """True if the client has this version already. The comparison is weak, as the standard wants it for GET."""
+    """True if the client has this version already. The comparison is weak, as the standard wants
+    it for GET.
+    """
     given = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
     return "*" in given or tag in given
 

@@ -1,4 +1,6 @@
-"""One HTTP connection to a server, and what can go wrong with it. `api.client` gives it typed methods."""
+"""One HTTP connection to a server, and what can go wrong with it. `api.client` gives it typed
+methods.
+"""
 
 import hashlib
 from base64 import b64decode
@@ -23,7 +25,9 @@ class ApiProblem(Exception):
     """The server refused a call; `str()` is what it said."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(problem.get("detail") or problem.get("title") or f"the server answered {status}")
+        super().__init__(
+            problem.get("detail") or problem.get("title") or f"the server answered {status}"
+        )
         self.status = status
         self.code = str(problem.get("code", ""))
         self.errors: list[dict[str, str]] = list(problem.get("errors") or [])
@@ -49,7 +53,9 @@ class Damaged(Exception):
 class Connection:
     """Sends requests with a key."""
 
-    def __init__(self, base_url: str, key: str, timeout_seconds: float, transport: httpx.BaseTransport | None) -> None:
+    def __init__(
+        self, base_url: str, key: str, timeout_seconds: float, transport: httpx.BaseTransport | None
+    ) -> None:
         self._http = httpx.Client(
             base_url=base_url,
             headers={"Authorization": f"Bearer {key}"},
@@ -76,13 +82,24 @@ class Connection:
                 response.read()
             yield _accepted(response)
 
-    def upload(self, path: str, body: Body, params: Mapping[str, str], advance: Advance | None) -> httpx.Response:
+    def upload(
+        self, path: str, body: Body, params: Mapping[str, str], advance: Advance | None
+    ) -> httpx.Response:
         """Send a file, or a folder packed on the way, as the body of a POST."""
         headers = {"Content-Length": str(body.size), "Content-Type": "application/octet-stream"}
         timeout = httpx.Timeout(UPLOAD_ANSWER_SECONDS, connect=5.0)
-        return self.call("POST", path, content=_told(body, advance), params=params, headers=headers, timeout=timeout)
+        return self.call(
+            "POST",
+            path,
+            content=_told(body, advance),
+            params=params,
+            headers=headers,
+            timeout=timeout,
+        )
 
-    def download(self, path: str, params: Mapping[str, str], target: Path, advance: Advance | None) -> None:
+    def download(
+        self, path: str, params: Mapping[str, str], target: Path, advance: Advance | None
+    ) -> None:
         """Write an answer to a file, which is there only once it is whole.
 
         Raises:
@@ -91,8 +108,12 @@ class Connection:
         part = target.with_name(f"{target.name}.part")
         try:
             with self.opened(path, params=params) as response, part.open("wb") as out:
-                first = response.history[0] if response.history else response  # a redirect carries the digest, too
-                said = first.headers.get("Repr-Digest", "").removeprefix("sha-256=:").removesuffix(":")
+                first = (
+                    response.history[0] if response.history else response
+                )  # a redirect carries the digest, too
+                said = (
+                    first.headers.get("Repr-Digest", "").removeprefix("sha-256=:").removesuffix(":")
+                )
                 digest = hashlib.sha256()
                 for chunk in response.iter_bytes(CHUNK_BYTES):
                     out.write(chunk)
@@ -100,7 +121,11 @@ class Connection:
                     if advance is not None:
                         advance(len(chunk))
             if b64decode(said) != digest.digest():
-                raise Damaged(f"{target.name} arrived damaged: its SHA-256 is not the one that the server gave")
+                raise Damaged(
+                    f"{target.name} arrived damaged: its SHA-256 is not the one that the "
+                    "server "
+                    "gave"
+                )
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -118,7 +143,9 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise Unreachable(f"The server cannot be reached: {error or type(error).__name__}") from error
+        raise Unreachable(
+            f"The server cannot be reached: {error or type(error).__name__}"
+        ) from error
 
 
 def _accepted(response: httpx.Response) -> httpx.Response:

@@ -1,8 +1,7 @@
 """Bodies as they were before their client compressed them (Content-Encoding), within bounds.
 
-What is counted against a limit is what comes out. A stream that expands too much is stopped on the way, however little
-was sent.
-"""
+What is counted against a limit is what comes out. A stream that expands too much is stopped on
+the way, however little was sent."""
 
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +14,9 @@ from shared.errors import InvalidRequest, TooLarge
 
 ACCEPTED = "gzip, deflate"
 MAX_RATIO = 200
-"""Decoded over sent: as for archives; deflate reaches 1,000, but nothing that anybody uploads does."""
+"""Decoded over sent: as for archives; deflate reaches 1,000, but nothing that anybody uploads
+does.
+"""
 RATIO_FROM_BYTES = 1024 * 1024
 """A small body may be as repetitive as it likes."""
 PIECE_BYTES = 256 * 1024
@@ -31,7 +32,8 @@ def check_coding(request: Request) -> str | None:
     """Return the coding of a body: `gzip`, `deflate`, or None where it is sent as it is.
 
     Raises:
-        HTTPException: 415, with the codings that are taken in Accept-Encoding (RFC 9110, section 15.5.16).
+        HTTPException: 415, with the codings that are taken in Accept-Encoding (RFC 9110, section
+            15.5.16).
     """
     named = request.headers.get("content-encoding", "").strip().lower()
     coding = named.removeprefix("x-")
@@ -41,7 +43,10 @@ def check_coding(request: Request) -> str | None:
         said = named if len(named) <= 40 else named[:40] + "..."
         raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"The Content-Encoding {said!r} is not known here; send {ACCEPTED.replace(', ', ' or ')}, or the body as it is.",
+            (
+                f"The Content-Encoding {said!r} is not known here; send "
+                f"{ACCEPTED.replace(', ', ' or ')}, or the body as it is."
+            ),
             {"Accept-Encoding": ACCEPTED},
         )
     return coding
@@ -50,11 +55,12 @@ def check_coding(request: Request) -> str | None:
 async def decoded(
     chunks: AsyncIterator[bytes], coding: str | None, too_large: TooLarge, limit: int
 ) -> AsyncIterator[bytes]:
-    """Yield a body decoded, in pieces of at most `PIECE_BYTES`, of which none lies beyond `limit` bytes.
+    """Yield a body decoded, in pieces of at most `PIECE_BYTES`, of which none lies beyond `limit`
+    bytes.
 
     Raises:
-        TooLarge: `too_large` where more than `limit` bytes came, or came out; another where it expands more than
-            anything sound does.
+        TooLarge: `too_large` where more than `limit` bytes came, or came out; another where it
+            expands more than anything sound does.
         InvalidRequest: it is damaged or cut off.
     """
     decoder = _Decoder(coding) if coding else None
@@ -79,7 +85,9 @@ async def _whole(chunk: bytes) -> AsyncIterator[bytes]:
 async def _pieces(decoder: "_Decoder", chunk: bytes) -> AsyncIterator[bytes]:
     pieces = decoder.feed(chunk)
     small = len(chunk) < THREAD_FROM_BYTES
-    while (piece := next(pieces, None) if small else await run_in_threadpool(next, pieces, None)) is not None:
+    while (
+        piece := next(pieces, None) if small else await run_in_threadpool(next, pieces, None)
+    ) is not None:
         yield piece
         small = False  # it was not as small as it looked
 
@@ -106,7 +114,9 @@ class _Decoder:
             rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             self._decoded_bytes += len(piece)
             if self._decoded_bytes > max(RATIO_FROM_BYTES, MAX_RATIO * self._sent_bytes):
-                raise TooLarge(f"The body expands to more than {MAX_RATIO} times its size; send it as it is.")
+                raise TooLarge(
+                    f"The body expands to more than {MAX_RATIO} times its size; send it as it is."
+                )
             if piece:
                 yield piece
 
@@ -114,7 +124,9 @@ class _Decoder:
         self._members += 1
         if self._coding != "gzip":
             raise self._damaged("goes on after its end")
-        if self._members > MEMBERS + self._sent_bytes // MEMBER_BYTES:  # each costs a window, whatever it holds
+        if (
+            self._members > MEMBERS + self._sent_bytes // MEMBER_BYTES
+        ):  # each costs a window, whatever it holds
             raise self._damaged("has very many parts")
         self._member = zlib.decompressobj(_GZIP)
 
@@ -122,7 +134,9 @@ class _Decoder:
         try:
             return self._member.decompress(data, PIECE_BYTES)
         except zlib.error as error:
-            if self._coding == "deflate" and self._sent_bytes == len(data):  # some send it without the zlib header
+            if self._coding == "deflate" and self._sent_bytes == len(
+                data
+            ):  # some send it without the zlib header
                 self._member = zlib.decompressobj(_RAW)
                 self._coding = "deflate (without header)"
                 return self._decompress(data)
@@ -138,4 +152,6 @@ class _Decoder:
             raise self._damaged("is cut off")
 
     def _damaged(self, how: str) -> InvalidRequest:
-        return InvalidRequest.at("", f"the body {how}: it cannot be decoded as Content-Encoding {self._coding}")
+        return InvalidRequest.at(
+            "", f"the body {how}: it cannot be decoded as Content-Encoding {self._coding}"
+        )

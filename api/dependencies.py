@@ -19,7 +19,9 @@ from shared.states import Scope
 
 
 async def _parts(request: Request) -> Parts:
-    """Return what the application holds open. Asynchronous like `principal`: neither is worth a thread."""
+    """Return what the application holds open. Asynchronous like `principal`: neither is worth a
+    thread.
+    """
     return parts_of(request)
 
 
@@ -43,8 +45,8 @@ async def _begin(parts: PartsDep, request: Request) -> Begin:
 
 
 BeginDep = Annotated[Begin, Depends(_begin)]
-"""Gives a transaction when it is called. For routes that are called often: what begins and ends it is the route's own thread,
-where `SessionDep` takes one more for each."""
+"""Gives a transaction when it is called. For routes that are called often: what begins and ends
+it is the route's own thread, where `SessionDep` takes one more for each."""
 
 
 def _transaction(begin: BeginDep) -> Iterator[Session]:
@@ -53,8 +55,9 @@ def _transaction(begin: BeginDep) -> Iterator[Session]:
 
 
 SessionDep = Annotated[Session, Depends(_transaction, scope="function")]
-"""One request, one transaction. With `scope="function"` it is committed before the response leaves: a client that has
-an answer can rely on it. FastAPI's default would commit afterwards, when a failure can no longer be told."""
+"""One request, one transaction. With `scope="function"` it is committed before the response
+leaves: a client that has an answer can rely on it. FastAPI's default would commit afterwards,
+when a failure can no longer be told."""
 
 bearer = HTTPBearer(auto_error=False, description="An API key, made by `efface keys create`")
 oauth2 = OAuth2(
@@ -72,7 +75,9 @@ oauth2 = OAuth2(
         )
     ),
 )
-"""Both only describe the header in the OpenAPI document: `boundary.Authentication` has checked it already."""
+"""Both only describe the header in the OpenAPI document: `boundary.Authentication` has checked
+it already.
+"""
 
 
 def require(scope: Scope) -> Callable[..., Awaitable[Principal]]:
@@ -115,7 +120,10 @@ def check_scope(request: Request, scopes: frozenset[Scope]) -> None:
         return
     caller: Principal = request.state.principal
     for scope in scopes - caller.scopes if Scope.ADMIN not in caller.scopes else ():
-        raise Forbidden(f"This needs a key with the scope {scope}; yours has {', '.join(caller.scopes) or 'none'}.")
+        raise Forbidden(
+            f"This needs a key with the scope {scope}; yours has "
+            f"{', '.join(caller.scopes) or 'none'}."
+        )
 
 
 JobReader = Annotated[Principal, Depends(require(Scope.JOBS_READ))]

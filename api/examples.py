@@ -15,7 +15,18 @@ JOB_REQUESTS: dict[str, Example] = {
                 "type": "class",
                 "class": "horse",
                 "synonyms": ["pony"],
-                "labels": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+                "labels": [
+                    "airplane",
+                    "automobile",
+                    "bird",
+                    "cat",
+                    "deer",
+                    "dog",
+                    "frog",
+                    "horse",
+                    "ship",
+                    "truck",
+                ],
             },
             "method": {"name": "synthetic", "parameters": {}},
             "data": {"evaluation": [{"name": "cifar10", "dataset": DATASET_ID}]},
@@ -50,7 +61,10 @@ KEY_REQUEST: dict[str, Example] = {
 }
 
 KEY_ROTATION: dict[str, Example] = {
-    "an hour": {"summary": "The old secret works for an hour more", "value": {"grace_seconds": 3600}}
+    "an hour": {
+        "summary": "The old secret works for an hour more",
+        "value": {"grace_seconds": 3600},
+    }
 }
 
 MODEL_REGISTRATION = {
@@ -58,9 +72,15 @@ MODEL_REGISTRATION = {
     "model": {"architecture": "ViT-B-32", "pretrained": "openai"},
 }
 
-HOLD: dict[str, Example] = {"identity": {"value": {"reason": "identity in doubt, proof was asked for"}}}
-EXTENSION: dict[str, Example] = {"complexity": {"value": {"reason": "complexity: the class spans four models"}}}
-REFUSAL: dict[str, Example] = {"claims": {"value": {"ground": "legal_claims", "detail": "a case is pending"}}}
+HOLD: dict[str, Example] = {
+    "identity": {"value": {"reason": "identity in doubt, proof was asked for"}}
+}
+EXTENSION: dict[str, Example] = {
+    "complexity": {"value": {"reason": "complexity: the class spans four models"}}
+}
+REFUSAL: dict[str, Example] = {
+    "claims": {"value": {"ground": "legal_claims", "detail": "a case is pending"}}
+}
 WEBHOOK: dict[str, Example] = {
     "ends": {
         "summary": "The ends of jobs, and what endangers a deadline",
@@ -85,14 +105,22 @@ SUBJECT_REQUEST: dict[str, Example] = {
             "subject_request_type": "erasure",
             "submitted_time": "2026-11-02T09:00:00Z",
             "subject_identities": [
-                {"identity_type": "controller_customer_id", "identity_value": "4711", "identity_format": "raw"}
+                {
+                    "identity_type": "controller_customer_id",
+                    "identity_value": "4711",
+                    "identity_format": "raw",
+                }
             ],
             "api_version": "2.0",
             "status_callback_urls": [],
             "extensions": {
                 "opendsr.example.com": {
                     "model": {"id": MODEL_ID},
-                    "target": {"type": "class", "class": "person 4711", "labels": ["person 4711", "person 4712"]},
+                    "target": {
+                        "type": "class",
+                        "class": "person 4711",
+                        "labels": ["person 4711", "person 4712"],
+                    },
                     "method": {"name": "synthetic"},
                 }
             },

@@ -19,7 +19,9 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 def _key(header: str | None) -> str | None:
-    """Return the key of a header: a structured-field string, or the bare word that many clients send."""
+    """Return the key of a header: a structured-field string, or the bare word that many clients
+    send.
+    """
     if header is None:
         return None
     key: object = header.strip()
@@ -27,7 +29,9 @@ def _key(header: str | None) -> str | None:
         try:
             item = http_sf.parse(header.encode("latin-1"), tltype="item")
         except http_sf.StructuredFieldError as error:
-            raise ValueError('must be a string in double quotes (RFC 9651), e.g. "8e03978e-40d5"') from error
+            raise ValueError(
+                'must be a string in double quotes (RFC 9651), e.g. "8e03978e-40d5"'
+            ) from error
         key = item[0] if isinstance(item, tuple) else item
     if not isinstance(key, str) or not key.isascii() or not key.isprintable():
         raise ValueError("must hold printable ASCII characters alone")
@@ -40,7 +44,8 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias=KEY_HEADER,
-        description="your own name for this request, e.g. a UUID in double quotes: sent again, it is answered with "
+        description="your own name for this request, e.g. a UUID in double quotes: sent again, it "
+        "is answered with "
         "what it was answered before, and nothing is done twice",
     ),
     AfterValidator(_key),
@@ -60,7 +65,9 @@ class Sender:
             return None
         caller: Principal = self.request.state.principal
         method, path = self.request.method, self.request.scope["path"]
-        return idempotency.call(caller.tenant_id, self.key, method=method, path=path, payload=payload())
+        return idempotency.call(
+            caller.tenant_id, self.key, method=method, path=path, payload=payload()
+        )
 
 
 async def _sender(request: Request, idempotency_key: IdempotencyKey = None) -> Sender:

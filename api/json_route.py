@@ -1,9 +1,9 @@
 """The one class of our routes. What every route keeps to is here, and not in the routes.
 
-In this order, so that nobody makes the gateway work who may not: the key's scope, the query's parameters, the body's
-size and coding, and only then the body itself. JSON bodies are read strictly; what takes time goes to threads that do
-nothing else, so that no body keeps the gateway from answering others.
-"""
+In this order, so that nobody makes the gateway work who may not: the key's scope, the query's
+parameters, the body's size and coding, and only then the body itself. JSON bodies are read
+strictly; what takes time goes to threads that do nothing else, so that no body keeps the gateway
+from answering others."""
 
 import json
 from collections.abc import Callable, Collection, Coroutine
@@ -27,7 +27,9 @@ from shared.strict_json import TooManyMembers, loads
 
 JSON = "application/json"
 THREAD_FROM_BYTES = 4096
-"""A larger body is parsed and checked in a thread: a smaller one takes less time than the way there."""
+"""A larger body is parsed and checked in a thread: a smaller one takes less time than the way
+there.
+"""
 BODY_SECONDS = 60.0
 """How long a client may take to send a JSON body."""
 
@@ -50,8 +52,8 @@ class StrictRequest(Request):
         """Return the body.
 
         Raises:
-            HTTPException: 415 where the body is not declared as JSON or is coded in an unknown way, 408 where it does not
-                come.
+            HTTPException: 415 where the body is not declared as JSON or is coded in an unknown way,
+                408 where it does not come.
             TooLarge: it has more than `max_body_bytes`.
         """
         if hasattr(self, "_body"):
@@ -65,15 +67,20 @@ class StrictRequest(Request):
                     body += chunk
         except TimeoutError as error:
             raise HTTPException(
-                HTTPStatus.REQUEST_TIMEOUT, f"The body did not come within {BODY_SECONDS:.0f} s; send it again."
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"The body did not come within {BODY_SECONDS:.0f} s; send it again.",
             ) from error
         if body and not is_json(self):
-            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.")
+            raise HTTPException(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "Send the body as Content-Type: application/json.",
+            )
         self._body = bytes(body)
         return self._body
 
     async def read(self, schema: TypeAdapter[Any], hidden: Collection[str] = ()) -> None:
-        """Read the body as `schema`, so that `json` returns the model; an empty one is left to the framework.
+        """Read the body as `schema`, so that `json` returns the model; an empty one is left to the
+        framework.
 
         Raises:
             UnreadableBody: it is not acceptable JSON.
@@ -84,7 +91,9 @@ class StrictRequest(Request):
             if len(body) < THREAD_FROM_BYTES:
                 self._json = work()
             else:
-                self._json = await anyio.to_thread.run_sync(work, limiter=parts_of(self).body_threads)
+                self._json = await anyio.to_thread.run_sync(
+                    work, limiter=parts_of(self).body_threads
+                )
 
     async def json(self) -> Any:  # noqa: ANN401 - the framework's type
         """Return what `read` made of the body."""

@@ -20,6 +20,9 @@ class Listing(BaseModel, Generic[T]):
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """A query parameter that Postgres can store."""
 After = Annotated[
-    str | None, Query(max_length=64, pattern=r"^[a-z0-9_]+$", description="id of the last item of the page before")
+    str | None,
+    Query(
+        max_length=64, pattern=r"^[a-z0-9_]+$", description="id of the last item of the page before"
+    ),
 ]
 Limit = Annotated[int, Query(ge=1, le=100, description="items on a page")]

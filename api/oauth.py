@@ -1,4 +1,6 @@
-"""OAuth2 client credentials (RFC 6749, section 4.4): oauthlib keeps the protocol, `services.access.access_tokens` the tokens."""
+"""OAuth2 client credentials (RFC 6749, section 4.4): oauthlib keeps the protocol,
+`services.access.access_tokens` the tokens.
+"""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -35,20 +37,35 @@ class _Client:
     client_id: str
 
 
-def answer(session: Session, form: str, headers: Mapping[str, str], token_seconds: int) -> TokenAnswer:
+def answer(
+    session: Session, form: str, headers: Mapping[str, str], token_seconds: int
+) -> TokenAnswer:
     """Answer a token request; an error is a JSON object as in section 5.2.
 
     The request's query is not looked at: whatever is secret must not stand there (section 2.3.1).
     """
-    fields = parse_qsl(form, keep_blank_values=True, errors="replace")  # oauthlib drops a form that has a blank in it
+    fields = parse_qsl(
+        form, keep_blank_values=True, errors="replace"
+    )  # oauthlib drops a form that has a blank in it
     validator = _Validator(session, token_seconds)
-    server = BackendApplicationServer(validator, token_generator=validator.issue, token_expires_in=token_seconds)
-    given, body, status = server.create_token_response(TOKEN_PATH, "POST", urlencode(fields), dict(headers))
-    return TokenAnswer(status, body, given | (CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}), validator.owner)
+    server = BackendApplicationServer(
+        validator, token_generator=validator.issue, token_expires_in=token_seconds
+    )
+    given, body, status = server.create_token_response(
+        TOKEN_PATH, "POST", urlencode(fields), dict(headers)
+    )
+    return TokenAnswer(
+        status,
+        body,
+        given | (CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}),
+        validator.owner,
+    )
 
 
 class _Validator(RequestValidator):
-    """Answers what oauthlib asks about one request. An API key is a client: by its id and its secret."""
+    """Answers what oauthlib asks about one request. An API key is a client: by its id and its
+    secret.
+    """
 
     def __init__(self, session: Session, token_seconds: int) -> None:
         super().__init__()
@@ -76,7 +93,9 @@ class _Validator(RequestValidator):
 
     def issue(self, request: Request) -> str:
         """Make the token that oauthlib is about to answer with."""
-        return access_tokens.issue(self._session, self._owner, request.scopes or [], self._token_seconds)
+        return access_tokens.issue(
+            self._session, self._owner, request.scopes or [], self._token_seconds
+        )
 
     def save_bearer_token(self, *_: object, **__: object) -> None:
         """Do nothing: `issue` has kept its hash."""
@@ -89,7 +108,9 @@ class _Validator(RequestValidator):
 
 
 def _basic(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the credentials of HTTP Basic, which are form-encoded before they are put together (section 2.3.1)."""
+    """Return the credentials of HTTP Basic, which are form-encoded before they are put together
+    (section 2.3.1).
+    """
     scheme, _, encoded = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None

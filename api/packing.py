@@ -1,4 +1,6 @@
-"""What is uploaded as a data set: a file as it is, or a folder, packed as a tar while it is sent. No second copy is made."""
+"""What is uploaded as a data set: a file as it is, or a folder, packed as a tar while it is
+sent. No second copy is made.
+"""
 
 import tarfile
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ class Body:
 
     @classmethod
     def of(cls, path: Path) -> "Body":
-        """Return a file, or what lies in a folder: links followed, hidden files and folders left out.
+        """Return a file, or what lies in a folder: links followed, hidden files and folders left
+        out.
 
         Raises:
             InvalidRequest: the folder holds nothing.
@@ -32,7 +35,9 @@ class Body:
             size = path.stat().st_size
             return cls(path.name, size, ((b"", path, size),))
         names = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        visible = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
+        visible = sorted(
+            name for name in names if not any(part.startswith(".") for part in name.parts)
+        )
         if not visible:
             raise InvalidRequest.at("", f"there is nothing to upload in {path}")
         files = []

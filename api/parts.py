@@ -1,4 +1,6 @@
-"""What one API process holds open: its settings, the database, the object storage, the doorbell and its counters."""
+"""What one API process holds open: its settings, the database, the object storage, the doorbell
+and its counters.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,9 @@ from shared.settings import Settings
 LOOKUP_WAIT_SECONDS = 30.0
 READY_SECONDS = 2.0
 BODY_THREADS = 2
-"""Parsing holds the interpreter's lock: more threads would not be faster, and keep the loop waiting longer."""
+"""Parsing holds the interpreter's lock: more threads would not be faster, and keep the loop
+waiting longer.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,16 @@ class Parts:
     metrics: HttpMetrics
     streams: Streams
     body_threads: CapacityLimiter
-    """Threads that JSON bodies are parsed and checked in. They share nothing with those that let requests in."""
+    """Threads that JSON bodies are parsed and checked in. They share nothing with those that let
+    requests in.
+    """
 
 
 @contextmanager
 def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
-    """Open everything; close it at the end. Nothing is connected yet: a part that is down shows in /health/ready."""
+    """Open everything; close it at the end. Nothing is connected yet: a part that is down shows
+    in /health/ready.
+    """
     engine = make_engine(settings)
     limiter = RequestLimiter(settings)
     uploads = UploadDesk(settings)
@@ -61,7 +69,13 @@ def opened(settings: Settings, metrics: HttpMetrics) -> Iterator[Parts]:
             doorbell=Doorbell(make_queue(settings)),
             limiter=limiter,
             uploads=uploads,
-            lookups=Turns(quotas.LOOKUPS, total=4, per_tenant=1, wait_seconds=LOOKUP_WAIT_SECONDS, retry_seconds=5),
+            lookups=Turns(
+                quotas.LOOKUPS,
+                total=4,
+                per_tenant=1,
+                wait_seconds=LOOKUP_WAIT_SECONDS,
+                retry_seconds=5,
+            ),
             readiness=Remembered(READY_SECONDS),
             metrics=metrics,
             body_threads=CapacityLimiter(BODY_THREADS),

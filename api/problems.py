@@ -1,4 +1,6 @@
-"""Every error as `application/problem+json` (RFC 9457). Nothing else in the package builds an error response."""
+"""Every error as `application/problem+json` (RFC 9457). Nothing else in the package builds an
+error response.
+"""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -69,13 +71,21 @@ log = structlog.get_logger()
 class WrongField(BaseModel):
     """One wrong field of a request."""
 
-    detail: str = Field(examples=["class 'dog' is not among the labels; add it, or correct its spelling"])
-    pointer: str | None = Field(None, description="RFC 6901 pointer into the body", examples=["/target/class"])
-    parameter: str | None = Field(None, description="name of a query parameter or header", examples=["limit"])
+    detail: str = Field(
+        examples=["class 'dog' is not among the labels; add it, or correct its spelling"]
+    )
+    pointer: str | None = Field(
+        None, description="RFC 6901 pointer into the body", examples=["/target/class"]
+    )
+    parameter: str | None = Field(
+        None, description="name of a query parameter or header", examples=["limit"]
+    )
 
 
 class Problem(BaseModel):
-    """An RFC 9457 problem. `code` is the stable word for programs, `detail` the sentence for people."""
+    """An RFC 9457 problem. `code` is the stable word for programs, `detail` the sentence for
+    people.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -83,12 +93,19 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    instance: str = Field(description="names this one request, also in X-Request-Id and in the server's log")
+    instance: str = Field(
+        description="names this one request, also in X-Request-Id and in the server's log"
+    )
     code: str
-    errors: list[WrongField] | None = Field(None, description=f"the first {MAX_TOLD} of what is wrong")
+    errors: list[WrongField] | None = Field(
+        None, description=f"the first {MAX_TOLD} of what is wrong"
+    )
     more_errors: int | None = Field(None, description="how many more there are", examples=[7980])
     violated_policies: list[str] | None = Field(
-        None, alias="violated-policies", description="names of limits, as in RateLimit-Policy", examples=[["requests"]]
+        None,
+        alias="violated-policies",
+        description="names of limits, as in RateLimit-Policy",
+        examples=[["requests"]],
     )
 
 
@@ -115,7 +132,11 @@ class OpenDsrProblem(Problem):
 
 
 SCHEMAS = models_json_schema(
-    [(Problem, "serialization"), (OpenDsrProblem, "serialization"), (ModelRegistration, "validation")],
+    [
+        (Problem, "serialization"),
+        (OpenDsrProblem, "serialization"),
+        (ModelRegistration, "validation"),
+    ],
     ref_template="#/components/schemas/{model}",
 )[1]["$defs"]
 """For the OpenAPI document, which the framework fills with what it reads and answers itself."""
@@ -128,15 +149,27 @@ CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 def responses(
     *errors: type[EffaceError], also: Mapping[int, Mapping[str, Any]] | None = None
 ) -> dict[int | str, dict[str, Any]]:
-    """Describe a route's problems for OpenAPI, with those that any route may give, and `also` other answers."""
+    """Describe a route's problems for OpenAPI, with those that any route may give, and `also`
+    other answers.
+    """
     described: dict[HTTPStatus, list[str]] = {}
-    always: tuple[type[EffaceError], ...] = (Unauthenticated, Forbidden, InvalidRequest, QuotaExceeded, Unavailable)
+    always: tuple[type[EffaceError], ...] = (
+        Unauthenticated,
+        Forbidden,
+        InvalidRequest,
+        QuotaExceeded,
+        Unavailable,
+    )
     for error in (*always, *errors):
         described.setdefault(STATUS[error], []).append(error.title)
     answers = {
-        int(status): {"description": "; ".join(words), "content": CONTENT} for status, words in described.items()
+        int(status): {"description": "; ".join(words), "content": CONTENT}
+        for status, words in described.items()
     }
-    return {**{status: dict(answer) for status, answer in (also or {}).items()}, **dict(sorted(answers.items()))}
+    return {
+        **{status: dict(answer) for status, answer in (also or {}).items()},
+        **dict(sorted(answers.items())),
+    }
 
 
 def refused(*statuses: HTTPStatus) -> dict[int, dict[str, Any]]:
@@ -146,7 +179,9 @@ def refused(*statuses: HTTPStatus) -> dict[int, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Render what the framework itself refuses. Every other error leaves the router and is rendered by `Boundary`."""
+    """Render what the framework itself refuses. Every other error leaves the router and is
+    rendered by `Boundary`.
+    """
     app.add_exception_handler(RequestValidationError, _on_framework_error)
     app.add_exception_handler(HTTPException, _on_framework_error)
 
@@ -166,10 +201,14 @@ def respond(request: Request, error: Exception) -> JSONResponse:
             return _refused(request, error)
         case ObjectMissing():
             log.error("storage.object_missing", key=error.args[0])
-            return _ours(request, Unavailable("The object storage has lost the file that was asked for."))
+            return _ours(
+                request, Unavailable("The object storage has lost the file that was asked for.")
+            )
         case OperationalError() | InterfaceError() | PoolTimeoutError():
             log.error("database.unavailable", error=str(getattr(error, "orig", error)))
-            return _ours(request, Unavailable("The database does not answer. Try again in a moment."))
+            return _ours(
+                request, Unavailable("The database does not answer. Try again in a moment.")
+            )
         case _:
             log.error("http.unexpected_error", exc_info=error)
             return _unexpected(request)
@@ -190,11 +229,15 @@ def _ours(request: Request, error: EffaceError) -> JSONResponse:
     headers = dict(HEADERS.get(kind, {}))
     if error.retry_seconds is not None:
         headers["Retry-After"] = str(error.retry_seconds)
-    return _problem(request, STATUS[kind], error.code, error.title, error.detail, headers=headers, more=more)
+    return _problem(
+        request, STATUS[kind], error.code, error.title, error.detail, headers=headers, more=more
+    )
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Name each wrong parameter. Of bodies the framework says no more than that there is none (see `json_route`)."""
+    """Name each wrong parameter. Of bodies the framework says no more than that there is none
+    (see `json_route`).
+    """
     errors = error.errors()
     wrong = [_wrong_parameter(e) for e in errors[:MAX_TOLD]]
     return _ours(request, InvalidRequest(wrong, more=max(0, len(errors) - MAX_TOLD)))
@@ -229,21 +272,35 @@ def _refused(request: Request, error: HTTPException) -> JSONResponse:
         HTTPStatus.METHOD_NOT_ALLOWED: f"{method} is not possible on {path}.",
     }
     detail = details.get(status, error.detail)
-    headers = {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    headers = (
+        {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    )
     return _problem(request, status, status.name.lower(), status.phrase, detail, headers=headers)
 
 
 def _allowed(request: Request) -> str:
-    """Return the methods of every route at this path; the framework names those of the first one alone."""
+    """Return the methods of every route at this path; the framework names those of the first one
+    alone.
+    """
     tried = ((method, {**request.scope, "method": method}) for method in METHODS)
-    found = [name for name, scope in tried if any(r.matches(scope)[0] is Match.FULL for r in request.app.routes)]
-    return ", ".join(name for name in METHODS if name in found or (name == "HEAD" and "GET" in found))
+    found = [
+        name
+        for name, scope in tried
+        if any(r.matches(scope)[0] is Match.FULL for r in request.app.routes)
+    ]
+    return ", ".join(
+        name for name in METHODS if name in found or (name == "HEAD" and "GET" in found)
+    )
 
 
 def _unexpected(request: Request) -> JSONResponse:
     """Say nothing of the inside."""
-    detail = "The request could not be served because of a fault in the service. Its log has the cause."
-    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Internal error", detail)
+    detail = (
+        "The request could not be served because of a fault in the service. Its log has the cause."
+    )
+    return _problem(
+        request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Internal error", detail
+    )
 
 
 def _problem(

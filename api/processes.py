@@ -25,11 +25,12 @@ log = structlog.get_logger()
 class Child:
     """One command that should always run; its output goes to `log_file`.
 
-    It leads a session of its own, so that Ctrl-C in a terminal reaches the parent alone, which then stops its children
-    in order. Should the parent be killed, Linux ends the child.
-    """
+    It leads a session of its own, so that Ctrl-C in a terminal reaches the parent alone, which
+    then stops its children in order. Should the parent be killed, Linux ends the child."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path
+    ) -> None:
         self.name = name
         self.log_file = log_file
         self._command = command
@@ -63,14 +64,21 @@ class Child:
         return False
 
     def revive(self) -> None:
-        """Start the command again if it has ended; at growing intervals where it ends again and again."""
+        """Start the command again if it has ended; at growing intervals where it ends again and
+        again.
+        """
         if self.runs:
             return
         ran = time.monotonic() - self._started
         if ran > STEADY_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
         if ran > self._delay:
-            log.warning("child.restarted", child=self.name, exit_code=self._process.returncode, log=str(self.log_file))
+            log.warning(
+                "child.restarted",
+                child=self.name,
+                exit_code=self._process.returncode,
+                log=str(self.log_file),
+            )
             self._delay = min(2 * self._delay, LONGEST_DELAY_SECONDS)
             self._start()
 
@@ -87,7 +95,9 @@ class Child:
 
 
 class Ending:
-    """The end, asked for by SIGINT, SIGTERM or SIGHUP: the first is a KeyboardInterrupt, a second one impatience."""
+    """The end, asked for by SIGINT, SIGTERM or SIGHUP: the first is a KeyboardInterrupt, a
+    second one impatience.
+    """
 
     def __init__(self) -> None:
         self._signals = 0
@@ -109,12 +119,16 @@ class Ending:
 
 
 def stop(children: Sequence[Child], grace_seconds: float, ending: Ending) -> None:
-    """End every child and all that it started: SIGTERM, then SIGKILL after `grace_seconds` or a second signal to us."""
+    """End every child and all that it started: SIGTERM, then SIGKILL after `grace_seconds` or a
+    second signal to us.
+    """
     families = [member for child in children for member in child.family()]
     for child in children:
         child.terminate()
     deadline = time.monotonic() + grace_seconds
-    while any(child.runs for child in children) and time.monotonic() < deadline and not ending.at_once:
+    while (
+        any(child.runs for child in children) and time.monotonic() < deadline and not ending.at_once
+    ):
         time.sleep(0.05)
     for member in families:
         with suppress(psutil.NoSuchProcess):

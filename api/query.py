@@ -1,7 +1,7 @@
 """What stands behind the question mark: only what the route declares, each once, none empty.
 
-A parameter that is ignored is worse than one that is refused: `?validateOnly=true` would make a real erasure.
-"""
+A parameter that is ignored is worse than one that is refused: `?validateOnly=true` would make a
+real erasure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -21,9 +21,11 @@ SHOWN = 60
 def declared(dependant: Dependant, extra: Mapping[str, Any] | None) -> dict[str, bool]:
     """Return the query parameters of a route, and whether each may be given several times.
 
-    `extra` is what the route adds to its entry in the OpenAPI document: the parameters that it reads itself.
-    """
-    found = {name: several for part in _with_dependencies(dependant) for name, several in _own(part)}
+    `extra` is what the route adds to its entry in the OpenAPI document: the parameters that it
+    reads itself."""
+    found = {
+        name: several for part in _with_dependencies(dependant) for name, several in _own(part)
+    }
     listed = (extra or {}).get("parameters", ())
     return found | {entry["name"]: False for entry in listed if entry["in"] == "query"}
 
@@ -47,12 +49,17 @@ def check_form(fields: Iterable[tuple[str, object]], known: Mapping[str, bool]) 
     Raises:
         InvalidRequest: naming each wrong field.
     """
-    wrong = [FieldError("/" + e.parameter if e.parameter else "", e.detail) for e in _wrong(fields, known, "field")]
+    wrong = [
+        FieldError("/" + e.parameter if e.parameter else "", e.detail)
+        for e in _wrong(fields, known, "field")
+    ]
     if wrong:
         raise InvalidRequest(wrong)
 
 
-def _wrong(given: Iterable[tuple[str, object]], known: Mapping[str, bool], what: str) -> Iterator[FieldError]:
+def _wrong(
+    given: Iterable[tuple[str, object]], known: Mapping[str, bool], what: str
+) -> Iterator[FieldError]:
     seen: dict[str, int] = {}
     empty: set[str] = set()
     for name, value in given:
@@ -62,7 +69,9 @@ def _wrong(given: Iterable[tuple[str, object]], known: Mapping[str, bool], what:
     for name, times in seen.items():
         said = cut(name, SHOWN)
         if name not in known:
-            yield FieldError("", f"{what} {said!r} is not known here; {_known_ones(name, known)}", said or "?")
+            yield FieldError(
+                "", f"{what} {said!r} is not known here; {_known_ones(name, known)}", said or "?"
+            )
         elif times > 1 and not known[name]:
             yield FieldError("", f"{what} {said} is given {times} times; give it once", said)
         elif name in empty:
@@ -93,4 +102,8 @@ def _takes_several(annotation: object) -> bool:
     """True for a list, also for one that may be left out."""
     if get_origin(annotation) in (list, tuple, set, frozenset):
         return True
-    return any(_takes_several(part) for part in get_args(annotation) if part is not NoneType and get_origin(part))
+    return any(
+        _takes_several(part)
+        for part in get_args(annotation)
+        if part is not NoneType and get_origin(part)
+    )

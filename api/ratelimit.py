@@ -1,4 +1,6 @@
-"""Counts each tenant's requests, and tells clients how they stand (draft-ietf-httpapi-ratelimit-headers-10)."""
+"""Counts each tenant's requests, and tells clients how they stand
+(draft-ietf-httpapi-ratelimit-headers-10).
+"""
 
 from collections.abc import Iterator
 from typing import cast
@@ -24,7 +26,9 @@ def check(request: Request, usage: Usage | None) -> None:
 
 
 def headers(request: Request) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the headers of a request that was counted; without Redis the policy is there, but no count."""
+    """Yield the headers of a request that was counted; without Redis the policy is there, but no
+    count.
+    """
     if not hasattr(request.state, "usage"):
         return
     settings = parts_of(request).settings
@@ -32,13 +36,19 @@ def headers(request: Request) -> Iterator[tuple[bytes, bytes]]:
         yield b"ratelimit-policy", _serialized(policies)
     usage: Usage | None = request.state.usage
     if usage is not None:
-        yield b"ratelimit", _serialized({quotas.REQUESTS: {"r": usage.remaining, "t": usage.reset_seconds}})
+        yield (
+            b"ratelimit",
+            _serialized({quotas.REQUESTS: {"r": usage.remaining, "t": usage.reset_seconds}}),
+        )
 
 
 def _policies(settings: Settings) -> dict[str, dict[str, object]]:
     policies: dict[str, dict[str, object]] = {}
     if settings.rate_limit_requests:
-        policies[quotas.REQUESTS] = {"q": settings.rate_limit_requests, "w": settings.rate_limit_seconds}
+        policies[quotas.REQUESTS] = {
+            "q": settings.rate_limit_requests,
+            "w": settings.rate_limit_seconds,
+        }
     if settings.max_unfinished_jobs:
         policies[quotas.JOBS] = {"q": settings.max_unfinished_jobs, "qu": "concurrent-requests"}
     if settings.max_streams:

@@ -18,7 +18,9 @@ class Remembered(Generic[T]):
         self._kept: tuple[float, T] | None = None
 
     async def get(self, look: Callable[[], Awaitable[T]]) -> T:
-        """Return the answer, from `look` where it is too old; who comes meanwhile waits for the same one."""
+        """Return the answer, from `look` where it is too old; who comes meanwhile waits for the
+        same one.
+        """
         async with self._lock:
             if self._kept is None or time.monotonic() >= self._kept[0]:
                 answer = await look()

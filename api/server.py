@@ -1,4 +1,6 @@
-"""The HTTP server: uvicorn, with limits on what a client may hold of it without having asked for anything."""
+"""The HTTP server: uvicorn, with limits on what a client may hold of it without having asked for
+anything.
+"""
 
 import asyncio
 
@@ -34,7 +36,9 @@ def serve(app: ASGIApp, settings: Settings) -> None:
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's own, which limits the pause between two requests, and not how long the head of one may take."""
+    """uvicorn's own, which limits the pause between two requests, and not how long the head of
+    one may take.
+    """
 
     _timer: asyncio.TimerHandle | None = None
 

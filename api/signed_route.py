@@ -1,4 +1,6 @@
-"""Routes of OpenDSR: every answer is signed, every refusal is an error as that specification writes them."""
+"""Routes of OpenDSR: every answer is signed, every refusal is an error as that specification
+writes them.
+"""
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,7 +18,9 @@ from shared.crypto.opendsr_key import ProcessorKey
 from shared.errors import Conflict, EffaceError, TooLarge, Unavailable
 
 BAD_REQUEST = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
-"""What the specification calls 400 (section 7.5); where it is silent, the answer is that of all other routes."""
+"""What the specification calls 400 (section 7.5); where it is silent, the answer is that of all
+other routes.
+"""
 
 
 def responses(
@@ -27,15 +31,17 @@ def responses(
     for status in BAD_REQUEST:
         del described[int(status)]
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/OpenDsrProblem"}}}
-    described[400] = {"description": "The request is wrong, or not possible in this state", "content": content}
+    described[400] = {
+        "description": "The request is wrong, or not possible in this state",
+        "content": content,
+    }
     described["4XX"] = {"description": "Any other refusal", "content": problems.CONTENT}
     return described
 
 
 class SignedRoute(Route):
-    """A route whose answers bear the signature of the processor, and whose errors repeat nothing of who the data subject is
-    (section 7.6).
-    """
+    """A route whose answers bear the signature of the processor, and whose errors repeat nothing
+    of who the data subject is (section 7.6)."""
 
     hidden = frozenset({"subject_identities"})
 
@@ -76,13 +82,23 @@ def _discreet(error: Exception) -> Exception:
 def _refusal(request: Request, error: Exception) -> Response:
     problem = problems.respond(request, error)
     said = json.loads(bytes(problem.body))
-    status = HTTPStatus.BAD_REQUEST if problem.status_code in BAD_REQUEST else HTTPStatus(problem.status_code)
+    status = (
+        HTTPStatus.BAD_REQUEST
+        if problem.status_code in BAD_REQUEST
+        else HTTPStatus(problem.status_code)
+    )
     reason = said["code"]
     details = [
-        problems.ErrorDetail(domain=e.get("pointer") or e.get("parameter") or "/", reason=reason, message=e["detail"])
+        problems.ErrorDetail(
+            domain=e.get("pointer") or e.get("parameter") or "/", reason=reason, message=e["detail"]
+        )
         for e in said.get("errors", [{"detail": said["detail"]}])
     ]
     dsr_error = problems.OpenDsrError(code=status, message=said["detail"], errors=details)
     body = json.dumps(said | {"status": status, "error": dsr_error.model_dump()})
-    headers = {name: value for name, value in problem.headers.items() if name not in ("content-length", "content-type")}
+    headers = {
+        name: value
+        for name, value in problem.headers.items()
+        if name not in ("content-length", "content-type")
+    }
     return Response(body, status, headers, media_type=problems.MEDIA_TYPE)

@@ -1,4 +1,6 @@
-"""The whole service on one machine: embedded Postgres and Redis, file storage, the API, a relay and a worker."""
+"""The whole service on one machine: embedded Postgres and Redis, file storage, the API, a relay
+and a worker.
+"""
 
 import fcntl
 import os
@@ -25,7 +27,12 @@ from shared import home as home_file
 from shared.crypto.certificate_keys import KeyFolder, new_secret
 from shared.crypto.opendsr_key import make_self_signed
 from shared.errors import Conflict, Unavailable
-from shared.ports.embedded_servers import embedded_postgres, embedded_redis, free_port, private_folder
+from shared.ports.embedded_servers import (
+    embedded_postgres,
+    embedded_redis,
+    free_port,
+    private_folder,
+)
 from shared.postgres.database import Database, make_engine
 from shared.settings import Settings
 from shared.states import Scope
@@ -90,9 +97,11 @@ def signing_dir(home: Path) -> Path:
 
 @contextmanager
 def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
-    """Start everything below `home`, wait until it is ready, and stop all of it when the block ends.
+    """Start everything below `home`, wait until it is ready, and stop all of it when the block
+    ends.
 
-    What an earlier run left in `home` (jobs, models, data sets, the keys) is there again. Port 0 takes a free one.
+    What an earlier run left in `home` (jobs, models, data sets, the keys) is there again. Port 0
+    takes a free one.
 
     Raises:
         Conflict: another service uses `home` or the port.
@@ -112,7 +121,9 @@ def running(home: Path, port: int, ending: Ending) -> Iterator[Stack]:
             database_url=SecretStr(stack.enter_context(embedded_postgres(home / "postgres"))),
             redis_url=SecretStr(stack.enter_context(embedded_redis(home / "redis"))),
             storage_url=f"file://{home / 'objects'}",
-            master_key=SecretStr(_kept_secret(home / "master-key", lambda: b64encode(os.urandom(32)).decode())),
+            master_key=SecretStr(
+                _kept_secret(home / "master-key", lambda: b64encode(os.urandom(32)).decode())
+            ),
             audit_key_file=_audit_key(home / "audit-key.pem"),
             signing_dir=signing_dir(home),
             opendsr_key_file=processor_key,
@@ -150,17 +161,23 @@ def _held(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Conflict(f"Another 'efface up' runs in {path.parent}; stop it, or choose another --home.") from error
+            raise Conflict(
+                f"Another 'efface up' runs in {path.parent}; stop it, or choose another --home."
+            ) from error
         yield
 
 
 def _check_free(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just let go of is free
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # a port that was just let go of is free
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise Conflict(f"Port {port} is taken; choose another one with --port (0: any).") from error
+            raise Conflict(
+                f"Port {port} is taken; choose another one with --port (0: any)."
+            ) from error
 
 
 def _key(settings: Settings, path: Path) -> str:
@@ -186,7 +203,9 @@ def _link(settings: Settings, key: str) -> str:
 
 
 def _kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """Return the secret that is kept in `path`; make one at the first start, for its owner's eyes alone."""
+    """Return the secret that is kept in `path`; make one at the first start, for its owner's
+    eyes alone.
+    """
     if path.exists():
         return path.read_text().strip()
     secret = make().strip()
@@ -201,7 +220,9 @@ def _audit_key(path: Path) -> Path:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Give an empty folder for temporary files: what a killed child leaves of uploads and jobs is deleted with it."""
+    """Give an empty folder for temporary files: what a killed child leaves of uploads and jobs
+    is deleted with it.
+    """
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed itself
     folder.mkdir()
     try:
@@ -228,15 +249,18 @@ def _own_settings(settings: Settings) -> dict[str, str]:
 
 
 def _environment(own: Mapping[str, str], *, scratch: Path, runtime: str) -> Mapping[str, str]:
-    """Return this process's environment, with the parts that were started here in the place of others.
+    """Return this process's environment, with the parts that were started here in the place of
+    others.
 
-    `runtime` holds sockets, whose paths may have no more than about a hundred characters: it lies elsewhere.
-    """
+    `runtime` holds sockets, whose paths may have no more than about a hundred characters: it
+    lies elsewhere."""
     return {**os.environ, **own, "EFFACE_RUNTIME_DIR": runtime, "TMPDIR": str(scratch)}
 
 
 def _wait_until_ready(url: str, port: int, children: tuple[Child, ...]) -> None:
-    """Wait until the API that was started here answers; another process on its port is none of ours."""
+    """Wait until the API that was started here answers; another process on its port is none of
+    ours.
+    """
     deadline = time.monotonic() + READY_SECONDS
     gateway = children[0]
     while True:

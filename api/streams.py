@@ -1,9 +1,9 @@
-"""Live events for any number of listeners: a gateway watches Postgres once, not once for each of them.
+"""Live events for any number of listeners: a gateway watches Postgres once, not once for each of
+them.
 
-Postgres calls when an event is committed (`NOTIFY`), and then each job that somebody listens to is read once. A stream
-that nothing happens on costs no statement. It ends with the key or token that opened it, and after `stream_seconds`:
-clients go on with Last-Event-ID.
-"""
+Postgres calls when an event is committed (`NOTIFY`), and then each job that somebody listens to
+is read once. A stream that nothing happens on costs no statement. It ends with the key or token
+that opened it, and after `stream_seconds`: clients go on with Last-Event-ID."""
 
 import asyncio
 import math
@@ -32,9 +32,13 @@ BATCH = 100
 KEPT = 500
 """Events of a job that are kept for its listeners; one that is further behind reads for itself."""
 CHECK_SECONDS = 2.0
-"""How often it is looked whether the keys of all streams are still good: one statement for all of them."""
+"""How often it is looked whether the keys of all streams are still good: one statement for all
+of them.
+"""
 RETRY_SECONDS = 2.0
-"""A stream whose look at Postgres failed looks again after this, or when the gateway listens to Postgres anew."""
+"""A stream whose look at Postgres failed looks again after this, or when the gateway listens to
+Postgres anew.
+"""
 AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 LONGEST_PAUSE_SECONDS = 10.0
 KEEPALIVE: dict[str, Any] = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
@@ -62,7 +66,9 @@ class Stream:
         self._news.set()
 
     async def events(self, after: int) -> AsyncIterator[EventView]:
-        """Yield the job's events after a seq, those that are there and those that come, until the job or the stream ends."""
+        """Yield the job's events after a seq, those that are there and those that come, until
+        the job or the stream ends.
+        """
         while True:
             self._news.clear()
             try:
@@ -83,7 +89,9 @@ class Stream:
     async def _wait(self, longest: float = math.inf) -> bool:
         """Wait for news, for `longest` seconds at most; False at the end of the stream."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(0.0, min(longest, self._ends_at - time.monotonic())))
+            await asyncio.wait_for(
+                self._news.wait(), max(0.0, min(longest, self._ends_at - time.monotonic()))
+            )
         return not self._cut and time.monotonic() < self._ends_at
 
 
@@ -119,7 +127,11 @@ class _Feed:
             if not look.has_more and not self._events:  # who came first named a seq that never was
                 self._since = min(self._since, newest)
             return look
-        return Look(tuple(event for event in self._events if event.seq > seq), has_more=False, ended=self._ended)
+        return Look(
+            tuple(event for event in self._events if event.seq > seq),
+            has_more=False,
+            ended=self._ended,
+        )
 
     async def _refresh(self) -> None:
         more = True
@@ -140,7 +152,9 @@ class _Feed:
         return await run_in_threadpool(self._read, seq)
 
     def _read(self, seq: int) -> Look:
-        """Read in a short transaction: a stream may live for an hour and must not hold a connection."""
+        """Read in a short transaction: a stream may live for an hour and must not hold a
+        connection.
+        """
         with self._database.transaction() as session:
             return queries.look(session, self._tenant_id, self._job_id, after=seq, limit=BATCH)
 
@@ -157,7 +171,8 @@ class Streams:
 
     @contextmanager
     def opened(self, tenant_id: str, job_id: str, credential: str) -> Iterator[Stream]:
-        """Give a stream of a job of the tenant's; `credential` is the digest of the key or token that asks for it.
+        """Give a stream of a job of the tenant's; `credential` is the digest of the key or token
+        that asks for it.
 
         Raises:
             QuotaExceeded: the tenant has as many as it may.
@@ -187,7 +202,9 @@ class Streams:
             self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._check())]
 
     async def _listen(self) -> None:
-        """Wake those whose job Postgres calls for; all of them after a time without a connection."""
+        """Wake those whose job Postgres calls for; all of them after a time without a
+        connection.
+        """
         url = self._settings.sqlalchemy_url().replace("postgresql+psycopg://", "postgresql://")
         pause = 0.1
         while True:
@@ -219,7 +236,9 @@ class Streams:
             if not streams:
                 continue
             try:
-                good = await run_in_threadpool(self._good, {stream.credential for stream in streams})
+                good = await run_in_threadpool(
+                    self._good, {stream.credential for stream in streams}
+                )
             except SQLAlchemyError as error:
                 log.warning("streams.keys_unchecked", error=str(error))
                 continue

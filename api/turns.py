@@ -1,4 +1,6 @@
-"""Turns: a few at a time in all, fewer of one tenant, and a bounded wait. What takes long must not take what others need."""
+"""Turns: a few at a time in all, fewer of one tenant, and a bounded wait. What takes long must
+not take what others need.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +29,9 @@ class _Tenant:
 class Turns:
     """Who may do something now, in this process. For one event loop."""
 
-    def __init__(self, policy: str, *, total: int, per_tenant: int, wait_seconds: float, retry_seconds: int) -> None:
+    def __init__(
+        self, policy: str, *, total: int, per_tenant: int, wait_seconds: float, retry_seconds: int
+    ) -> None:
         """Allow `total` at a time and `per_tenant` of one tenant; `policy` is the limit's name."""
         self._policy, self._per_tenant = policy, per_tenant
         self._wait_seconds, self._retry_seconds = wait_seconds, retry_seconds
@@ -69,7 +73,8 @@ class Turns:
 
     def _refusal(self) -> QuotaExceeded:
         return QuotaExceeded(
-            f"There are {self._per_tenant} {self._policy} of your tenant under way at this gateway, or {self._total} in all,"
+            f"There are {self._per_tenant} {self._policy} of your tenant under way at this "
+            f"gateway, or {self._total} in all,"
             " which is the limit; try again later.",
             policy=self._policy,
             retry_seconds=self._retry_seconds,

@@ -1,4 +1,6 @@
-"""What all uploads of one gateway share: turns, threads, inspectors, and the room in the temporary folder."""
+"""What all uploads of one gateway share: turns, threads, inspectors, and the room in the
+temporary folder.
+"""
 
 import shutil
 import tempfile
@@ -40,7 +42,9 @@ class Share:
         self.written += size
 
     def hold_spare(self, most: int) -> int:
-        """Hold more, half of what is free and not more than `most`; return how many bytes that is."""
+        """Hold more, half of what is free and not more than `most`; return how many bytes that
+        is.
+        """
         spare = min(most, max(0, self._scratch.free() // 2))
         self.held += spare
         return spare
@@ -76,7 +80,11 @@ class Scratch:
             Unavailable: there is none.
         """
         if size > self.free():
-            raise Unavailable("There is no room for this upload while others are under way; send it again in a while.")
+            raise Unavailable(
+                "There is no room for this upload while others are under way; send it again "
+                "in a "
+                "while."
+            )
 
     def free(self) -> int:
         """Return how many bytes nobody holds."""

@@ -1,7 +1,8 @@
-"""Uploads of any size: they pass through to a temporary file, chunk by chunk, and are never held in memory.
+"""Uploads of any size: they pass through to a temporary file, chunk by chunk, and are never held in
+memory.
 
-A few are received at a time (`api.upload_desk`), each is hashed while it comes, and `services.catalog.uploads` does the rest.
-"""
+A few are received at a time (`api.upload_desk`), each is hashed while it comes, and
+`services.catalog.uploads` does the rest."""
 
 import asyncio
 import hashlib
@@ -77,7 +78,10 @@ UPLOAD_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": [FILE],
-                    "properties": {FILE: {"type": "string", "format": "binary"}, "name": {"type": "string"}},
+                    "properties": {
+                        FILE: {"type": "string", "format": "binary"},
+                        "name": {"type": "string"},
+                    },
                 }
             },
         },
@@ -100,7 +104,9 @@ class Upload:
     share: Share
 
     def content(self) -> dict[str, object]:
-        """Return what tells this upload from another: what was said about it, and the file's SHA-256."""
+        """Return what tells this upload from another: what was said about it, and the file's
+        SHA-256.
+        """
         return {"fields": self.fields, FILE: self.file.sha256}
 
     @property
@@ -125,11 +131,15 @@ class Upload:
         try:
             return {"true": True, "false": False, None: None}[self.fields.get(field)]
         except KeyError as error:
-            raise InvalidRequest.at(f"/{field}", "must be true or false; leave it out for the default") from error
+            raise InvalidRequest.at(
+                f"/{field}", "must be true or false; leave it out for the default"
+            ) from error
 
 
 class _Limited(Request):
-    """A request whose body may have so many bytes and no more, counted as they come, and may not stand still."""
+    """A request whose body may have so many bytes and no more, counted as they come, and may not
+    stand still.
+    """
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]  # Starlette's is a generator, too
         self.declared_bytes()
@@ -155,7 +165,9 @@ def _too_large(limit: int) -> TooLarge:
 
 
 class _Sink:
-    """A file that is written and hashed as it comes, a piece at a time, in threads that are there for it alone."""
+    """A file that is written and hashed as it comes, a piece at a time, in threads that are
+    there for it alone.
+    """
 
     def __init__(self, file: BinaryIO, share: Share, threads: CapacityLimiter) -> None:
         self._file, self._share, self._threads = file, share, threads
@@ -203,7 +215,9 @@ class _Part(UploadFile):
 
 
 class _FormParser(MultiPartParser):
-    """Reads a form whose one file goes to a sink, rather than to a temporary file from which it would be copied."""
+    """Reads a form whose one file goes to a sink, rather than to a temporary file from which it
+    would be copied.
+    """
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], sink: _Sink) -> None:
         super().__init__(headers, stream, max_files=1, max_fields=MAX_FORM_FIELDS)
@@ -220,7 +234,8 @@ class _FormParser(MultiPartParser):
 
 @asynccontextmanager
 async def received(request: Request, kind: Kind) -> AsyncIterator[Upload]:
-    """Wait for a turn, write the body, or the field `file` of a form, to disk, and remove it when the block ends.
+    """Wait for a turn, write the body, or the field `file` of a form, to disk, and remove it when
+    the block ends.
 
     Raises:
         InvalidRequest: there is no file.
@@ -236,8 +251,12 @@ async def received(request: Request, kind: Kind) -> AsyncIterator[Upload]:
     async with desk.turns.taken(caller.tenant_id):
         is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
         declared = limited.declared_bytes()
-        if KEY_HEADER not in request.headers:  # under a key it may have been taken before, and is answered as it was
-            await run_in_threadpool(_uploads(request, caller).check_room, kind, 0 if is_form else declared)
+        if (
+            KEY_HEADER not in request.headers
+        ):  # under a key it may have been taken before, and is answered as it was
+            await run_in_threadpool(
+                _uploads(request, caller).check_room, kind, 0 if is_form else declared
+            )
         with desk.scratch.share(declared) as share:
             async with _folder(desk.disk) as folder:
                 with (folder / FILE).open("wb") as file:
@@ -246,16 +265,25 @@ async def received(request: Request, kind: Kind) -> AsyncIterator[Upload]:
                     sha256 = await sink.finish()
                 if sink.size == 0:
                     raise InvalidRequest.at(
-                        "/file", "is empty; send the file's bytes as the body, or as a form field 'file'"
+                        "/file",
+                        "is empty; send the file's bytes as the body, or as a form field 'file'",
                     )
                 yield Upload(
-                    Received(path=folder / FILE, filename=filename, sha256=sha256, size_bytes=sink.size, folder=folder),
+                    Received(
+                        path=folder / FILE,
+                        filename=filename,
+                        sha256=sha256,
+                        size_bytes=sink.size,
+                        folder=folder,
+                    ),
                     fields,
                     share,
                 )
 
 
-async def performed(request: Request, caller: Principal, begin: Begin, work: Callable[[Uploads], Answer]) -> Answer:
+async def performed(
+    request: Request, caller: Principal, begin: Begin, work: Callable[[Uploads], Answer]
+) -> Answer:
     """Do with an upload what takes long, in a thread of uploads; tell it when the client leaves.
 
     Raises:
@@ -265,7 +293,9 @@ async def performed(request: Request, caller: Principal, begin: Begin, work: Cal
     watching = asyncio.create_task(_watch(request, gone))
     uploads = replace(_uploads(request, caller), begin=begin, gone=gone)
     try:
-        return await to_thread.run_sync(work, uploads, limiter=parts_of(request).uploads.turns.threads)
+        return await to_thread.run_sync(
+            work, uploads, limiter=parts_of(request).uploads.turns.threads
+        )
     except Gone as error:
         raise ClientDisconnect from error
     finally:
@@ -299,7 +329,9 @@ def _patient(request: Request) -> Receive:
             async with asyncio.timeout(seconds):
                 return await request.receive()
         except TimeoutError:
-            raise TooSlow(f"Nothing has come for {seconds:g} s (EFFACE_UPLOAD_IDLE_SECONDS); send it again.") from None
+            raise TooSlow(
+                f"Nothing has come for {seconds:g} s (EFFACE_UPLOAD_IDLE_SECONDS); send it again."
+            ) from None
 
     return receive
 

@@ -1,9 +1,11 @@
-"""Claim: the standard audit adds at most 30 % to a job's time, the thorough one stays under five minutes on the demo.
+"""Claim: the standard audit adds at most 30 % to a job's time, the thorough one stays under five
+minutes on the demo.
 
 python -m benchmarks.audit_cost
 
-Runs the demo's two erasures in this process, without a service, and prints the processor seconds of the job and, of these,
-of the measures. (Features of the images are computed for the accuracies, audit or not.) One thread of a shared Xeon:
+Runs the demo's two erasures in this process, without a service, and prints the processor seconds of
+the job and, of these, of the measures. (Features of the images are computed for the accuracies,
+audit or not.) One thread of a shared Xeon:
 
 | erasure | level | job, s | measures, s | more than without |
 |---|---|---|---|---|
@@ -12,8 +14,8 @@ of the measures. (Features of the images are computed for the accuracies, audit 
 | subgroup | standard | 8.9 | 0.8 | 9 % |
 | subgroup | thorough | 35.9 | 28.1 | 357 % |
 
-Of the class job 11 s or more are spent on samples, which a second request for the same model and labels finds in the bank.
-"""
+Of the class job 11 s or more are spent on samples, which a second request for the same model and
+labels finds in the bank."""
 
 import argparse
 import json
@@ -57,9 +59,17 @@ def demo_requests(folder: Path) -> dict[str, dict[str, Any]]:
     images = {role: paths[role] for role in ("forget", "retain", "forget_test", "retain_test")}
     return {
         "class": common
-        | {"target": umbrella, "method": {"name": "synthetic"}, "data": {"evaluation": [objects, shapes]}},
+        | {
+            "target": umbrella,
+            "method": {"name": "synthetic"},
+            "data": {"evaluation": [objects, shapes]},
+        },
         "subgroup": common
-        | {"target": fish, "method": {"name": "three_stage"}, "data": images | {"evaluation": [shapes]}},
+        | {
+            "target": fish,
+            "method": {"name": "three_stage"},
+            "data": images | {"evaluation": [shapes]},
+        },
     }
 
 
@@ -77,7 +87,9 @@ class Timed:
 
 
 def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], float, float]:
-    """Run one request; return its report, and the processor seconds of the job and of its measures."""
+    """Run one request; return its report, and the processor seconds of the job and of its
+    measures.
+    """
     timed = Timed()
     folder.mkdir()
     storage = Storage(f"file://{folder}/objects")
@@ -102,10 +114,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for name, request in demo_requests(Path(place)).items():
             for level in args.levels:
-                report, seconds, audit = run(request | {"audit": {"level": level}}, Path(place) / f"{name}-{level}")
+                report, seconds, audit = run(
+                    request | {"audit": {"level": level}}, Path(place) / f"{name}-{level}"
+                )
                 share = audit / (seconds - audit)
                 print(
-                    f"{name}, {level}: {report['verdict']}, evidence {report['evidence']}; {seconds:.1f} s, of which "
+                    f"{name}, {level}: {report['verdict']}, evidence {report['evidence']}; "
+                    f"{seconds:.1f} s, of which "
                     f"{audit:.1f} s are the measures: {share:.0%} more than without",
                     flush=True,
                 )

@@ -1,11 +1,13 @@
-"""Claim: `auto` forgets what it is asked or says that it could not, and publishes nothing against its gate.
+"""Claim: `auto` forgets what it is asked or says that it could not, and publishes nothing against
+its gate.
 
-    python -m benchmarks.auto [--data bench-data] [--out bench-data/runs/auto] [--only NAME ...] [--list]
+    python -m benchmarks.auto [--data bench-data] [--out bench-data/runs/auto] [--only NAME ...]
+    [--list]
 
-Twelve requests, each through the whole pipeline (`efface run`): six from a name alone (two models x horse, airplane, cat), three
-with forget images, three with forget and retain images, one of these a subgroup. Thresholds: forget accuracy at most 5 %, at most
-2 points of the rest. Exits 1 if a job is published that misses one of them, judged from the report's own numbers.
-"""
+Twelve requests, each through the whole pipeline (`efface run`): six from a name alone (two
+models x horse, airplane, cat), three with forget images, three with forget and retain images,
+one of these a subgroup. Thresholds: forget accuracy at most 5 %, at most 2 points of the rest.
+Exits 1 if a job is published that misses one of them, judged from the report's own numbers."""
 
 import argparse
 import json
@@ -35,12 +37,18 @@ class Task(NamedTuple):
     @property
     def name(self) -> str:
         """As on the command line and in the table."""
-        return "_".join((self.model, *filter(None, [self.subgroup]), self.label, *(self.given or ("names",))))
+        return "_".join(
+            (self.model, *filter(None, [self.subgroup]), self.label, *(self.given or ("names",)))
+        )
 
 
 BOTH = ("forget", "retain")
 TASKS = (
-    *(Task(model, label, ()) for model in ("vit-xs-32", "rn-mini") for label in ("horse", "airplane", "cat")),
+    *(
+        Task(model, label, ())
+        for model in ("vit-xs-32", "rn-mini")
+        for label in ("horse", "airplane", "cat")
+    ),
     Task("vit-xs-32", "horse", ("forget",)),
     Task("rn-mini", "airplane", ("forget",)),
     Task("vit-xs-32", "cat", ("forget",)),
@@ -51,7 +59,9 @@ TASKS = (
 
 
 def archives(data: Path, out: Path, label: str) -> dict[str, str]:
-    """Pack CIFAR-10 training images of a class and of all others, once; return the paths by role."""
+    """Pack CIFAR-10 training images of a class and of all others, once; return the paths by
+    role.
+    """
     paths = {role: out / "archives" / f"cifar10_{label}_{role}.tar" for role in BOTH}
     if not all(path.exists() for path in paths.values()):
         images = sorted((data / "cifar10" / "train").glob("*/*.png"))
@@ -69,7 +79,9 @@ def request_of(task: Task, data: Path, out: Path) -> dict[str, Any]:
     if task.subgroup:
         stem = packed / f"pacs_{task.label}_{task.subgroup}"
         target = {"type": "subgroup", "subgroup": task.subgroup, "labels": PACS}
-        images: dict[str, Any] = {role: f"{stem}_{role}.tar" for role in (*BOTH, "forget_test", "retain_test")}
+        images: dict[str, Any] = {
+            role: f"{stem}_{role}.tar" for role in (*BOTH, "forget_test", "retain_test")
+        }
     else:
         own = archives(data, out, task.label) if task.given else {}
         target = {"type": "class", "labels": CIFAR}
@@ -103,18 +115,24 @@ def row(task: Task, data: Path, out: Path) -> tuple[str, bool]:
     own = next(e for e in report["evaluations"] if e["role"] == "target")
     forget, retain = (own[side] for side in ("forget", "retain"))
     drop = retain["before"]["value"] - retain["after"]["value"]
-    met = forget["after"]["value"] <= LIMITS["max_forget_accuracy"] and drop <= LIMITS["max_retain_drop"]
+    met = (
+        forget["after"]["value"] <= LIMITS["max_forget_accuracy"]
+        and drop <= LIMITS["max_retain_drop"]
+    )
     tried = " > ".join(f"{t['method']} ({t['outcome']})" for t in report["method"]["tried"])
     line = (
         f"{task.name:34} {report['method']['chosen']:12} {100 * forget['before']['value']:5.1f} -> "
-        f"{100 * forget['after']['value']:5.1f} %  rest {-100 * drop:+5.1f}  {report['verdict']:6}  {seconds:4.0f} s  {tried}"
+        f"{100 * forget['after']['value']:5.1f} %  rest {-100 * drop:+5.1f}  {report['verdict']:6} "
+        f" {seconds:4.0f} s  {tried}"
     )
     return line, met or report["verdict"] == "failed"
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("bench-data"))
     parser.add_argument("--out", type=Path, default=Path("bench-data/runs/auto"))
     parser.add_argument("--only", nargs="+", choices=[task.name for task in TASKS], metavar="NAME")
@@ -124,7 +142,9 @@ def main() -> None:
         print(*(task.name for task in TASKS), sep="\n")
         return
     if not (args.data / "archives").is_dir():
-        parser.error(f"--data: there is no {args.data}/archives; run benchmarks.bench_archives first")
+        parser.error(
+            f"--data: there is no {args.data}/archives; run benchmarks.bench_archives first"
+        )
     chosen = [task for task in TASKS if not args.only or task.name in args.only]
     rows = [row(task, args.data, args.out) for task in chosen]
     for line, _ in rows:

@@ -1,8 +1,9 @@
-"""The least that an endpoint can do and still keep what it is given: one JSON body, one INSERT, one commit.
+"""The least that an endpoint can do and still keep what it is given: one JSON body, one INSERT, one
+commit.
 
-What `POST /jobs` is measured against. It has the same server, the same driver and the same connection pool, and neither
-keys, checks, logs, metrics nor a queue. `python -m benchmarks.bare PORT`, with `EFFACE_DATABASE_URL`.
-"""
+What `POST /jobs` is measured against. It has the same server, the same driver and the same
+connection pool, and neither keys, checks, logs, metrics nor a queue. `python -m benchmarks.bare
+PORT`, with `EFFACE_DATABASE_URL`."""
 
 import sys
 from typing import Any
@@ -16,7 +17,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from shared.postgres.database import make_engine
 from shared.settings import Settings
 
-TABLE = Table("bare_inserts", MetaData(), Column("id", Text, primary_key=True), Column("body", JSONB, nullable=False))
+TABLE = Table(
+    "bare_inserts",
+    MetaData(),
+    Column("id", Text, primary_key=True),
+    Column("body", JSONB, nullable=False),
+)
 
 
 def bare_app(settings: Settings) -> FastAPI:

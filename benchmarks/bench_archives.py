@@ -1,4 +1,5 @@
-"""Packs the bench images (CIFAR-10 and PACS, see benchmarks/README.md) into the archives that the requests name.
+"""Packs the bench images (CIFAR-10 and PACS, see benchmarks/README.md) into the archives that the
+requests name.
 
 python -m benchmarks.bench_archives [--data bench-data]
 """
@@ -32,7 +33,9 @@ def named(images: list[tuple[str, str, Path]]) -> list[tuple[str, Path]]:
 
 
 def subgroup(data: Path, domain: str, label: str) -> None:
-    """Write the four archives of a subgroup request: half of the retain images are siblings, half are other classes."""
+    """Write the four archives of a subgroup request: half of the retain images are siblings,
+    half are other classes.
+    """
     out, rng = data / "archives", random.Random(0)
     stem = f"pacs_{label}_{domain}"
     train, test = cells(data / "pacs" / "train"), cells(data / "pacs" / "test")
@@ -49,13 +52,20 @@ def subgroup(data: Path, domain: str, label: str) -> None:
 
 def main() -> None:
     """Write every archive."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("bench-data"))
     data = parser.parse_args().data
     cifar = sorted((data / "cifar10" / "test").glob("*/*.png"))
-    write_tar(data / "archives" / "cifar10_test.tar", [(f"{f.parent.name}/{f.name}", f) for f in cifar])
+    write_tar(
+        data / "archives" / "cifar10_test.tar", [(f"{f.parent.name}/{f.name}", f) for f in cifar]
+    )
     tenth = cifar[::10]  # every tenth of the sorted files: 100 of each class
-    write_tar(data / "archives" / "cifar10_test_1000.tar", [(f"{f.parent.name}/{f.name}", f) for f in tenth])
+    write_tar(
+        data / "archives" / "cifar10_test_1000.tar",
+        [(f"{f.parent.name}/{f.name}", f) for f in tenth],
+    )
     write_tar(data / "archives" / "pacs_test.tar", named(cells(data / "pacs" / "test")))
     subgroup(data, "sketch", "elephant")
 

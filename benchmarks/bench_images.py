@@ -1,4 +1,6 @@
-"""The bench's images and how benchmarks measure on them: CIFAR-10 and PACS, each with its own label set."""
+"""The bench's images and how benchmarks measure on them: CIFAR-10 and PACS, each with its own
+label set.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -31,7 +33,9 @@ class Item(NamedTuple):
 def require_models(parser: argparse.ArgumentParser, data: Path) -> None:
     """End the command with a usage error where the bench's models are missing."""
     if not (data / "models").is_dir():
-        parser.error(f"--data: there is no {data}/models; benchmarks/README.md says what belongs there")
+        parser.error(
+            f"--data: there is no {data}/models; benchmarks/README.md says what belongs there"
+        )
 
 
 def frozen_clip(folder: Path, device: str | torch.device = "cpu") -> Clip:
@@ -44,9 +48,16 @@ def frozen_clip(folder: Path, device: str | torch.device = "cpu") -> Clip:
 
 def items(data: Path, split: str, cifar_per_class: int) -> list[Item]:
     """Return all PACS images of a split and some of CIFAR-10."""
-    pacs = [Item(p, d, c) for d in DOMAINS for c in PACS for p in sorted((data / "pacs" / split / d / c).iterdir())]
+    pacs = [
+        Item(p, d, c)
+        for d in DOMAINS
+        for c in PACS
+        for p in sorted((data / "pacs" / split / d / c).iterdir())
+    ]
     cifar = [
-        Item(p, "cifar10", c) for c in CIFAR for p in sorted((data / "cifar10" / split / c).iterdir())[:cifar_per_class]
+        Item(p, "cifar10", c)
+        for c in CIFAR
+        for p in sorted((data / "cifar10" / split / c).iterdir())[:cifar_per_class]
     ]
     return pacs + cifar
 
@@ -73,7 +84,9 @@ def raw_embeddings(clip: Clip, pixels: Tensor) -> Tensor:
     """Return embeddings [N, d] of images [N, 3, H, W], not normalised, in bfloat16 on the way."""
     with torch.autocast(clip.device.type, dtype=torch.bfloat16):
         parts = pixels.to(memory_format=torch.channels_last).split(128)
-        return torch.cat([clip.model.encode_image(part.float().to(clip.device)) for part in parts]).float()  # type: ignore[operator]
+        return torch.cat(
+            [clip.model.encode_image(part.float().to(clip.device)) for part in parts]
+        ).float()  # type: ignore[operator]
 
 
 def share(right: Tensor, items: list[Item], wanted: Callable[[Item], bool]) -> float:
@@ -86,7 +99,11 @@ def answers(clip: Clip, embeddings: Tensor, tests: list[Item], template: str) ->
     right = torch.zeros(len(tests), dtype=torch.bool)
     for labels in (PACS, CIFAR):
         own = torch.tensor([labels_of(item.source) == labels for item in tests])
-        predicted = (embeddings[own] @ zero_shot_classifier(clip, labels, [template]).T).argmax(dim=1).cpu()
-        truth = torch.tensor([labels.index(item.label) for item in tests if labels_of(item.source) == labels])
+        predicted = (
+            (embeddings[own] @ zero_shot_classifier(clip, labels, [template]).T).argmax(dim=1).cpu()
+        )
+        truth = torch.tensor(
+            [labels.index(item.label) for item in tests if labels_of(item.source) == labels]
+        )
         right[own] = predicted == truth
     return right

@@ -1,8 +1,8 @@
 """Trains a small CLIP from nothing: what `train_demo_clip` and `gold` share.
 
-Images belong to groups, captions are true of groups. In each step every image of a batch is to find all captions that are
-true of it, and every caption all its images, all equally right: cross-entropy both ways, as in CLIP, with several matches.
-"""
+Images belong to groups, captions are true of groups. In each step every image of a batch is to
+find all captions that are true of it, and every caption all its images, all equally right:
+cross-entropy both ways, as in CLIP, with several matches."""
 
 import json
 import time
@@ -49,20 +49,28 @@ Prepare = Callable[[Tensor], Tensor]
 """uint8 pixels to what the image tower takes."""
 
 
-def train(model: open_clip.CLIP, pictures: Pictures, captions: Captions, prepare: Prepare, recipe: Recipe) -> None:
-    """Teach the model which captions are true of which images; the captions are drawn anew in each step."""
+def train(
+    model: open_clip.CLIP, pictures: Pictures, captions: Captions, prepare: Prepare, recipe: Recipe
+) -> None:
+    """Teach the model which captions are true of which images; the captions are drawn anew in
+    each step.
+    """
     rng = np.random.default_rng(recipe.seed)
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
     optimisers = make_optimisers(model, recipe.rate)
     order = list(batches(len(pictures.pixels), recipe.batch, recipe.epochs))
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, step / 100) * (1 - step / len(order)))
+        torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min(1.0, step / 100) * (1 - step / len(order))
+        )
         for optimiser in optimisers
     ]
     start = time.perf_counter()
     for step, chosen in enumerate(order):
         said = captions(rng)
-        true = torch.tensor([[group in caption.groups for caption in said] for group in pictures.groups])
+        true = torch.tensor(
+            [[group in caption.groups for caption in said] for group in pictures.groups]
+        )
         images = model.encode_image(prepare(pictures.pixels[chosen]), normalize=True)
         texts = model.encode_text(tokenizer([caption.text for caption in said]), normalize=True)
         logits, match = model.logit_scale.exp() * images @ texts.T, true[pictures.group_of[chosen]]
@@ -78,13 +86,18 @@ def train(model: open_clip.CLIP, pictures: Pictures, captions: Captions, prepare
         if step % 50 == 0:
             right = match.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
             print(
-                f"{step}/{len(order)} loss {loss:.3f}, first caption right {right:.3f} {time.perf_counter() - start:.0f} s",
+                (
+                    f"{step}/{len(order)} loss {loss:.3f}, first caption right {right:.3f} "
+                    f"{time.perf_counter() - start:.0f} s"
+                ),
                 flush=True,
             )
 
 
 def one_way(logits: Tensor, match: Tensor) -> Tensor:
-    """Cross-entropy of each row against its matches, all equally right; rows without a match do not count."""
+    """Cross-entropy of each row against its matches, all equally right; rows without a match do
+    not count.
+    """
     loss = -(logits.log_softmax(1) * match).sum(1) / match.sum(1).clamp(min=1)
     return loss.sum() / match.any(1).sum()
 
@@ -98,8 +111,8 @@ def batches(count: int, size: int, epochs: int) -> Iterator[Tensor]:
 def make_optimisers(model: open_clip.CLIP, rate: float) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices inside the transformers and AdamW for everything else.
 
-    Muon is what makes minutes on one thread enough: with AdamW alone the image tower is still guessing by then.
-    """
+    Muon is what makes minutes on one thread enough: with AdamW alone the image tower is still
+    guessing by then."""
     matrices = {name for name, p in model.named_parameters() if p.ndim == 2 and "resblocks" in name}
     inner = [p for name, p in model.named_parameters() if name in matrices]
     rest = [p for name, p in model.named_parameters() if name not in matrices]
@@ -111,10 +124,14 @@ def make_optimisers(model: open_clip.CLIP, rate: float) -> list[torch.optim.Opti
 
 
 def save(model: open_clip.CLIP, config: dict[str, Any], folder: Path) -> int:
-    """Write the model in open_clip's local-dir layout, weights in half precision, and return its bytes."""
+    """Write the model in open_clip's local-dir layout, weights in half precision, and return its
+    bytes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-    (folder / "open_clip_model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
+    (folder / "open_clip_model.safetensors").chmod(
+        0o644
+    )  # safetensors lets the owner alone read it
     return sum(file.stat().st_size for file in folder.iterdir())

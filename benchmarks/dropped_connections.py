@@ -1,12 +1,12 @@
-"""Claim: no job waits for more than ten seconds beside an idle worker, whatever becomes of its connections to Redis.
+"""Claim: no job waits for more than ten seconds beside an idle worker, whatever becomes of its
+connections to Redis.
 
     python -m benchmarks.dropped_connections [--rounds 50] [--away 600]
 
-A real Postgres, Redis, relay and worker. Each round drops the connections in one way while the worker is idle, then
-submits a job that its child fails at once, and takes down how long the job waited for the worker. At last Redis is out
-of reach for `--away` seconds, in which a job is submitted every 15 s. The pipeline is `tests.support.pipelines`; no
-torch is needed.
-"""
+A real Postgres, Redis, relay and worker. Each round drops the connections in one way while the
+worker is idle, then submits a job that its child fails at once, and takes down how long the job
+waited for the worker. At last Redis is out of reach for `--away` seconds, in which a job is
+submitted every 15 s. The pipeline is `tests.support.pipelines`; no torch is needed."""
 
 import argparse
 import json
@@ -58,10 +58,16 @@ def say(kind: str, waits: Waits) -> None:
 
 
 def main() -> int:
-    """Measure; print one JSON line for each kind, then what was found in all; 0 where no job was forgotten."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure; print one JSON line for each kind, then what was found in all; 0 where no job was
+    forgotten.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--away", type=float, default=60.0, help="seconds in which Redis is out of reach")
+    parser.add_argument(
+        "--away", type=float, default=60.0, help="seconds in which Redis is out of reach"
+    )
     options = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     forgotten, longest = 0, 0.0
@@ -75,13 +81,17 @@ def main() -> int:
         )
         migrations.upgrade(settings.sqlalchemy_url())
         database = stack.enter_context(parts.emptied_database(settings))
-        fleet = stack.enter_context(make_fleet(settings, database, Storage(settings.storage_url), folder))
+        fleet = stack.enter_context(
+            make_fleet(settings, database, Storage(settings.storage_url), folder)
+        )
         stack.enter_context(fleet.relay())
         fleet.worker()
         wait_for(fleet, fleet.submit(what="fail", at="preparing"))
         client = stack.enter_context(redis.Redis.from_url(redis_url))
         dropper = Dropper(client, proxy)
-        kinds = {kind: partial(play, fleet, drop, options.rounds) for kind, drop in dropper.kinds.items()}
+        kinds = {
+            kind: partial(play, fleet, drop, options.rounds) for kind, drop in dropper.kinds.items()
+        }
         kinds[f"Redis away for {options.away:g} s"] = partial(away, fleet, proxy, options.away)
         for kind, measure in kinds.items():
             waits = measure()

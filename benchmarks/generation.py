@@ -1,12 +1,14 @@
-"""Claim: samples are made in batches much faster than one at a time, as the published loop makes them.
+"""Claim: samples are made in batches much faster than one at a time, as the published loop makes
+them.
 
-    python -m benchmarks.generation [--model bench-data/models/vit-xs-32 | --architecture ViT-B-16] [--device auto]
+    python -m benchmarks.generation [--model bench-data/models/vit-xs-32 | --architecture ViT-B-16]
+    [--device auto]
                                     [--samples 64] [--iterations 8]
 
-Milliseconds for each image and iteration, in the same run and on the same model: the published ascent (arXiv 2407.07485: two
-forward passes and one backward pass an iteration) with one image at a time and with a batch, no sample ever accepted; and the
-bank's generator with a batch. With `--architecture` the weights are random: speed does not depend on them.
-"""
+Milliseconds for each image and iteration, in the same run and on the same model: the published
+ascent (arXiv 2407.07485: two forward passes and one backward pass an iteration) with one image
+at a time and with a batch, no sample ever accepted; and the bank's generator with a batch. With
+`--architecture` the weights are random: speed does not depend on them."""
 
 import argparse
 import json
@@ -38,14 +40,20 @@ def clip_of(args: argparse.Namespace) -> Clip:
         if args.architecture:
             folder = Path(scratch) / "random"
             folder.mkdir()
-            (folder / "open_clip_config.json").write_text(json.dumps({"architecture": args.architecture}))
-            save_weights(open_clip.create_model(args.architecture), folder / "open_clip_model.safetensors")
+            (folder / "open_clip_config.json").write_text(
+                json.dumps({"architecture": args.architecture})
+            )
+            save_weights(
+                open_clip.create_model(args.architecture), folder / "open_clip_model.safetensors"
+            )
         clip = load_clip(f"local-dir:{folder}", scratch=Path(scratch), device=device)
     clip.model.requires_grad_(False)
     return clip
 
 
-def published(erasure: Erasure, classifier: torch.Tensor, count: int, batch: int, iterations: int) -> float:
+def published(
+    erasure: Erasure, classifier: torch.Tensor, count: int, batch: int, iterations: int
+) -> float:
     """Return milliseconds for each image and iteration of the published ascent."""
     labels = torch.arange(count) % len(CIFAR)
     start = time.perf_counter()
@@ -72,9 +80,16 @@ def synchronize(erasure: Erasure) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, default=Path("bench-data/models/vit-xs-32"))
-    parser.add_argument("--architecture", choices=open_clip.list_models(), metavar="NAME", help="as open_clip calls it")
+    parser.add_argument(
+        "--architecture",
+        choices=open_clip.list_models(),
+        metavar="NAME",
+        help="as open_clip calls it",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=8)
@@ -82,15 +97,23 @@ def main() -> None:
     clip = clip_of(args)
     erasure = erasure_of(clip, CIFAR[0], {}, 0, MemoryStore())
     classifier = zero_shot_classifier(clip, CIFAR, [USUAL])
-    print(f"{platform.machine()}, {clip.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(
-        f"{args.architecture or args.model}, {clip.image_size} px, {args.samples} samples, {args.iterations} iterations"
+        f"{platform.machine()}, {clip.device}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}"
+    )
+    print(
+        f"{args.architecture or args.model}, {clip.image_size} px, {args.samples} samples, "
+        f"{args.iterations} iterations"
     )
     published(erasure, classifier, 4, 1, 1)  # warm up
     one = published(erasure, classifier, args.samples, 1, args.iterations)
     many = published(erasure, classifier, args.samples, args.samples, args.iterations)
     ours = inverted(erasure, classifier, args.samples, args.iterations)
-    for name, value in (("published, one at a time", one), ("published, in a batch", many), ("bank, in a batch", ours)):
+    for name, value in (
+        ("published, one at a time", one),
+        ("published, in a batch", many),
+        ("bank, in a batch", ours),
+    ):
         print(f"{name:26} {value:8.2f} ms per image and iteration  {one / value:6.2f} x")
 
 

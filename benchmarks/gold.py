@@ -1,16 +1,18 @@
-"""Claim: how far every method of the service is from a model that never saw what it forgets; the bad rows stay.
+"""Claim: how far every method of the service is from a model that never saw what it forgets; the
+bad rows stay.
 
 python -m benchmarks.gold --pairs class subgroup cifar --seeds 0 1 2
 
-Trains pairs of small CLIPs, one that saw what is to be forgotten and one that never did (`benchmarks/gold_pairs.py`), and
-runs every method on the first through the pipeline, with the second as `audit.reference` and a thorough audit. All columns
-are measures of the reports. Models and reports are kept below `--out` by digests of all that they depend on, so that a
-second call goes on where the first one stopped; after a change of the methods or the audit, empty its folder `reports`. The
-figures are in docs/scoreboard.md.
+Trains pairs of small CLIPs, one that saw what is to be forgotten and one that never did
+(`benchmarks/gold_pairs.py`), and runs every method on the first through the pipeline, with the
+second as `audit.reference` and a thorough audit. All columns are measures of the reports. Models
+and reports are kept below `--out` by digests of all that they depend on, so that a second call goes
+on where the first one stopped; after a change of the methods or the audit, empty its folder
+`reports`. The figures are in docs/scoreboard.md.
 
-`data.forget` and `data.retain` are images that the original was trained on, as those of whoever asks would be; what is measured
-is measured on images that no model saw. All methods are given the same, whether they read them or not.
-"""
+`data.forget` and `data.retain` are images that the original was trained on, as those of whoever
+asks would be; what is measured is measured on images that no model saw. All methods are given
+the same, whether they read them or not."""
 
 import argparse
 import hashlib
@@ -30,7 +32,14 @@ import torch
 from api.demo.drawings import OBJECTS, SHAPES, SYNONYMS, TRAINING_SEED, Cell, cells, write_archive
 from api.demo.scenario import FORGOTTEN_CELL, FORGOTTEN_CLASS
 from benchmarks.bench_images import CIFAR
-from benchmarks.gold_pairs import CIFAR_CLASS, CIFAR_SYNONYMS, Pair, cifar, demo_class, demo_subgroup
+from benchmarks.gold_pairs import (
+    CIFAR_CLASS,
+    CIFAR_SYNONYMS,
+    Pair,
+    cifar,
+    demo_class,
+    demo_subgroup,
+)
 from shared.errors import JobFailure
 from shared.files.image_archives import file_sha256
 from shared.ports.object_storage import Storage
@@ -91,10 +100,22 @@ def class_bench(out: Path, _: Path) -> Bench:
         },
         "data": {
             "forget": _drawn(folder, "umbrellas", cells([FORGOTTEN_CLASS]), 50, TRAINING_SEED),
-            "retain": _drawn(folder, "objects", [c for c in cells() if c.name != FORGOTTEN_CLASS], 20, TRAINING_SEED),
+            "retain": _drawn(
+                folder,
+                "objects",
+                [c for c in cells() if c.name != FORGOTTEN_CLASS],
+                20,
+                TRAINING_SEED,
+            ),
             "evaluation": [
-                {"name": "objects", "dataset": _drawn(folder, "held-out-objects", cells(), 30, HELD_OUT_SEED)},
-                {"name": "shapes", "dataset": _drawn(folder, "held-out-shapes", cells(SHAPES), 10, HELD_OUT_SEED)},
+                {
+                    "name": "objects",
+                    "dataset": _drawn(folder, "held-out-objects", cells(), 30, HELD_OUT_SEED),
+                },
+                {
+                    "name": "shapes",
+                    "dataset": _drawn(folder, "held-out-shapes", cells(SHAPES), 10, HELD_OUT_SEED),
+                },
             ],
         },
     }
@@ -113,7 +134,10 @@ def subgroup_bench(out: Path, _: Path) -> Bench:
             "forget_test": _drawn(folder, "held-out-fish", [FORGOTTEN_CELL], 120, HELD_OUT_SEED),
             "retain_test": _drawn(folder, "held-out-others", others, 25, HELD_OUT_SEED),
             "evaluation": [
-                {"name": "shapes", "dataset": _drawn(folder, "held-out-shapes", cells(SHAPES), 10, HELD_OUT_SEED)}
+                {
+                    "name": "shapes",
+                    "dataset": _drawn(folder, "held-out-shapes", cells(SHAPES), 10, HELD_OUT_SEED),
+                }
             ],
         },
     }
@@ -134,7 +158,10 @@ def cifar_bench(out: Path, images: Path) -> Bench:
             "forget": _copied(folder / "horses", images / "train", [CIFAR_CLASS], FORGET),
             "retain": _copied(folder / "not-horses", images / "train", others, RETAIN),
             "evaluation": [
-                {"name": "cifar10", "dataset": _copied(folder / "cifar10-test", images / "test", CIFAR, TESTED)}
+                {
+                    "name": "cifar10",
+                    "dataset": _copied(folder / "cifar10-test", images / "test", CIFAR, TESTED),
+                }
             ],
         },
     }
@@ -166,7 +193,9 @@ def _copied(folder: Path, images: Path, names: Iterable[str], count: int) -> str
 
 
 class Remembered:
-    """`relearn`, which finds what it has done before: original and gold are the same in every job."""
+    """`relearn`, which finds what it has done before: original and gold are the same in every
+    job.
+    """
 
     def __init__(self, relearn: Callable[[Subject, Lesson, int, int], Trace]) -> None:
         self._relearn = relearn
@@ -176,7 +205,10 @@ class Remembered:
         """Return what `relearn` returns."""
         digest = hashlib.sha256(f"{lesson.labels}:{lesson.template}:{k}:{seed}".encode())
         parts = (lesson.tuning, lesson.held_out, lesson.retained)
-        for tensor in (*subject.clip.model.state_dict().values(), *(t for pictures in parts for t in pictures)):
+        for tensor in (
+            *subject.clip.model.state_dict().values(),
+            *(t for pictures in parts for t in pictures),
+        ):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         key = digest.hexdigest()
         if key not in self._kept:
@@ -185,14 +217,19 @@ class Remembered:
 
 
 def report_of(bench: Bench, method: Mapping[str, Any], seed: int, out: Path) -> Report | str:
-    """Return the report of one job, or why there is none; from the folder where the same job ran before."""
+    """Return the report of one job, or why there is none; from the folder where the same job ran
+    before.
+    """
     request = bench.body | {
         "model": {"source": f"local-dir:{bench.pair.original}"},
         "method": method,
         "audit": {"level": "thorough", "reference": {"source": f"local-dir:{bench.pair.gold}"}},
         "seed": seed,
     }
-    weights = [file_sha256(model / "open_clip_model.safetensors") for model in (bench.pair.original, bench.pair.gold)]
+    weights = [
+        file_sha256(model / "open_clip_model.safetensors")
+        for model in (bench.pair.original, bench.pair.gold)
+    ]
     key = hashlib.sha256(json.dumps([request, weights], sort_keys=True).encode()).hexdigest()[:16]
     kept = out / "reports" / f"{key}.json"
     if not kept.exists():
@@ -204,7 +241,9 @@ def report_of(bench: Bench, method: Mapping[str, Any], seed: int, out: Path) -> 
 
 def _run(request: Mapping[str, Any], storage: Storage) -> str:
     spec = resolve_paths(ErasureRequest.model_validate(request), Settings(_env_file=None))
-    storage.delete(spec.job_prefix)  # a job that goes on from another's checkpoints is none of its own
+    storage.delete(
+        spec.job_prefix
+    )  # a job that goes on from another's checkpoints is none of its own
     with tempfile.TemporaryDirectory() as scratch:
         try:
             run_pipeline(spec, storage, Silent(), Path(scratch), "cpu")
@@ -234,7 +273,11 @@ GAP = "AUC gap"
 
 def rows_of(report: Report, place: str) -> dict[str, Row]:
     """Return the rows of the unlearned model, the original and the gold of one report."""
-    taken = {m.name: m for m in report.measures if m.where == place or m.name in ("membership_auc", "rmia_auc")}
+    taken = {
+        m.name: m
+        for m in report.measures
+        if m.where == place or m.name in ("membership_auc", "rmia_auc")
+    }
     rows: dict[str, Row] = {}
     for model in ("unlearned", "original", "reference"):
         row = {column: _value(taken.get(name), model) for column, (name, _) in COLUMNS.items()}
@@ -271,13 +314,18 @@ def cell(values: list[float | None], *, percent: bool) -> str:
 
 def line(title: str, rows: list[Row], tail: tuple[str, str]) -> str:
     """Return a row of the table."""
-    shown = [cell([row[column] for row in rows], percent=percent) for column, (_, percent) in COLUMNS.items()]
+    shown = [
+        cell([row[column] for row in rows], percent=percent)
+        for column, (_, percent) in COLUMNS.items()
+    ]
     shown.append(cell([row[GAP] for row in rows], percent=False))
     return f"| {title} | {' | '.join((*shown, *tail))} |"
 
 
 def table(name: str, bench: Bench, seeds: list[int], out: Path) -> list[str]:
-    """Run every method that can do what is asked, and return the table; each line is printed as it comes."""
+    """Run every method that can do what is asked, and return the table; each line is printed as
+    it comes.
+    """
     head = ["", *COLUMNS, GAP, "verdict", "s"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for title, method in METHODS.items():
@@ -311,16 +359,29 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=Path("bench-data/cifar10"))
     parser.add_argument("--pairs", nargs="+", choices=BENCHES, default=[*BENCHES])
     parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the methods; pairs are trained with 0"
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2],
+        help="of the methods; pairs are trained with 0",
     )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     relearning.relearn = Remembered(relearning.relearn)
-    tables = {name: partial(table, name, BENCHES[name](args.out, args.images)) for name in args.pairs}
-    print(f"{platform.machine()}, {args.threads} thread, Python {platform.python_version()}, torch {torch.__version__}")
+    tables = {
+        name: partial(table, name, BENCHES[name](args.out, args.images)) for name in args.pairs
+    }
+    print(
+        f"{platform.machine()}, {args.threads} thread, Python {platform.python_version()}, "
+        "torch "
+        f"{torch.__version__}"
+    )
     for name, lines in tables.items():
-        print(f"\n## {name}, seeds {args.seeds}\n\n" + "\n".join(lines(args.seeds, args.out)), flush=True)
+        print(
+            f"\n## {name}, seeds {args.seeds}\n\n" + "\n".join(lines(args.seeds, args.out)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

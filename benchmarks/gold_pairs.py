@@ -1,9 +1,10 @@
-"""Pairs of small CLIPs: one that was trained with what a request wants forgotten, and one that never saw it, the gold.
+"""Pairs of small CLIPs: one that was trained with what a request wants forgotten, and one that
+never saw it, the gold.
 
-Both come from one recipe and one seed. The gold lacks the images of what is forgotten, every caption that is true of nothing
-else, and so its names and synonyms; kinds ("animal") and other styles of the class stay, of the images that are left. What was
-trained is kept below a folder, under the digest of everything that it depends on.
-"""
+Both come from one recipe and one seed. The gold lacks the images of what is forgotten, every
+caption that is true of nothing else, and so its names and synonyms; kinds ("animal") and other
+styles of the class stay, of the images that are left. What was trained is kept below a folder,
+under the digest of everything that it depends on."""
 
 import hashlib
 import json
@@ -33,8 +34,20 @@ CIFAR_CLASS = "horse"
 CIFAR_CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 128,
-        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 128, "head_width": 64, "layers": 4},
-        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+        "vision_cfg": {
+            "image_size": 32,
+            "patch_size": 8,
+            "width": 128,
+            "head_width": 64,
+            "layers": 4,
+        },
+        "text_cfg": {
+            "context_length": 32,
+            "vocab_size": 49408,
+            "width": 64,
+            "heads": 2,
+            "layers": 2,
+        },
     },
     "preprocess_cfg": demo.CONFIG["preprocess_cfg"],  # what `demo.normalise` does
 }
@@ -67,7 +80,9 @@ class Pair:
 
 def demo_class(cache: Path) -> Pair:
     """Return the demo's model, and one that never saw an umbrella."""
-    return Pair(MODEL, demo_gold(cache, [cell for cell in demo.CELLS if cell.name != FORGOTTEN_CLASS]))
+    return Pair(
+        MODEL, demo_gold(cache, [cell for cell in demo.CELLS if cell.name != FORGOTTEN_CLASS])
+    )
 
 
 def demo_subgroup(cache: Path) -> Pair:
@@ -95,16 +110,24 @@ def demo_gold(cache: Path, known: Sequence[drawn.Cell], recipe: Recipe = demo.RE
         pictures = demo.render(known, DEMO_DRAWINGS, drawn.TRAINING_SEED)
         torch.manual_seed(recipe.seed)
         model = open_clip.CLIP(**demo.CONFIG["model_cfg"])
-        train(model, pictures, partial(demo.captions, known=frozenset(known)), demo.normalise, recipe)
+        train(
+            model, pictures, partial(demo.captions, known=frozenset(known)), demo.normalise, recipe
+        )
         save(model, demo.CONFIG, folder)
 
     return trained(cache, parts, make)
 
 
-def cifar_clip(cache: Path, images: Path, known: Sequence[str], recipe: Recipe = CIFAR_RECIPE) -> Path:
-    """Return a CLIP trained on the CIFAR-10 images of some classes below a folder of class folders."""
+def cifar_clip(
+    cache: Path, images: Path, known: Sequence[str], recipe: Recipe = CIFAR_RECIPE
+) -> Path:
+    """Return a CLIP trained on the CIFAR-10 images of some classes below a folder of class
+    folders.
+    """
     files = [path for name in known for path in sorted((images / name).iterdir())]
-    content = hashlib.sha256(b"".join(bytes.fromhex(file_sha256(path)) for path in files)).hexdigest()
+    content = hashlib.sha256(
+        b"".join(bytes.fromhex(file_sha256(path)) for path in files)
+    ).hexdigest()
     parts = {
         "config": CIFAR_CONFIG,
         "recipe": asdict(recipe),
@@ -114,7 +137,9 @@ def cifar_clip(cache: Path, images: Path, known: Sequence[str], recipe: Recipe =
     }
 
     def make(folder: Path) -> None:
-        pixels = torch.from_numpy(np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files]))
+        pixels = torch.from_numpy(
+            np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
+        )
         shown = torch.tensor([known.index(path.parent.name) for path in files])
         torch.manual_seed(recipe.seed)
         model = open_clip.CLIP(**CIFAR_CONFIG["model_cfg"])
@@ -127,15 +152,29 @@ def cifar_clip(cache: Path, images: Path, known: Sequence[str], recipe: Recipe =
 
 
 def cifar_captions(rng: np.random.Generator, known: Collection[str]) -> list[Caption]:
-    """Return two captions of every class, one by its name and one by a synonym, and one of every kind."""
+    """Return two captions of every class, one by its name and one by a synonym, and one of every
+    kind.
+    """
     named = [Caption(rng.choice(demo.TEMPLATES).format(name), [name]) for name in CIFAR]
-    other = [Caption(rng.choice(demo.TEMPLATES).format(rng.choice(CIFAR_SYNONYMS[name])), [name]) for name in CIFAR]
-    kinds = [Caption(rng.choice(demo.TEMPLATES).format(kind), names) for kind, names in CIFAR_KINDS.items()]
-    return [caption for caption in named + other + kinds if any(name in known for name in caption.groups)]
+    other = [
+        Caption(rng.choice(demo.TEMPLATES).format(rng.choice(CIFAR_SYNONYMS[name])), [name])
+        for name in CIFAR
+    ]
+    kinds = [
+        Caption(rng.choice(demo.TEMPLATES).format(kind), names)
+        for kind, names in CIFAR_KINDS.items()
+    ]
+    return [
+        caption
+        for caption in named + other + kinds
+        if any(name in known for name in caption.groups)
+    ]
 
 
 def trained(cache: Path, parts: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-    """Return the folder of a model that depends on `parts` alone; `make(folder)` trains it where it is not there yet."""
+    """Return the folder of a model that depends on `parts` alone; `make(folder)` trains it where
+    it is not there yet.
+    """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     folder = cache / digest[:16]
     if not folder.is_dir():
@@ -143,7 +182,13 @@ def trained(cache: Path, parts: Mapping[str, Any], make: Callable[[Path], None])
         shutil.rmtree(unfinished, ignore_errors=True)
         start = time.perf_counter()
         make(unfinished)
-        facts = {"digest": digest, "seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
-        (unfinished / "recipe.json").write_text(json.dumps(facts | {"parts": parts}, indent=2) + "\n")
+        facts = {
+            "digest": digest,
+            "seconds": time.perf_counter() - start,
+            "threads": torch.get_num_threads(),
+        }
+        (unfinished / "recipe.json").write_text(
+            json.dumps(facts | {"parts": parts}, indent=2) + "\n"
+        )
         unfinished.rename(folder)
     return folder

@@ -1,10 +1,11 @@
-"""Evaluates a published model with nothing but open_clip, Pillow and torch, and compares it with a report.
+"""Evaluates a published model with nothing but open_clip, Pillow and torch, and compares it with a
+report.
 
     python -m benchmarks.independent_evaluation DIR/report.json MODEL_BEFORE_DIR DIR/model
 
-Shares no code with the engine on purpose: agreement then means something. Exits 1 when any accuracy differs by more
-than 0.1 points. The archives are opened at the paths that the report's request names.
-"""
+Shares no code with the engine on purpose: agreement then means something. Exits 1 when any
+accuracy differs by more than 0.1 points. The archives are opened at the paths that the report's
+request names."""
 
 import argparse
 import io
@@ -38,7 +39,10 @@ def read(archive: Path) -> list[tuple[str, Image.Image]]:
     """Return (class, image) of a tar of `<class>/<image>`."""
     with tarfile.open(archive) as tar:
         files = [m for m in tar.getmembers() if m.isfile()]
-        return [(m.name.split("/")[0], Image.open(io.BytesIO(tar.extractfile(m).read())).convert("RGB")) for m in files]  # type: ignore[union-attr]
+        return [
+            (m.name.split("/")[0], Image.open(io.BytesIO(tar.extractfile(m).read())).convert("RGB"))
+            for m in files
+        ]  # type: ignore[union-attr]
 
 
 @torch.no_grad()
@@ -47,8 +51,12 @@ def predictions(
 ) -> list[str]:
     """Return the predicted label of every image, in float32."""
     model, transform, tokenizer = load(model_dir)
-    texts = torch.stack([model.encode_text(tokenizer([t.format(label) for t in templates])) for label in labels])
-    weights = torch.nn.functional.normalize(torch.nn.functional.normalize(texts, dim=-1).mean(1), dim=-1)
+    texts = torch.stack(
+        [model.encode_text(tokenizer([t.format(label) for t in templates])) for label in labels]
+    )
+    weights = torch.nn.functional.normalize(
+        torch.nn.functional.normalize(texts, dim=-1).mean(1), dim=-1
+    )
     model = model.to(memory_format=torch.channels_last)
     out: list[str] = []
     for start in range(0, len(images), BATCH):
@@ -60,7 +68,9 @@ def predictions(
 
 def accuracy(truth: list[str], predicted: list[str]) -> float | None:
     """Return the share that agrees, None for no images."""
-    return sum(a == b for a, b in zip(truth, predicted, strict=True)) / len(truth) if truth else None
+    return (
+        sum(a == b for a, b in zip(truth, predicted, strict=True)) / len(truth) if truth else None
+    )
 
 
 def archive_of(request: dict[str, Any], name: str) -> list[Path]:
@@ -79,10 +89,15 @@ def compare(report: dict[str, Any], request: dict[str, Any], before: Path, after
     worst = 0.0
     for evaluation in report["evaluations"]:
         archives = archive_of(request, evaluation["name"])
-        parts = [(read(path), number == 0 if len(archives) == 2 else None) for number, path in enumerate(archives)]
+        parts = [
+            (read(path), number == 0 if len(archives) == 2 else None)
+            for number, path in enumerate(archives)
+        ]
         images = [image for part, _ in parts for image in part]
         is_forget = [
-            flag if flag is not None else (not subgroup and label == gone) for part, flag in parts for label, _ in part
+            flag if flag is not None else (not subgroup and label == gone)
+            for part, flag in parts
+            for label, _ in part
         ]
         for moment, folder in (("before", before), ("after", after)):
             predicted = predictions(folder, images, evaluation["labels"], evaluation["templates"])
@@ -100,11 +115,17 @@ def compare(report: dict[str, Any], request: dict[str, Any], before: Path, after
 
 def main() -> None:
     """Compare one report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("report", type=Path)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
-    parser.add_argument("--request", type=Path, help="the request file, where the report's own request names uploads")
+    parser.add_argument(
+        "--request",
+        type=Path,
+        help="the request file, where the report's own request names uploads",
+    )
     args = parser.parse_args()
     report = json.loads(args.report.read_text())
     request = json.loads(args.request.read_text()) if args.request else report["request"]

@@ -1,11 +1,12 @@
-"""Claim: a posted job reports its first progress in under a second (median), because a standby child waits for it.
+"""Claim: a posted job reports its first progress in under a second (median), because a standby
+child waits for it.
 
     python -m benchmarks.latency [--jobs 20]
 
-Posts jobs one after another to a fresh `efface up` (embedded Postgres and Redis, one worker, the demo's model), listens
-on the job's event stream and takes the time from sending the POST to the first event of the child. Each job is
-cancelled and the next is posted once a standby child waits again, as the claim is about one.
-"""
+Posts jobs one after another to a fresh `efface up` (embedded Postgres and Redis, one worker, the
+demo's model), listens on the job's event stream and takes the time from sending the POST to the
+first event of the child. Each job is cancelled and the next is posted once a standby child waits
+again, as the claim is about one."""
 
 import argparse
 import json
@@ -25,7 +26,9 @@ def first_progress(client: httpx.Client, request: dict[str, object]) -> float:
     """Post a job, return the seconds until its first stage event, and cancel it."""
     start = time.monotonic()
     job = client.post("/jobs", json=request).raise_for_status().json()["id"]
-    with client.stream("GET", f"/jobs/{job}/events", headers={"Accept": "text/event-stream"}) as stream:
+    with client.stream(
+        "GET", f"/jobs/{job}/events", headers={"Accept": "text/event-stream"}
+    ) as stream:
         for line in stream.iter_lines():
             if line.startswith("event:") and line.split(":", 1)[1].strip() == "job.stage":
                 seconds = time.monotonic() - start
@@ -36,7 +39,9 @@ def first_progress(client: httpx.Client, request: dict[str, object]) -> float:
 
 def main() -> None:
     """Measure and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=20)
     count = parser.parse_args().jobs
     with efface_up() as service, service.client() as client:

@@ -1,12 +1,14 @@
-"""Claim: how many requests `POST /jobs` accepts beside an endpoint that does one INSERT; it loses none.
+"""Claim: how many requests `POST /jobs` accepts beside an endpoint that does one INSERT; it loses
+none.
 
     python -m benchmarks.load [--requests 600] [--clients 8 64] [--rounds 3]
 
-Starts Postgres, Redis, the gateway and the relay (no worker: it would take the processor from what is measured), and on
-the same Postgres a bare FastAPI endpoint with one INSERT (`benchmarks/bare.py`). The two take turns, so that both see the
-machine in the same moods; the ratio is of the medians over the rounds. Then a job is polled with `If-None-Match`. At the
-end every accepted job is looked for. Clients are threads with one kept connection each, on the same machine.
-"""
+Starts Postgres, Redis, the gateway and the relay (no worker: it would take the processor from
+what is measured), and on the same Postgres a bare FastAPI endpoint with one INSERT
+(`benchmarks/bare.py`). The two take turns, so that both see the machine in the same moods; the
+ratio is of the medians over the rounds. Then a job is polled with `If-None-Match`. At the end
+every accepted job is looked for. Clients are threads with one kept connection each, on the same
+machine."""
 
 import argparse
 import http.client
@@ -59,7 +61,11 @@ def hammer(call: Call, clients: int, count: int) -> Round:
     shares = [count // clients + (i < count % clients) for i in range(clients)]
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        answers = [answer for answers in pool.map(lambda share: one_client(call, share), shares) for answer in answers]
+        answers = [
+            answer
+            for answers in pool.map(lambda share: one_client(call, share), shares)
+            for answer in answers
+        ]
     seconds = time.perf_counter() - start
     accepted = [body for _, status, body in answers if status == call.status]
     return Round([1000 * took for took, _, _ in answers], seconds, accepted)
@@ -80,7 +86,9 @@ def one_client(call: Call, count: int) -> list[tuple[float, int, bytes]]:
 
 
 def summary(rounds: list[Round]) -> dict[str, float]:
-    """Return the figures of several rounds: percentiles over all requests, the median of the rates."""
+    """Return the figures of several rounds: percentiles over all requests, the median of the
+    rates.
+    """
     milliseconds = [took for one in rounds for took in one.milliseconds]
     return {
         "requests": len(milliseconds),
@@ -111,8 +119,14 @@ def measure(service: Service, bare_url: str, clients: list[int], count: int, rou
     bare = Call(bare_url, "POST", "/", {"Content-Type": "application/json"}, body, 201)
     ids: list[str] = []
     for warming in (post, bare):
-        ids += [json.loads(answer)["id"] for answer in hammer(warming, 8, WARM_UP).accepted if warming is post]
-    poll = Call(service.url, "GET", f"/jobs/{ids[0]}", authorised | {"If-None-Match": '"1"'}, None, 304)
+        ids += [
+            json.loads(answer)["id"]
+            for answer in hammer(warming, 8, WARM_UP).accepted
+            if warming is post
+        ]
+    poll = Call(
+        service.url, "GET", f"/jobs/{ids[0]}", authorised | {"If-None-Match": '"1"'}, None, 304
+    )
     for number in clients:
         turns = [(hammer(bare, number, count), hammer(post, number, count)) for _ in range(rounds)]
         ids += [json.loads(answer)["id"] for _, one in turns for answer in one.accepted]
@@ -121,23 +135,40 @@ def measure(service: Service, bare_url: str, clients: list[int], count: int, rou
         print(json.dumps({"clients": number, "one INSERT": one_insert}))
         print(json.dumps({"clients": number, "POST /jobs": posted}))
         print(json.dumps({"clients": number, "GET /jobs/{id}, If-None-Match": polled}))
-        print(json.dumps({"clients": number, "ratio": round(posted["per_second"] / one_insert["per_second"], 2)}))
+        print(
+            json.dumps(
+                {
+                    "clients": number,
+                    "ratio": round(posted["per_second"] / one_insert["per_second"], 2),
+                }
+            )
+        )
     with service.client() as client:
         print(
             json.dumps(
-                {"accepted": len(ids), "lost": len(set(ids) - listed(client)), "twice": len(ids) - len(set(ids))}
+                {
+                    "accepted": len(ids),
+                    "lost": len(set(ids) - listed(client)),
+                    "twice": len(ids) - len(set(ids)),
+                }
             )
         )
 
 
 def main() -> None:
     """Say how busy the machine is, and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=600, help="in each round")
     parser.add_argument("--clients", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    machine = {"machine": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
+    machine = {
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
     print(json.dumps(machine | {"load_before": round(os.getloadavg()[0], 2)}))
     with gateway_with_bare_endpoint() as (service, bare_url):
         measure(service, bare_url, args.clients, args.requests, args.rounds)

@@ -3,10 +3,10 @@
     python -m benchmarks.three_stage --seeds 0 1 2 --out rows.json ...
     python -m benchmarks.seeds rows.json [more.json ...]
 
-One line for each model, task and method; rows of several files are taken together, and a row that two of them have is refused.
-Before the slash stands the mean, after it the worst run: the lowest of what is kept and of the Score, the highest of the others.
-Seconds are those of all stages.
-"""
+One line for each model, task and method; rows of several files are taken together, and a row
+that two of them have is refused. Before the slash stands the mean, after it the worst run: the
+lowest of what is kept and of the Score, the highest of the others. Seconds are those of all
+stages."""
 
 import argparse
 import json
@@ -28,7 +28,9 @@ def groups(files: list[Path]) -> dict[tuple[str, str, str], dict[int, dict[str, 
     for row in (row for file in files for row in json.loads(file.read_text())):
         seeds = found.setdefault((row["model"], row["task"], row["method"]), {})
         if row["seed"] in seeds:
-            raise ValueError(f"two rows of {row['model']}, {row['task']}, {row['method']}, seed {row['seed']}")
+            raise ValueError(
+                f"two rows of {row['model']}, {row['task']}, {row['method']}, seed {row['seed']}"
+            )
         seeds[row["seed"]] = row
     return found
 
@@ -42,7 +44,11 @@ def cells(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield both([row["worst"] for row in rows], max)
     yield both([row["probe"] for row in rows], max)
     yield both([row["score"] for row in rows], min)
-    yield both([sum(row["seconds"]) for row in rows], max) if any(row["seconds"] for row in rows) else "-"
+    yield (
+        both([sum(row["seconds"]) for row in rows], max)
+        if any(row["seconds"] for row in rows)
+        else "-"
+    )
 
 
 def both(values: list[float], worst: Callable[[list[float]], float]) -> str:
@@ -52,8 +58,12 @@ def both(values: list[float], worst: Callable[[list[float]], float]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path, help="what `benchmarks.three_stage --out` wrote")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="what `benchmarks.three_stage --out` wrote"
+    )
     files = parser.parse_args().files
     try:
         found = groups(files)
@@ -62,7 +72,9 @@ def main() -> None:
     except (KeyError, TypeError):
         parser.error("a file does not hold rows as `benchmarks.three_stage --out` writes them")
     heads = ("target", *KEPT, "worst", "probe", "score", "seconds")
-    print(f"{'model':10} {'task':20} {'method':22} seeds " + " ".join(f"{head:>13}" for head in heads))
+    print(
+        f"{'model':10} {'task':20} {'method':22} seeds " + " ".join(f"{head:>13}" for head in heads)
+    )
     for (model, task, method), rows in found.items():
         columns = " ".join(f"{cell:>13}" for cell in cells(list(rows.values())))
         print(f"{model:10} {task:20} {method:22} {len(rows):5} {columns}")

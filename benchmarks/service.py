@@ -38,7 +38,9 @@ class Service:
 
     def client(self) -> httpx.Client:
         """Return an HTTP client that is signed in."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which `efface` finds this service."""
@@ -68,7 +70,9 @@ def efface_up() -> Iterator[Service]:
             process.wait(60)
 
 
-def wait_until_ready(url: str, home: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_until_ready(
+    url: str, home: Path, process: subprocess.Popen[bytes], seconds: float = 120
+) -> None:
     """Return once the service answers that it is ready and its key is on disk."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
@@ -86,7 +90,8 @@ FAR = 1_000_000
 
 @contextmanager
 def gateway_with_bare_endpoint() -> Iterator[tuple[Service, str]]:
-    """Run Postgres, Redis, the gateway and the relay, but no worker, and `benchmarks.bare` on the same Postgres.
+    """Run Postgres, Redis, the gateway and the relay, but no worker, and `benchmarks.bare` on the
+    same Postgres.
 
     Yields the service and the URL of the bare endpoint.
     """
@@ -110,15 +115,24 @@ def gateway_with_bare_endpoint() -> Iterator[tuple[Service, str]]:
             "EFFACE_RATE_LIMIT_REQUESTS": str(FAR),
         }
         for command in ("api.cli api", "api.cli relay", f"benchmarks.bare {bare_port}"):
-            stack.enter_context(_running([sys.executable, "-m", *command.split()], environment, home / "log"))
+            stack.enter_context(
+                _running([sys.executable, "-m", *command.split()], environment, home / "log")
+            )
         url, bare_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{bare_port}"
-        wait_until(lambda: httpx.get(f"{url}/health/ready").is_success and httpx.get(f"{bare_url}/docs").is_success)
+        wait_until(
+            lambda: (
+                httpx.get(f"{url}/health/ready").is_success
+                and httpx.get(f"{bare_url}/docs").is_success
+            )
+        )
         yield Service(url, key, home), bare_url
 
 
 @contextmanager
 def gateway_alone(**changes: str) -> Iterator[tuple[Service, Database, int]]:
-    """Run Postgres, Redis and the gateway, with these settings changed; yields its process id, too."""
+    """Run Postgres, Redis and the gateway, with these settings changed; yields its process id,
+    too.
+    """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="efface-bench-")))
         database_url = stack.enter_context(embedded_postgres(home / "postgres"))
@@ -184,5 +198,7 @@ def demo_request(model_id: str) -> dict[str, object]:
 def add_demo_model(service: Service) -> str:
     """Register the demo's model through the command line and return its id."""
     command = [EFFACE, "models", "add", str(DEMO_MODEL), "--name", "demo"]
-    done = subprocess.run(command, env=service.environment(), check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, env=service.environment(), check=True, stdout=subprocess.PIPE, text=True
+    )
     return done.stdout.split()[0]

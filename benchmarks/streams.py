@@ -2,10 +2,10 @@
 
     python -m benchmarks.streams [--streams 1000] [--requests 400]
 
-Runs a gateway whose limit of streams per tenant is far away, opens streams of one tenant on a job that is on hold, and
-times `GET /jobs` of another tenant without them and with them; between the two, the statements that Postgres has counted
-while nobody asked anything. The streams are read by a process of their own.
-"""
+Runs a gateway whose limit of streams per tenant is far away, opens streams of one tenant on a
+job that is on hold, and times `GET /jobs` of another tenant without them and with them; between
+the two, the statements that Postgres has counted while nobody asked anything. The streams are
+read by a process of their own."""
 
 import argparse
 import json
@@ -42,7 +42,10 @@ def hold_streams(url: str, key: str, job: str, count: int, opened: Event, end: E
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     address = urlsplit(url)
     ready = selectors.DefaultSelector()
-    head = f"GET /jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nAccept: text/event-stream\r\n\r\n"
+    head = (
+        f"GET /jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nAccept: "
+        "text/event-stream\r\n\r\n"
+    )
     for _ in range(count):
         connection = socket.create_connection((address.hostname, address.port))
         connection.sendall(head.encode())
@@ -64,7 +67,10 @@ def percentiles(client: httpx.Client, count: int) -> dict[str, float]:
         begin = time.perf_counter()
         client.get("/jobs").raise_for_status()
         times.append(1000 * (time.perf_counter() - begin))
-    return {"p50_ms": round(statistics.median(times), 1), "p95_ms": round(statistics.quantiles(times, n=20)[-1], 1)}
+    return {
+        "p50_ms": round(statistics.median(times), 1),
+        "p95_ms": round(statistics.quantiles(times, n=20)[-1], 1),
+    }
 
 
 def statements_per_second(database_url: str) -> float:
@@ -74,7 +80,8 @@ def statements_per_second(database_url: str) -> float:
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("SELECT pg_stat_clear_snapshot()")
             row = connection.execute(
-                "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+                "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = "
+                "current_database()"
             ).fetchone()
             return int(row[0]) if row else 0
 
@@ -107,19 +114,29 @@ def measure(service: Service, database: Database, streams: int, requests: int) -
     with database.transaction() as session:
         other = api_keys.create(session, tenant="other", name="other", scopes=[Scope.JOBS_READ])[1]
     headers = {"Authorization": f"Bearer {other}"}
-    found: dict[str, object] = {"streams": streams, "requests": requests, "machine": platform.platform()}
+    found: dict[str, object] = {
+        "streams": streams,
+        "requests": requests,
+        "machine": platform.platform(),
+    }
     with httpx.Client(base_url=service.url, headers=headers, timeout=60) as client:
         percentiles(client, 50)
-        found["without"] = percentiles(client, requests) | {"statements_per_s": statements_per_second(url)}
+        found["without"] = percentiles(client, requests) | {
+            "statements_per_s": statements_per_second(url)
+        }
         context = multiprocessing.get_context("spawn")
         opened, end = context.Event(), context.Event()
-        holder = context.Process(target=hold_streams, args=(service.url, service.key, job, streams, opened, end))
+        holder = context.Process(
+            target=hold_streams, args=(service.url, service.key, job, streams, opened, end)
+        )
         holder.start()
         try:
             while not opened.wait(0.5):
                 if not holder.is_alive():
                     raise SystemExit("the streams could not be opened")
-            found["with"] = percentiles(client, requests) | {"statements_per_s": statements_per_second(url)}
+            found["with"] = percentiles(client, requests) | {
+                "statements_per_s": statements_per_second(url)
+            }
         finally:
             end.set()
             holder.join(30)
@@ -128,11 +145,17 @@ def measure(service: Service, database: Database, streams: int, requests: int) -
 
 def main() -> None:
     """Measure and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=400)
     wanted = parser.parse_args()
-    with gateway_alone(EFFACE_MAX_STREAMS=str(FAR), EFFACE_MAX_CONNECTIONS=str(FAR)) as (service, database, _):
+    with gateway_alone(EFFACE_MAX_STREAMS=str(FAR), EFFACE_MAX_CONNECTIONS=str(FAR)) as (
+        service,
+        database,
+        _,
+    ):
         print(json.dumps(measure(service, database, wanted.streams, wanted.requests), indent=1))
 
 

@@ -1,31 +1,38 @@
-"""Claim: what each preset and part of the three-stage method forgets and what it costs, on held-out real images.
+"""Claim: what each preset and part of the three-stage method forgets and what it costs, on held-out
+real images.
 
-    python -m benchmarks.three_stage [--models vit-xs-32 rn-mini] [--tasks sketch/elephant ... cifar10/horse]
-                                     [--methods nothing DELETE robust ...] [--seeds 0] [--coarse | --chain] [--out FILE.json]
+    python -m benchmarks.three_stage [--models vit-xs-32 rn-mini] [--tasks sketch/elephant ...
+    cifar10/horse]
+                                     [--methods nothing DELETE robust ...] [--seeds 0] [--coarse |
+                                     --chain] [--out FILE.json]
 
-A task `<domain>/<class>` forgets one PACS domain's images of a class and keeps the class in the other domains; `cifar10/<class>`
-forgets a whole class. The method gets `--forget` and `--retain` training images; a quarter of each is set aside to choose the
-mixing weight. All accuracies are top-1 on test images, in percent, uncapped:
+A task `<domain>/<class>` forgets one PACS domain's images of a class and keeps the class in the
+other domains; `cifar10/<class>` forgets a whole class. The method gets `--forget` and `--retain`
+training images; a quarter of each is set aside to choose the mixing weight. All accuracies are
+top-1 on test images, in percent, uncapped:
 
     target    what is forgotten
     siblings  the same class in the other domains (PACS tasks)
     others    the other classes of the same data set
     transfer  the other data set, without the forgotten class
     worst     the target under the worst of six prompts, none of which the method ever sees
-    probe     the target by a linear probe on the features: two halves of the test images, each read by a probe fitted on the other
+    probe     the target by a linear probe on the features: two halves of the test images, each read
+        by a probe fitted on the other
 
-    Score = 100 / (1 + m) * { (1 - target / target_0) + sum over the m kept columns of min(1, accuracy / accuracy_0) }
+    Score = 100 / (1 + m) * { (1 - target / target_0) + sum over the m kept columns of min(1,
+    accuracy / accuracy_0) }
 
 after the paper's (arXiv 2506.03117), which `nothing` passes with 100 m / (1 + m).
 
-`--coarse` gives the method the names of kinds (animal, instrument, building, human) in place of those of the PACS classes: what is
-to be forgotten is then known by its images alone. It is measured under the fine names. `--chain` erases all tasks one after the
-other from one model, and after each measures each earlier one again; what was forgotten is no longer among what stays. Each
-erasure gets the forget images of those before it, as `data.earlier` brings them; `--forgetful` keeps them from it. `nothing` shows
-the original under the columns that follow the last erasure. `--spare` measures on up to 60 images of each folder of `train` that
-no method gets: some cells have few images in `test`. `--proxy N` adds N unlabelled training images of the other data set, as
-`data.proxy` brings them: a sample of what else the model sees.
-"""
+`--coarse` gives the method the names of kinds (animal, instrument, building, human) in place of
+those of the PACS classes: what is to be forgotten is then known by its images alone. It is
+measured under the fine names. `--chain` erases all tasks one after the other from one model, and
+after each measures each earlier one again; what was forgotten is no longer among what stays.
+Each erasure gets the forget images of those before it, as `data.earlier` brings them;
+`--forgetful` keeps them from it. `nothing` shows the original under the columns that follow the
+last erasure. `--spare` measures on up to 60 images of each folder of `train` that no method
+gets: some cells have few images in `test`. `--proxy N` adds N unlabelled training images of the
+other data set, as `data.proxy` brings them: a sample of what else the model sees."""
 
 import argparse
 import json
@@ -78,8 +85,15 @@ KINDS = {
 }
 SPARE = 60
 """Images of a folder that `--spare` measures on, at most."""
-BASELINES = {"ascent": "gradient_ascent", "DELETE": "delete", "SLUG": "slug", "null space": "null_space"}
-"""Other methods, by their names in a request, with their defaults. The null space works from names: whole classes alone."""
+BASELINES = {
+    "ascent": "gradient_ascent",
+    "DELETE": "delete",
+    "SLUG": "slug",
+    "null space": "null_space",
+}
+"""Other methods, by their names in a request, with their defaults. The null space works from
+names: whole classes alone.
+"""
 METHODS: dict[str, dict[str, Any] | None] = {
     "nothing": None,
     "forgetting alone": {"reminding": False, "restoring": False},
@@ -194,7 +208,9 @@ def unnamed(chosen: list[Item]) -> ImageSet:
 
 
 def set_apart(pool: list[Item], forget: int) -> tuple[list[Item], list[Item]]:
-    """Return (pool, tests): of each folder up to `SPARE` images are for tests, beyond the `forget` that a method may want of it."""
+    """Return (pool, tests): of each folder up to `SPARE` images are for tests, beyond the
+    `forget` that a method may want of it.
+    """
     folders: dict[str, list[Item]] = {}
     for item in random.Random(0).sample(pool, len(pool)):
         folders.setdefault(f"{item.source}/{item.label}", []).append(item)
@@ -214,10 +230,22 @@ class Draw(NamedTuple):
 
 
 def training_data(cell: Cell, pool: list[Item], draw: Draw, seed: int) -> MethodData:
-    """Draw what the method gets: a quarter of each side is for calibration. Half of what a PACS task keeps is siblings."""
-    shuffled, retain, tasks = random.Random(seed).sample(pool, len(pool)), draw.retain, (cell.task, *cell.gone)
-    gone, *before = ([item for item in shuffled if belongs(item, task)][: draw.forget] for task in tasks)
-    rest = [item for item in shuffled if own(item, cell) and not any(belongs(item, task) for task in tasks)]
+    """Draw what the method gets: a quarter of each side is for calibration. Half of what a PACS
+    task keeps is siblings.
+    """
+    shuffled, retain, tasks = (
+        random.Random(seed).sample(pool, len(pool)),
+        draw.retain,
+        (cell.task, *cell.gone),
+    )
+    gone, *before = (
+        [item for item in shuffled if belongs(item, task)][: draw.forget] for task in tasks
+    )
+    rest = [
+        item
+        for item in shuffled
+        if own(item, cell) and not any(belongs(item, task) for task in tasks)
+    ]
     siblings = [item for item in rest if item.label == cell.label][: retain // 2]
     others = [item for item in rest if item.label != cell.label][: retain - len(siblings)]
     kept = random.Random(seed).sample(siblings + others, len(siblings) + len(others))
@@ -228,13 +256,19 @@ def training_data(cell: Cell, pool: list[Item], draw: Draw, seed: int) -> Method
         calibration_forget=named(cell, gone[: len(gone) // 4]),
         calibration_retain=named(cell, kept[: len(kept) // 4]),
         proxy=unnamed(proxy) if proxy else None,
-        earlier=unnamed([item for images in before for item in images]) if before and not draw.forgetful else None,
+        earlier=unnamed([item for images in before for item in images])
+        if before and not draw.forgetful
+        else None,
     )
 
 
 def request_of(cell: Cell, method: str, seed: int) -> ErasureRequest:
     """Return the request that a row stands for."""
-    kind = {"type": "class"} if cell.source == "cifar10" else {"type": "subgroup", "subgroup": cell.source}
+    kind = (
+        {"type": "class"}
+        if cell.source == "cifar10"
+        else {"type": "subgroup", "subgroup": cell.source}
+    )
     target = kind | {"class": cell.word(cell.label), "labels": cell.labels()}
     parameters = METHODS.get(method) or {}
     body = {"name": BASELINES.get(method, "three_stage"), "parameters": parameters}
@@ -244,8 +278,12 @@ def request_of(cell: Cell, method: str, seed: int) -> ErasureRequest:
     )
 
 
-def erased(clip: Clip, cell: Cell, method: str, data: MethodData, seed: int) -> tuple[Erasure, tuple[float, ...]]:
-    """Erase from a copy of the model, as the pipeline would; return the erasure and the seconds of each stage."""
+def erased(
+    clip: Clip, cell: Cell, method: str, data: MethodData, seed: int
+) -> tuple[Erasure, tuple[float, ...]]:
+    """Erase from a copy of the model, as the pipeline would; return the erasure and the seconds
+    of each stage.
+    """
     request = request_of(cell, method, seed)
     erasure = Erasure.of(
         request,
@@ -284,17 +322,30 @@ def measured(clip: Clip, cell: Cell, tests: list[Item], embeddings: Tensor) -> M
 
     accuracy = {
         "target": share(right, tests, target),
-        "siblings": share(right, tests, lambda item: own(item, cell) and item.label == cell.label and stays(item)),
-        "others": share(right, tests, lambda item: own(item, cell) and item.label != cell.label and stays(item)),
-        "transfer": share(right, tests, lambda item: not own(item, cell) and item.label != cell.label and stays(item)),
+        "siblings": share(
+            right, tests, lambda item: own(item, cell) and item.label == cell.label and stays(item)
+        ),
+        "others": share(
+            right, tests, lambda item: own(item, cell) and item.label != cell.label and stays(item)
+        ),
+        "transfer": share(
+            right,
+            tests,
+            lambda item: not own(item, cell) and item.label != cell.label and stays(item),
+        ),
     }
-    worst = max(share(answers(clip, embeddings, tests, prompt), tests, target) for prompt in HELD_OUT_PROMPTS)
+    worst = max(
+        share(answers(clip, embeddings, tests, prompt), tests, target)
+        for prompt in HELD_OUT_PROMPTS
+    )
     present = {name: value for name, value in accuracy.items() if value == value}
     return Measured(present, worst, share(probed(embeddings, tests, cell), tests, target))
 
 
 def probed(embeddings: Tensor, tests: list[Item], cell: Cell) -> Tensor:
-    """Return which test images [N] of the cell's data set the audit's linear probe gets right, fitted on the other half."""
+    """Return which test images [N] of the cell's data set the audit's linear probe gets right,
+    fitted on the other half.
+    """
     labels, right = labels_of(cell.source), torch.zeros(len(tests), dtype=torch.bool)
     where = torch.tensor([index for index, item in enumerate(tests) if own(item, cell)])
     truth = torch.tensor([labels.index(tests[index].label) for index in where.tolist()])
@@ -320,7 +371,9 @@ class Bench(NamedTuple):
     pool: list[Item]
     args: argparse.Namespace
 
-    def row(self, cell: Cell, method: str, seed: int, before: Measured, after: Measured, run: Run | None) -> Row:
+    def row(
+        self, cell: Cell, method: str, seed: int, before: Measured, after: Measured, run: Run | None
+    ) -> Row:
         """Return one line of the table."""
         alpha = run.erasure.notes.get("restoring", {}).get("alpha") if run else None
         points = score(before.accuracy, after.accuracy)
@@ -345,7 +398,9 @@ class Bench(NamedTuple):
     def erase(self, clip: Clip, cell: Cell, method: str, seed: int) -> Run:
         """Erase a cell from a copy of a model."""
         args = self.args
-        data = training_data(cell, self.pool, Draw(args.forget, args.retain, args.proxy, args.forgetful), seed)
+        data = training_data(
+            cell, self.pool, Draw(args.forget, args.retain, args.proxy, args.forgetful), seed
+        )
         return Run(*erased(clip, cell, method, data, seed))
 
 
@@ -376,7 +431,9 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def chain_rows(bench: Bench) -> Iterator[Row]:
-    """Erase all tasks one after the other; after each, measure it and each earlier one. `nothing` belongs to the last rows."""
+    """Erase all tasks one after the other; after each, measure it and each earlier one.
+    `nothing` belongs to the last rows.
+    """
     args = bench.args
     if "nothing" in args.methods:
         cells = chained(args.tasks)
@@ -389,46 +446,72 @@ def chain_rows(bench: Bench) -> Iterator[Row]:
                 done = args.tasks[: last + 1]
                 run = bench.erase(clip, Cell(done[-1], args.coarse, tuple(done[:-1])), method, seed)
                 clip, cells = run.erasure.clip, chained(done)
-                each = zip(cells, bench.measure(bench.clip, *cells), bench.measure(clip, *cells), strict=True)
+                each = zip(
+                    cells,
+                    bench.measure(bench.clip, *cells),
+                    bench.measure(clip, *cells),
+                    strict=True,
+                )
                 for cell, before, after in each:
                     yield bench.row(cell, f"{method}, after {last + 1}", seed, before, after, run)
 
 
 def chained(tasks: Sequence[str]) -> list[Cell]:
-    """Return the cells of some tasks, each as it is measured when all the others are erased, too."""
+    """Return the cells of some tasks, each as it is measured when all the others are erased,
+    too.
+    """
     return [Cell(task, gone=tuple(set(tasks) - {task})) for task in tasks]
 
 
 def show(row: Row) -> None:
     """Print one line of the table."""
     columns = " ".join(
-        f"{row.accuracy.get(name, float('nan')):8.1f}" for name in ("target", "siblings", "others", "transfer")
+        f"{row.accuracy.get(name, float('nan')):8.1f}"
+        for name in ("target", "siblings", "others", "transfer")
     )
     seconds = " + ".join(f"{s:.1f}" for s in row.seconds)
     name = f"{row.model:10} {row.task:20} {row.method:22} {row.seed:2}"
     print(
-        f"{name} {columns} {row.worst:6.1f} {row.probe:6.1f} {row.score:6.1f} {row.alpha or '-':>5}  {seconds}",
+        (
+            f"{name} {columns} {row.worst:6.1f} {row.probe:6.1f} {row.score:6.1f} "
+            f"{row.alpha or '-':>5}  {seconds}"
+        ),
         flush=True,
     )
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("bench-data"))
     parser.add_argument("--models", nargs="+", default=["vit-xs-32", "rn-mini"])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), choices=[*METHODS, *BASELINES])
+    parser.add_argument(
+        "--methods", nargs="+", default=list(DEFAULT_METHODS), choices=[*METHODS, *BASELINES]
+    )
     parser.add_argument("--coarse", action="store_true", help="tell the method kinds, not classes")
     parser.add_argument("--chain", action="store_true", help="erase all tasks one after the other")
-    parser.add_argument("--forgetful", action="store_true", help="with --chain: show no image of an earlier erasure")
     parser.add_argument(
-        "--proxy", type=int, default=Draw().proxy, help="unlabelled images of the other data set for the method"
+        "--forgetful", action="store_true", help="with --chain: show no image of an earlier erasure"
     )
-    parser.add_argument("--spare", action="store_true", help="measure on images of `train` that no method gets")
+    parser.add_argument(
+        "--proxy",
+        type=int,
+        default=Draw().proxy,
+        help="unlabelled images of the other data set for the method",
+    )
+    parser.add_argument(
+        "--spare", action="store_true", help="measure on images of `train` that no method gets"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--forget", type=int, default=Draw().forget, help="training images of what is forgotten")
-    parser.add_argument("--retain", type=int, default=Draw().retain, help="training images of what stays")
+    parser.add_argument(
+        "--forget", type=int, default=Draw().forget, help="training images of what is forgotten"
+    )
+    parser.add_argument(
+        "--retain", type=int, default=Draw().retain, help="training images of what stays"
+    )
     parser.add_argument("--cifar", type=int, default=50, help="CIFAR-10 test images per class")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -436,9 +519,14 @@ def main() -> None:
     args = parser.parse_args()
     require_models(parser, args.data)
     torch.set_num_threads(args.threads)
-    print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}")
     print(
-        f"{'model':10} {'task':20} {'method':22} {'':2}   target siblings   others transfer  worst  probe  score alpha  seconds"
+        f"{platform.processor() or platform.machine()}, {args.threads} threads, torch "
+        f"{torch.__version__}"
+    )
+    print(
+        f"{'model':10} {'task':20} {'method':22} {'':2}   target siblings   others transfer  "
+        "worst "
+        " probe  score alpha  seconds"
     )
     done = []
     for bench in benches(args):

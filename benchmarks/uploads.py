@@ -1,14 +1,16 @@
-"""Claim: many uploads at once keep nobody else waiting, and a gateway reads what it is sent no more often than it must.
+"""Claim: many uploads at once keep nobody else waiting, and a gateway reads what it is sent no more
+often than it must.
 
     python -m benchmarks.uploads [--uploads 44] [--megapixels 40] [--mib 64]
 
-Starts Postgres, Redis and the gateway. First it sends `--uploads` archives at once, each a zip with one image of
-`--megapixels`, and asks for `/health/live` all the while, and for some seconds before it (`quiet`). Then it sends one archive
-and one checkpoint of `--mib` MiB each, under an Idempotency-Key, as a body and as a form. It prints one JSON line for each:
-how long `/health/live` took, the memory of the gateway with all its children (resident, summed: pages that they share are
-counted for each), and how many bytes they read from and wrote to files for each byte that was sent (`rchar` and `wchar` of
-/proc/PID/io, which what sockets carry is no part of).
-"""
+Starts Postgres, Redis and the gateway. First it sends `--uploads` archives at once, each a zip
+with one image of `--megapixels`, and asks for `/health/live` all the while, and for some seconds
+before it (`quiet`). Then it sends one archive and one checkpoint of `--mib` MiB each, under an
+Idempotency-Key, as a body and as a form. It prints one JSON line for each: how long
+`/health/live` took, the memory of the gateway with all its children (resident, summed: pages
+that they share are counted for each), and how many bytes they read from and wrote to files for
+each byte that was sent (`rchar` and `wchar` of /proc/PID/io, which what sockets carry is no part
+of)."""
 
 import argparse
 import base64
@@ -36,7 +38,9 @@ from benchmarks.service import Service, gateway_with_bare_endpoint
 MIB = 1024 * 1024
 LOOK_SECONDS = 0.02
 QUIET_SECONDS = 5.0
-"""How long `/health/live` is asked for before anything is sent: what the machine is like by itself."""
+"""How long `/health/live` is asked for before anything is sent: what the machine is like by
+itself.
+"""
 ANSWER_SECONDS = 1800.0
 
 
@@ -57,7 +61,9 @@ def archive_of_noise(mib: int, seed: int) -> bytes:
     with zipfile.ZipFile(archive, "w") as file:
         for number in range(4 * mib):
             image = io.BytesIO()
-            Image.fromarray(noise.integers(0, 256, (296, 296, 3), np.uint8)).save(image, "PNG", compress_level=0)
+            Image.fromarray(noise.integers(0, 256, (296, 296, 3), np.uint8)).save(
+                image, "PNG", compress_level=0
+            )
             file.writestr(f"horse/{number}.png", image.getvalue())
     return archive.getvalue()
 
@@ -65,7 +71,9 @@ def archive_of_noise(mib: int, seed: int) -> bytes:
 def checkpoint(mib: int, seed: int) -> bytes:
     """Return a safetensors file of `mib` MiB."""
     size = mib * MIB
-    header = json.dumps({"w": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    header = json.dumps(
+        {"w": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}
+    ).encode()
     return struct.pack("<Q", len(header)) + header + np.random.default_rng(seed).bytes(size)
 
 
@@ -74,7 +82,10 @@ def gateway_of(service: Service) -> psutil.Process:
     port = httpx.URL(service.url).port
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if any(c.status == "LISTEN" and c.laddr.port == port for c in process.net_connections("tcp")):
+            if any(
+                c.status == "LISTEN" and c.laddr.port == port
+                for c in process.net_connections("tcp")
+            ):
                 return process
     raise SystemExit("no process listens on the gateway's port")
 
@@ -159,21 +170,30 @@ def many(service: Service, gateway: psutil.Process, count: int, megapixels: int)
 
 
 def moved(gateway: psutil.Process) -> tuple[int, int]:
-    """Return the bytes that the gateway and its children have read and written, their ended forks included."""
+    """Return the bytes that the gateway and its children have read and written, their ended
+    forks included.
+    """
     counters = [process.io_counters() for process in family(gateway)]
     return sum(c.read_chars for c in counters), sum(c.write_chars for c in counters)
 
 
 def one(service: Service, gateway: psutil.Process, path: str, body: bytes, *, form: bool) -> None:
     """Send one file and print how often it was read and written."""
-    headers = {"Authorization": f"Bearer {service.key}", "Idempotency-Key": hashlib.sha256(body).hexdigest()}
+    headers = {
+        "Authorization": f"Bearer {service.key}",
+        "Idempotency-Key": hashlib.sha256(body).hexdigest(),
+    }
     params = {"name": "one", "filename": "one.safetensors", "architecture": "ViT-B-32"}
     read, written = moved(gateway)
-    with httpx.Client(base_url=service.url, headers=headers, params=params, timeout=ANSWER_SECONDS) as client:
+    with httpx.Client(
+        base_url=service.url, headers=headers, params=params, timeout=ANSWER_SECONDS
+    ) as client:
         sent = {"files": {"file": ("one.safetensors", body)}} if form else {"content": body}
         answer = client.post(path, **sent)
     answer.raise_for_status()
-    read, written = (now - before for now, before in zip(moved(gateway), (read, written), strict=True))
+    read, written = (
+        now - before for now, before in zip(moved(gateway), (read, written), strict=True)
+    )
     show(
         f"one upload to {path} as a {'form' if form else 'body'}",
         bytes=len(body),
@@ -189,12 +209,17 @@ def show(what: str, **figures: object) -> None:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--uploads", type=int, default=44)
     parser.add_argument("--megapixels", type=int, default=40)
     parser.add_argument("--mib", type=int, default=64)
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        flush=True,
+    )
     os.environ.setdefault("EFFACE_MASTER_KEY", base64.b64encode(os.urandom(32)).decode())
     with gateway_with_bare_endpoint() as (service, _):
         gateway = gateway_of(service)

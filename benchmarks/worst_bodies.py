@@ -1,11 +1,12 @@
-"""Claim: no JSON body of a size costs the gateway more than three times the processor time of a plain one.
+"""Claim: no JSON body of a size costs the gateway more than three times the processor time of a
+plain one.
 
     python -m benchmarks.worst_bodies [--bytes 1000000]
 
-Sends bodies that are as bad as they can be to every route that reads JSON, as the OpenAPI document lists them, and prints
-the processor seconds of the gateway's process for each, beside those of a plain body of the same size: a sound request
-with a field too many that holds ordinary text. Times below the floor count as the floor: they stop nobody.
-"""
+Sends bodies that are as bad as they can be to every route that reads JSON, as the OpenAPI
+document lists them, and prints the processor seconds of the gateway's process for each, beside
+those of a plain body of the same size: a sound request with a field too many that holds ordinary
+text. Times below the floor count as the floor: they stop nobody."""
 
 import argparse
 import gzip
@@ -47,7 +48,11 @@ def targets(document: dict[str, Any]) -> Iterator[Target]:
         for method, operation in operations.items():
             media = operation.get("requestBody", {}).get("content", {}).get("application/json")
             if media is not None:
-                example = media["example"] if "example" in media else next(iter(media["examples"].values()))["value"]
+                example = (
+                    media["example"]
+                    if "example" in media
+                    else next(iter(media["examples"].values()))["value"]
+                )
                 yield Target(method.upper(), path.format_map(_Nobody()), example)
 
 
@@ -77,13 +82,17 @@ def _nested(size: int, unit: str) -> str:
 
 
 def _tree(size: int, unit: str) -> str:
-    """Return an object of lists of a few values: what unions and dictionaries of lists are checked with."""
+    """Return an object of lists of a few values: what unions and dictionaries of lists are
+    checked with.
+    """
     row = "[" + ",".join([unit] * (size // MEMBERS // (len(unit) + 1))) + "]"
     return "{" + ",".join(f'"k{number}":{row}' for number in range(MEMBERS)) + "}"
 
 
 def _instead(fill: Callable[[int], str]) -> Callable[[dict[str, Any], int], Body]:
-    """Return a body with the same bad value in the place of every field, and of every field of those that are objects."""
+    """Return a body with the same bad value in the place of every field, and of every field of
+    those that are objects.
+    """
 
     def build(example: dict[str, Any], size: int) -> Body:
         count = sum(len(value) if isinstance(value, dict) else 1 for value in example.values())
@@ -91,7 +100,10 @@ def _instead(fill: Callable[[int], str]) -> Callable[[dict[str, Any], int], Body
         fields = []
         for name, value in example.items():
             inner = (
-                [f"{json.dumps(n)}:{json.dumps(v) if n in ('type', 'name') else bad}" for n, v in value.items()]
+                [
+                    f"{json.dumps(n)}:{json.dumps(v) if n in ('type', 'name') else bad}"
+                    for n, v in value.items()
+                ]
                 if (isinstance(value, dict))
                 else []
             )
@@ -134,11 +146,15 @@ KINDS: dict[str, Callable[[dict[str, Any], int], Body]] = {
     "fractions": _instead(lambda size: _nested(size, "1.234567")),
     "unknown fields": _beside(_fields),
     "a thousand unknown fields of long names": _beside(
-        lambda size: ",".join(f'"{"n" * (size // MEMBERS - 12)}{number}":1' for number in range(MEMBERS - 50))
+        lambda size: ",".join(
+            f'"{"n" * (size // MEMBERS - 12)}{number}":1' for number in range(MEMBERS - 50)
+        )
     ),
     "fields twice": _beside(lambda size: _fields(size - 12) + ',"f0":1'),
     "nested": _beside(lambda size: '"n":' + "[" * (size // 2) + "]" * (size // 2)),
-    "nested objects": _beside(lambda size: '"n":' + '{"a":' * (size // 6) + "1" + "}" * (size // 6)),
+    "nested objects": _beside(
+        lambda size: '"n":' + '{"a":' * (size // 6) + "1" + "}" * (size // 6)
+    ),
     "blanks": lambda example, size: Body(json.dumps(example).encode()[:-1] + b" " * size + b"?"),
     "packed blanks": _bomb,
 }
@@ -157,7 +173,9 @@ def ratio(seconds: float, plain_seconds: float) -> float:
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bytes", type=int, default=1_000_000)
     size = parser.parse_args().bytes
     with gateway_alone() as (service, _, process_id), service.client() as client:
@@ -172,7 +190,8 @@ def main() -> None:
 
         worst = 0.0
         print(
-            f"| route | body of {size:,} bytes | status | answer, bytes | CPU, s | ratio |\n|---|---|---|---|---|---|"
+            f"| route | body of {size:,} bytes | status | answer, bytes | CPU, s | ratio "
+            "|\n|---|---|---|---|---|---|"
         )
         for target in targets(client.get("/openapi.json").json()):
             usual, status, length = cost(target, plain(target.example, size))
@@ -180,13 +199,16 @@ def main() -> None:
             print(f"| {route} | plain | {status} | {length:,} | {usual:.2f} | |")
             for kind, build in KINDS.items():
                 tries = (cost(target, build(target.example, size)) for _ in range(TRIES))
-                seconds, status, length = next((c for c in tries if ratio(c[0], usual) <= LIMIT), None) or cost(
-                    target, build(target.example, size)
-                )
+                seconds, status, length = next(
+                    (c for c in tries if ratio(c[0], usual) <= LIMIT), None
+                ) or cost(target, build(target.example, size))
                 worst = max(worst, ratio(seconds, usual))
                 times = ratio(seconds, usual)
                 print(f"| {route} | {kind} | {status} | {length:,} | {seconds:.2f} | {times:.1f} |")
-        print(f"\nThe worst ratio is {worst:.1f}; times below {FLOOR_SECONDS} s count as {FLOOR_SECONDS} s.")
+        print(
+            f"\nThe worst ratio is {worst:.1f}; times below {FLOOR_SECONDS} s count as "
+            f"{FLOOR_SECONDS} s."
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""How Alembic reaches the database. A migration that cannot get its locks gives up rather than stop the service."""
+"""How Alembic reaches the database. A migration that cannot get its locks gives up rather than
+stop the service.
+"""
 
 from alembic import context
 from sqlalchemy import create_engine, text
@@ -14,9 +16,13 @@ def run() -> None:
     engine = create_engine(context.config.attributes["database_url"])
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
-        connection.execute(text("SET lock_timeout = '5s'"))  # not before: another process may migrate for longer
+        connection.execute(
+            text("SET lock_timeout = '5s'")
+        )  # not before: another process may migrate for longer
         connection.commit()
-        context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
+        context.configure(
+            connection=connection, target_metadata=Base.metadata, transaction_per_migration=True
+        )
         with context.begin_transaction():
             context.run_migrations()
     engine.dispose()

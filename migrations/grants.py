@@ -1,4 +1,6 @@
-"""What the role of the service may do: everything with rows, but for rewriting the audit log; nothing with tables."""
+"""What the role of the service may do: everything with rows, but for rewriting the audit log;
+nothing with tables.
+"""
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.sql import quoted_name
@@ -18,7 +20,10 @@ def grant(database_url: str, role: str) -> None:
     engine = create_engine(database_url)
     name = engine.dialect.identifier_preparer.quote(quoted_name(role, quote=True))
     tables = sorted(Base.metadata.tables)
-    statements = [f"GRANT USAGE ON SCHEMA public TO {name}", f"GRANT SELECT ON alembic_version TO {name}"]
+    statements = [
+        f"GRANT USAGE ON SCHEMA public TO {name}",
+        f"GRANT SELECT ON alembic_version TO {name}",
+    ]
     for table in tables:
         rights = "SELECT, INSERT" if table in APPEND_ONLY else "SELECT, INSERT, UPDATE, DELETE"
         statements += [f"REVOKE ALL ON {table} FROM {name}", f"GRANT {rights} ON {table} TO {name}"]

@@ -40,9 +40,12 @@ def delete_all(
 def _listed(
     storage: Storage, prefix: str, kept: str | None, removed: frozenset[str] = frozenset()
 ) -> tuple[PurgedObject, ...]:
-    """Return what is listed. JuiceFS lists the folders that were there, too: without a byte, they hold nothing."""
+    """Return what is listed. JuiceFS lists the folders that were there, too: without a byte,
+    they hold nothing.
+    """
     return tuple(
         PurgedObject(key=found.key, bytes=found.size)
         for found in storage.find(prefix)
-        if found.size and not (kept and found.key.startswith(f"{kept}/") and found.key not in removed)
+        if found.size
+        and not (kept and found.key.startswith(f"{kept}/") and found.key not in removed)
     )

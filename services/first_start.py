@@ -15,9 +15,15 @@ from shared.states import Scope
 
 
 def prepare(
-    session: Session, settings: Settings, *, key_file: Path, tenant: str, audit_key_file: Path | None = None
+    session: Session,
+    settings: Settings,
+    *,
+    key_file: Path,
+    tenant: str,
+    audit_key_file: Path | None = None,
 ) -> list[str]:
-    """Make what is missing of the first API key, the signing keys and the audit key; return what was done, a line each.
+    """Make what is missing of the first API key, the signing keys and the audit key; return what
+    was done, a line each.
 
     The secret is in the file alone: it is neither returned nor logged.
 

@@ -33,14 +33,20 @@ class Order:
 def page_of(
     session: Session,
     query: Select[Any],
-    table: type[Model] | type[Dataset] | type[Job] | type[ApiKey] | type[Webhook] | type[WebhookDelivery],
+    table: type[Model]
+    | type[Dataset]
+    | type[Job]
+    | type[ApiKey]
+    | type[Webhook]
+    | type[WebhookDelivery],
     *,
     tenant_id: str,
     after: str | None,
     limit: int,
     order: Order | None = None,
 ) -> Page[Any]:
-    """Return up to `limit` rows of a tenant that come after the row with id `after` (newest first, unless `order` says else).
+    """Return up to `limit` rows of a tenant that come after the row with id `after` (newest first,
+    unless `order` says else).
 
     Raises:
         InvalidRequest: `after` is no row of this list.
@@ -53,7 +59,8 @@ def page_of(
         ).one_or_none()
         if mark is None:
             raise InvalidRequest.at(
-                "/after", f"{after!r} is no item of this list; take the id of the last item that you have"
+                "/after",
+                f"{after!r} is no item of this list; take the id of the last item that you have",
             )
         here, last = tuple_(by.column, table.id), tuple_(*mark)
         query = query.where(here < last if by.descending else here > last)

@@ -1,4 +1,6 @@
-"""The record of processing (GDPR, Article 30(2)), from what the service knows and what its operator has stated."""
+"""The record of processing (GDPR, Article 30(2)), from what the service knows and what its
+operator has stated.
+"""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -7,7 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.postgres.tables import Dataset, DatasetPurge, Job, Tenant
-from shared.schemas.processing import ControllerRecord, ProcessingRecord, ProcessorIdentity, RetentionPeriods
+from shared.schemas.processing import (
+    ControllerRecord,
+    ProcessingRecord,
+    ProcessorIdentity,
+    RetentionPeriods,
+)
 from shared.settings import Settings
 
 CATEGORIES = {
@@ -15,10 +22,19 @@ CATEGORIES = {
     "datasets": "storing uploaded images, sealed, for that purpose",
 }
 MEASURES = (
-    "uploaded archives are sealed with AES-256-GCM, each under a key of its own, which is destroyed when they are purged",
-    "images to be forgotten are purged when the last job that uses them has ended; a listing proves it",
+    (
+        "uploaded archives are sealed with AES-256-GCM, each under a key of its own, which is "
+        "destroyed when they are purged"
+    ),
+    (
+        "images to be forgotten are purged when the last job that uses them has ended; a listing "
+        "proves it"
+    ),
     "images are readable on a worker only, in a folder that is deleted with the job's process",
-    "every row and object belongs to one tenant; API keys carry scopes and are kept as hashes alone",
+    (
+        "every row and object belongs to one tenant; API keys carry scopes and are kept as hashes "
+        "alone"
+    ),
     "an append-only, hash-chained audit log records submissions, ends, fetches, purges and keys",
 )
 STATED = {
@@ -44,7 +60,9 @@ def record(session: Session, settings: Settings) -> ProcessingRecord:
             unused_upload_hours=settings.unused_upload_hours,
             other_data_sets_hours=24 * settings.dataset_retention_days,
         ),
-        missing=tuple(variable for name, variable in STATED.items() if getattr(settings, name) is None),
+        missing=tuple(
+            variable for name, variable in STATED.items() if getattr(settings, name) is None
+        ),
     )
 
 

@@ -17,24 +17,26 @@
     +-- Unavailable          Postgres, Redis or the object storage does not answer
     +-- JobFailure           a job cannot reach its end; its code goes into the job's `error`
 
-An error names a fact and knows neither HTTP nor a terminal: `api/problems.py` gives each a status, the command line
-an exit code.
-"""
+An error names a fact and knows neither HTTP nor a terminal: `api/problems.py` gives each a
+status, the command line an exit code."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 MAX_TOLD = 20
-"""How many wrong fields an error names; what is beyond is counted. An answer must not grow with what was sent."""
+"""How many wrong fields an error names; what is beyond is counted. An answer must not grow with
+what was sent.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One wrong field: `pointer` is an RFC 6901 pointer into the body, `detail` says what is wrong and what to do.
+    """One wrong field: `pointer` is an RFC 6901 pointer into the body, `detail` says what is wrong
+    and what to do.
 
-    For what stands in no body, `parameter` is the name of the query parameter or header, and `pointer` is empty.
-    """
+    For what stands in no body, `parameter` is the name of the query parameter or header, and
+    `pointer` is empty."""
 
     pointer: str
     detail: str
@@ -75,7 +77,8 @@ class InvalidRequest(EffaceError):
     def under(self, pointer: str) -> "InvalidRequest":
         """Return the same errors below `pointer`, for whoever knows the field that was read."""
         return InvalidRequest(
-            [replace(error, pointer=pointer + error.pointer) for error in self.errors], more=self.more
+            [replace(error, pointer=pointer + error.pointer) for error in self.errors],
+            more=self.more,
         )
 
 
@@ -86,8 +89,13 @@ class NotFound(EffaceError):
     title = "There is no such thing"
 
     def __init__(self, noun: str, identifier: str, *, listed: str | None = None) -> None:
-        """Say that there is no such `noun`; `listed` is the path that lists them, where it is not `/<noun>s`."""
-        super().__init__(f"There is no {noun} {identifier!r}. List what there is with GET {listed or f'/{noun}s'}.")
+        """Say that there is no such `noun`; `listed` is the path that lists them, where it is
+        not `/<noun>s`.
+        """
+        super().__init__(
+            f"There is no {noun} {identifier!r}. List what there is with GET "
+            f"{listed or f'/{noun}s'}."
+        )
 
 
 class Conflict(EffaceError):
@@ -113,7 +121,9 @@ class IdempotencyKeyReused(EffaceError):
 
 
 class QuotaExceeded(EffaceError):
-    """The tenant has used up what it may. `policy` is the limit's name, as in the RateLimit-Policy header."""
+    """The tenant has used up what it may. `policy` is the limit's name, as in the
+    RateLimit-Policy header.
+    """
 
     code = "quota_exceeded"
     title = "A limit is reached"
@@ -160,7 +170,9 @@ class TooLarge(EffaceError):
 
 
 class StorageFull(EffaceError):
-    """The tenant stores as much as it may. `policy` is the limit's name; `used` and `allowed` are in its unit."""
+    """The tenant stores as much as it may. `policy` is the limit's name; `used` and `allowed`
+    are in its unit.
+    """
 
     code = "storage_quota_exceeded"
     title = "The tenant's storage is full"
@@ -186,11 +198,12 @@ class Unavailable(EffaceError):
 
 
 class JobFailure(EffaceError):
-    """A job cannot reach its end, and trying again would not help. Raised in the pipeline, kept in the job's `error`.
+    """A job cannot reach its end, and trying again would not help. Raised in the pipeline, kept in
+    the job's `error`.
 
-    Codes: `thresholds_not_met`, `invalid_checkpoint`, `invalid_dataset`, `invalid_labels`, `method_failed`. The worker
-    adds `time_limit`, and, once no attempt is left, `worker_lost` and `internal_error`.
-    """
+    Codes: `thresholds_not_met`, `invalid_checkpoint`, `invalid_dataset`, `invalid_labels`,
+    `method_failed`. The worker adds `time_limit`, and, once no attempt is left, `worker_lost`
+    and `internal_error`."""
 
     title = "The job failed"
 

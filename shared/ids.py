@@ -8,7 +8,9 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o,
 
 
 def new_id(prefix: str) -> str:
-    """Return e.g. `job_01k3...`: 48 bits of milliseconds, then 80 random bits (the layout of a ULID)."""
+    """Return e.g. `job_01k3...`: 48 bits of milliseconds, then 80 random bits (the layout of a
+    ULID).
+    """
     number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
     return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 

@@ -1,4 +1,6 @@
-"""A process's scratch folder: what is received and unpacked there, images among it, must not outlive it, however it ends."""
+"""A process's scratch folder: what is received and unpacked there, images among it, must not
+outlive it, however it ends.
+"""
 
 import fcntl
 import shutil
@@ -16,11 +18,12 @@ LOCK_NAME = "lock"
 
 @contextmanager
 def scratch_folder(role: str) -> Iterator[Path]:
-    """Yield a new folder that is deleted at the end; first delete those of processes in this role that were killed.
+    """Yield a new folder that is deleted at the end; first delete those of processes in this role
+    that were killed.
 
-    The kernel releases the lock of a process that is gone, so a folder whose lock is free has no owner. The processes that
-    it forks inherit the lock: as long as one of them lives, the folder is taken.
-    """
+    The kernel releases the lock of a process that is gone, so a folder whose lock is free has no
+    owner. The processes that it forks inherit the lock: as long as one of them lives, the folder
+    is taken."""
     prefix = f"efface-{role}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
         folder = Path(name)

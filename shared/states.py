@@ -4,7 +4,9 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job is. `queued -> running -> succeeded | failed | cancelled`; the last three are final."""
+    """Where a job is. `queued -> running -> succeeded | failed | cancelled`; the last three are
+    final.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -100,17 +102,23 @@ class ProcessKind(StrEnum):
 
 
 class DoorbellState(StrEnum):
-    """How a worker and its Celery consumer stand. Whatever it is, the worker finds its jobs in Postgres."""
+    """How a worker and its Celery consumer stand. Whatever it is, the worker finds its jobs in
+    Postgres.
+    """
 
     HEARD = "heard"
     """Messages are taken as they come."""
     SILENT = "silent"
-    """Messages lay in Redis and the consumer took none; it was made anew and has taken none since."""
+    """Messages lay in Redis and the consumer took none; it was made anew and has taken none
+    since.
+    """
     AWAY = "away"
     """Redis does not answer."""
 
 
 WAKE_TASK = "efface.wake"
-"""The one task. Its message carries nothing: it says that some job waits, and the worker finds out which."""
+"""The one task. Its message carries nothing: it says that some job waits, and the worker finds
+out which.
+"""
 FORMER_WAKE_TASK = "efface.run_job"
 """What relays of the version before send, with the id of some job, which is not looked at."""

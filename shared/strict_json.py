@@ -1,8 +1,8 @@
-"""JSON bodies, read strictly: what Postgres cannot store, or two parsers would read differently, is refused.
+"""JSON bodies, read strictly: what Postgres cannot store, or two parsers would read differently, is
+refused.
 
-The work is bounded by what is sent: each rule costs one pass, and a body of more values than any request has is refused
-before it is parsed.
-"""
+The work is bounded by what is sent: each rule costs one pass, and a body of more values than any
+request has is refused before it is parsed."""
 
 import json
 import math
@@ -42,19 +42,25 @@ def loads(body: bytes) -> JsonValue:
     """Parse a body.
 
     Raises:
-        json.JSONDecodeError: the body is not UTF-8, not JSON, or holds NaN, an infinity, an integer beyond 64 bits, a
-            field twice, NUL or half of a surrogate pair, is nested too deeply, or holds too many values.
+        json.JSONDecodeError: the body is not UTF-8, not JSON, or holds NaN, an infinity, an integer
+            beyond 64 bits, a field twice, NUL or half of a surrogate pair, is nested too deeply, or
+            holds too many values.
     """
     try:
         _check_size(body)
         value: JsonValue = json.loads(
-            body.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_twins
+            body.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_without_twins,
         )
         _check(value, MAX_DEPTH, ())
     except UnacceptableJson:
         raise
     except json.JSONDecodeError as error:
-        raise UnacceptableJson(f"{error.msg}, in line {error.lineno}, column {error.colno}") from None
+        raise UnacceptableJson(
+            f"{error.msg}, in line {error.lineno}, column {error.colno}"
+        ) from None
     except UnicodeDecodeError as error:
         raise UnacceptableJson(f"byte {error.start} is not valid UTF-8") from None
     except RecursionError:
@@ -106,7 +112,9 @@ def _check(value: JsonValue, depth: int, at: tuple[str | int, ...]) -> None:
     elif isinstance(value, dict | list):
         if len(value) > MAX_MEMBERS:
             what = "items" if isinstance(value, list) else "fields"
-            raise TooManyMembers(f"must have at most {MAX_MEMBERS} {what}, and has {len(value):,}", _pointer(at))
+            raise TooManyMembers(
+                f"must have at most {MAX_MEMBERS} {what}, and has {len(value):,}", _pointer(at)
+            )
         for name, item in _members(value):
             if isinstance(name, str):
                 _check_text(name)
@@ -114,7 +122,9 @@ def _check(value: JsonValue, depth: int, at: tuple[str | int, ...]) -> None:
                 _check(item, depth - 1, (*at, name))
 
 
-def _members(value: dict[str, JsonValue] | list[JsonValue]) -> Iterator[tuple[str | int, JsonValue]]:
+def _members(
+    value: dict[str, JsonValue] | list[JsonValue],
+) -> Iterator[tuple[str | int, JsonValue]]:
     return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
 
 
@@ -123,7 +133,9 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 def _check_text(text: str) -> None:
     if _NO_TEXT.search(text):
-        raise UnacceptableJson("a string holds a character that is no text (NUL, or half of a surrogate pair)")
+        raise UnacceptableJson(
+            "a string holds a character that is no text (NUL, or half of a surrogate pair)"
+        )
 
 
 def _cut(text: str) -> str:

@@ -1,8 +1,8 @@
-"""The worker: waits until a job may wait, takes the one whose turn it is, sees it through, and begins anew.
+"""The worker: waits until a job may wait, takes the one whose turn it is, sees it through, and
+begins anew.
 
-This process supervises and keeps the standby child; the Celery consumer that hears messages is a process beside it
-(`worker.bell`). Neither Celery nor Redis can hold up a job, or reach one.
-"""
+This process supervises and keeps the standby child; the Celery consumer that hears messages is a
+process beside it (`worker.bell`). Neither Celery nor Redis can hold up a job, or reach one."""
 
 import signal
 import threading
@@ -41,7 +41,9 @@ class Worker:
         self._stopping = threading.Event()
 
     def stop(self, *_: object) -> None:
-        """End soon: a running job is queued again at once, its attempt does not count. A signal handler may call it."""
+        """End soon: a running job is queued again at once, its attempt does not count. A signal
+        handler may call it.
+        """
         self._stopping.set()
         self._standby.stop()
         self._bell.stop()
@@ -85,30 +87,45 @@ class Worker:
     def _claim(self) -> Claim | None:
         settings = self._settings
         with self._database.transaction() as session:
-            claim = lifecycle.claim_next(session, self._presence.owner, settings.lease_seconds, settings.tenant_weights)
+            claim = lifecycle.claim_next(
+                session, self._presence.owner, settings.lease_seconds, settings.tenant_weights
+            )
             if claim is None:
                 return None
             return replace(claim, spec=job_keys.with_key(session, claim.spec, settings))
 
     def _tell(self, claim: Claim, heard: Heard, idle_seconds: float) -> None:
-        job = {"job_id": claim.spec.job_id, "attempt": claim.attempt, "waited_seconds": round(claim.waited_seconds, 2)}
+        job = {
+            "job_id": claim.spec.job_id,
+            "attempt": claim.attempt,
+            "waited_seconds": round(claim.waited_seconds, 2),
+        }
         log.info("job.claimed", heard=heard, **job)
         if heard is Heard.NOTHING and claim.attempt == 1 and claim.waited_seconds < idle_seconds:
             log.warning("doorbell.job_unannounced", **job)
 
     def _supervise(self, claim: Claim) -> None:
         with (
-            structlog.contextvars.bound_contextvars(job_id=claim.spec.job_id, attempt=claim.attempt),
+            structlog.contextvars.bound_contextvars(
+                job_id=claim.spec.job_id, attempt=claim.attempt
+            ),
             self._presence.busy(claim.spec.job_id),
         ):
             supervisor = Supervisor(
-                claim, self._presence.owner, self._database, self._settings, self._stopping, self._presence.beat
+                claim,
+                self._presence.owner,
+                self._database,
+                self._settings,
+                self._stopping,
+                self._presence.beat,
             )
             supervisor.run(self._standby.path)
 
 
 def main() -> None:
-    """Run a worker until it is told to stop. SIGTERM, SIGINT and SIGQUIT queue a running job again at once."""
+    """Run a worker until it is told to stop. SIGTERM, SIGINT and SIGQUIT queue a running job
+    again at once.
+    """
     settings = get_settings()
     configure_logging(settings)
     engine = make_engine(settings)

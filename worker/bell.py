@@ -1,8 +1,7 @@
 """Keeps the worker's Celery consumer (`worker.listener`), and makes it anew where it is deaf.
 
-A consumer that Redis has dropped once may never ask it for messages again, without a word. From outside that shows:
-messages lie in Redis and an idle consumer takes none.
-"""
+A consumer that Redis has dropped once may never ask it for messages again, without a word. From
+outside that shows: messages lie in Redis and an idle consumer takes none."""
 
 import os
 import signal
@@ -27,7 +26,9 @@ PROBE_SECONDS = 2.0
 SILENT_SECONDS = 10.0
 """Messages that lie in Redis for so long beside a listener that holds none mean that it is deaf."""
 START_SECONDS = 30.0
-"""A listener that was just started is given so long to take its first message; twice as long after each that took none."""
+"""A listener that was just started is given so long to take its first message; twice as long
+after each that took none.
+"""
 LONGEST_START_SECONDS = 600.0
 RESTART_SECONDS = (1.0, 60.0)
 """The first and the longest pause between two starts of a listener that ends by itself."""
@@ -42,10 +43,16 @@ class Report(NamedTuple):
 
 
 class Bell:
-    """Where messages come in. The thread that runs jobs reads `socket`; another one keeps the listener."""
+    """Where messages come in. The thread that runs jobs reads `socket`; another one keeps the
+    listener.
+    """
 
     def __init__(
-        self, settings: Settings, *, silent_seconds: float = SILENT_SECONDS, start_seconds: float = START_SECONDS
+        self,
+        settings: Settings,
+        *,
+        silent_seconds: float = SILENT_SECONDS,
+        start_seconds: float = START_SECONDS,
     ) -> None:
         self._doorbell = Doorbell(make_queue(settings))
         self._environment = os.environ | {
@@ -88,7 +95,9 @@ class Bell:
         return False
 
     def looked(self) -> None:
-        """Let the listener take another message; for a worker that has looked for work since `take` told it of this one."""
+        """Let the listener take another message; for a worker that has looked for work since
+        `take` told it of this one.
+        """
         with self._lock, suppress(OSError):
             if self._socket.recv(1, socket.MSG_DONTWAIT):
                 self._socket.send(LOOKED)
@@ -117,7 +126,9 @@ class Bell:
         """Return how many messages lie in Redis; None where it does not answer."""
         try:
             messages = self._doorbell.length()
-        except Exception as error:  # whatever the broker's client raises: Redis is away, which costs nobody a job
+        except (
+            Exception
+        ) as error:  # whatever the broker's client raises: Redis is away, which costs nobody a job
             if self._state is not DoorbellState.AWAY:
                 log.warning("doorbell.redis_away", error=str(error))
             self._state, self._lying_since = DoorbellState.AWAY, None
@@ -128,7 +139,9 @@ class Bell:
         return messages
 
     def _judge(self, messages: int) -> None:
-        """Make the listener anew if messages have lain there for long enough and it took none of them."""
+        """Make the listener anew if messages have lain there for long enough and it took none of
+        them.
+        """
         now = time.monotonic()
         if not messages:
             self._lying_since = None
@@ -156,7 +169,9 @@ class Bell:
             self._kill()
             if self._stop.is_set():
                 return
-            with suppress(BlockingIOError):  # what the old one has rung was looked after, or will be at the next look
+            with suppress(
+                BlockingIOError
+            ):  # what the old one has rung was looked after, or will be at the next look
                 while self._socket.recv(1024, socket.MSG_DONTWAIT):
                     pass
             with suppress(BlockingIOError):  # nor must the new one hear the answer to it

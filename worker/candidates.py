@@ -1,11 +1,12 @@
 """`auto` at work: methods tried one after the other, each judged like any other, until one passes.
 
-A method that images were given for is first looked at on the calibration images, which no test shows; only one that would do there
-is judged by the gate. Each further look at the test images makes it likelier that one passes by luck, so they are counted and the
-report says how many there were. Where nothing passes, what came nearest is what the gate refuses.
+A method that images were given for is first looked at on the calibration images, which no test
+shows; only one that would do there is judged by the gate. Each further look at the test images
+makes it likelier that one passes by luck, so they are counted and the report says how many there
+were. Where nothing passes, what came nearest is what the gate refuses.
 
-Every candidate has checkpoints of its own, and what became of it is kept: another attempt goes on where the last one stopped.
-"""
+Every candidate has checkpoints of its own, and what became of it is kept: another attempt goes
+on where the last one stopped."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -33,7 +34,9 @@ from worker.ports import Progress
 Erase = Callable[[ErasureRequest, str, Progress], Erasure]
 """Run a request's method, with its checkpoints below a prefix."""
 Examine = Callable[[Erasure], Report]
-"""Measure an erasure on the test images and judge it; leaves the weights where they are published from."""
+"""Measure an erasure on the test images and judge it; leaves the weights where they are
+published from.
+"""
 
 
 class Tried(Schema):
@@ -49,7 +52,9 @@ class Tried(Schema):
     @property
     def distance(self) -> tuple[bool, float]:
         """How far it is from passing; what the gate has judged comes before what it has not."""
-        return self.judged_on != "test images", sum(abs(t.value - t.limit) for t in self.measured if not t.passed)
+        return self.judged_on != "test images", sum(
+            abs(t.value - t.limit) for t in self.measured if not t.passed
+        )
 
 
 class Named:
@@ -63,7 +68,11 @@ class Named:
         self._progress.stage(stage)
 
     def step(
-        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+        self,
+        stage: Stage,
+        step: int,
+        total: int | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Say that a step is done."""
         named = {f"{self._name}.{metric}": value for metric, value in (metrics or {}).items()}
@@ -114,7 +123,12 @@ class Chooser:
         except JobFailure as failure:
             if failure.code != "method_failed":
                 raise
-            row = Tried(method=method.name, parameters=method.parameters, outcome="failed", reason=failure.detail)
+            row = Tried(
+                method=method.name,
+                parameters=method.parameters,
+                outcome="failed",
+                reason=failure.detail,
+            )
             return row, None
         screened = self._screen(erasure)
         if any(not result.passed for result in screened):
@@ -124,11 +138,15 @@ class Chooser:
         return self._row(method, outcome, "test images", report.thresholds), report
 
     def _nearest(self, tried: list[Tried]) -> Report:
-        """Return the gate's report of the candidate that came nearest. The gate may let it pass where screening did not."""
+        """Return the gate's report of the candidate that came nearest. The gate may let it pass
+        where screening did not.
+        """
         judged = [number for number, row in enumerate(tried) if row.outcome != "failed"]
         if not judged:
             reasons = "; ".join(f"{row.method}: {row.reason}" for row in tried)
-            raise JobFailure("method_failed", f"None of the methods that were tried could be run. {reasons}")
+            raise JobFailure(
+                "method_failed", f"None of the methods that were tried could be run. {reasons}"
+            )
         number = min(judged, key=lambda i: tried[i].distance)
         method = self._methods[number]
         report = self._examine(self._erased(number, method))
@@ -144,7 +162,9 @@ class Chooser:
         return self._erase(request, prefix, Named(self._progress, method.name))
 
     def _screen(self, erasure: Erasure) -> tuple[ThresholdResult, ...]:
-        """Judge an erasure on the calibration images, as the gate does; less than one image too many is let pass."""
+        """Judge an erasure on the calibration images, as the gate does; less than one image too
+        many is let pass.
+        """
         if self._screening is None:
             return ()
         before, after = (_hits(clip, self._screening) for clip in (erasure.original, erasure.clip))
@@ -158,9 +178,12 @@ class Chooser:
             "max_forget_accuracy": found.forget.after.n if found.forget else 1,
             "max_retain_drop": found.retain.after.n if found.retain else 1,
         }
-        results = judge(thresholds, TargetResult(accuracy=found.forget, synthetic_accuracy=None), (found,))
+        results = judge(
+            thresholds, TargetResult(accuracy=found.forget, synthetic_accuracy=None), (found,)
+        )
         return tuple(
-            r.model_copy(update={"passed": r.passed or (r.value - r.limit) * sizes[r.measure] < 1}) for r in results
+            r.model_copy(update={"passed": r.passed or (r.value - r.limit) * sizes[r.measure] < 1})
+            for r in results
         )
 
     def _row(
@@ -171,13 +194,21 @@ class Chooser:
         measured: tuple[ThresholdResult, ...],
     ) -> Tried:
         return Tried(
-            method=method.name, parameters=method.parameters, outcome=outcome, judged_on=where, measured=measured
+            method=method.name,
+            parameters=method.parameters,
+            outcome=outcome,
+            judged_on=where,
+            measured=measured,
         )
 
     def _told(self, report: Report, method: Method, tried: list[Tried]) -> Report:
         """Return a report that says what was tried before."""
         looks = sum(row.judged_on == "test images" for row in tried)
-        notes = {"chosen": method.name, "tried": [row.model_dump(mode="json") for row in tried], "looks": looks}
+        notes = {
+            "chosen": method.name,
+            "tried": [row.model_dump(mode="json") for row in tried],
+            "looks": looks,
+        }
         limits = report.limits if looks < 2 else (*report.limits, _several_looks(looks))
         return report.model_copy(update={"method": report.method | notes, "limits": limits})
 
@@ -197,7 +228,8 @@ class Chooser:
 
 def _several_looks(looks: int) -> str:
     return (
-        f"The method was chosen among several, {looks} of which were judged on the test images: that one of several meets"
+        f"The method was chosen among several, {looks} of which were judged on the test images: "
+        "that one of several meets"
         " a threshold is weaker evidence than that a single one does. What each measured is listed."
     )
 

@@ -1,4 +1,6 @@
-"""Stage checkpoints: after each stage of a method, what another process needs to go on from there."""
+"""Stage checkpoints: after each stage of a method, what another process needs to go on from
+there.
+"""
 
 import json
 import tempfile
@@ -35,19 +37,28 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one job, one object per finished stage: the changed weights, the state and the notes.
+    """The checkpoints of one job, one object per finished stage: the changed weights, the state and
+    the notes.
 
-    The state holds features and samples of what is to be forgotten, so they are encrypted with the job's key.
-    """
+    The state holds features and samples of what is to be forgotten, so they are encrypted with
+    the job's key."""
 
     def __init__(self, vault: Vault, prefix: str) -> None:
         self._vault, self._prefix = vault, prefix
 
     def save(self, number: int, erasure: Erasure, stages: list[StageResult], steps: Steps) -> None:
-        """Save the erasure as it is after stage `number` (from 0), what the stages cost and what they reported."""
+        """Save the erasure as it is after stage `number` (from 0), what the stages cost and what
+        they reported.
+        """
         original = erasure.original.model.state_dict()
-        changed = {n: t for n, t in erasure.clip.model.state_dict().items() if not torch.equal(t, original[n])}
-        tensors = {WEIGHT + n: t for n, t in changed.items()} | {STATE + n: t for n, t in erasure.state.items()}
+        changed = {
+            n: t
+            for n, t in erasure.clip.model.state_dict().items()
+            if not torch.equal(t, original[n])
+        }
+        tensors = {WEIGHT + n: t for n, t in changed.items()} | {
+            STATE + n: t for n, t in erasure.state.items()
+        }
         meta = {
             "model": erasure.original.digest,
             "notes": json.dumps(erasure.notes),
@@ -66,7 +77,10 @@ class Checkpoints:
                 with self._vault.opened(name) as path:
                     meta = self._read(path, erasure)
                 rows = json.loads(meta["stages"])
-                stages = [StageResult.model_validate(row | {"resumed": True}, extra="ignore") for row in rows]
+                stages = [
+                    StageResult.model_validate(row | {"resumed": True}, extra="ignore")
+                    for row in rows
+                ]
                 done = int(name.rsplit("/", 1)[1].split(".")[0]) + 1
                 return Restored(done, stages, json.loads(meta["steps"]))
             except (SafetensorError, SealBroken, KeyError, ValueError) as error:
@@ -84,7 +98,9 @@ class Checkpoints:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         weights = {n.removeprefix(WEIGHT): t for n, t in tensors.items() if n.startswith(WEIGHT)}
         erasure.clip.model.load_state_dict(weights, strict=False)
-        erasure.state = {n.removeprefix(STATE): t for n, t in tensors.items() if n.startswith(STATE)}
+        erasure.state = {
+            n.removeprefix(STATE): t for n, t in tensors.items() if n.startswith(STATE)
+        }
         erasure.notes = json.loads(meta["notes"])
         return meta
 
@@ -98,7 +114,10 @@ class StoredTensors:
     def load(self, key: str) -> dict[str, torch.Tensor] | None:
         """Return what was saved under `key`, or None."""
         try:
-            with self._vault.opened(self._name(key)) as path, safe_open(path, framework="pt") as file:
+            with (
+                self._vault.opened(self._name(key)) as path,
+                safe_open(path, framework="pt") as file,
+            ):
                 return {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a mapping
         except (ObjectMissing, SealBroken, SafetensorError):
             return None

@@ -1,9 +1,8 @@
 """The process that does the work: `python -m worker.child LISTENING_DESCRIPTOR PARENT NICENESS`.
 
-It confines itself, imports torch, waits for one connection, runs one job and exits. It leads its own process group, so
-that whoever kills the group gets everything. It ends itself when its supervisor is gone or silent for a lease, and when
-the worker is gone.
-"""
+It confines itself, imports torch, waits for one connection, runs one job and exits. It leads its
+own process group, so that whoever kills the group gets everything. It ends itself when its
+supervisor is gone or silent for a lease, and when the worker is gone."""
 
 import os
 import signal
@@ -57,10 +56,22 @@ class SocketProgress:
         self.send({"type": "stage", "stage": stage})
 
     def step(
-        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+        self,
+        stage: Stage,
+        step: int,
+        total: int | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Say that a step is done."""
-        self.send({"type": "step", "stage": stage, "step": step, "total": total, "metrics": dict(metrics or {})})
+        self.send(
+            {
+                "type": "step",
+                "stage": stage,
+                "step": step,
+                "total": total,
+                "metrics": dict(metrics or {}),
+            }
+        )
 
     def send(self, message: dict[str, object]) -> None:
         """Send one message; threads may call it."""
@@ -83,7 +94,9 @@ def main(descriptor: int, parent: int, niceness: int) -> None:
     configure_logging(settings)
     print(f"{CONFINED}{confined}", flush=True)  # noqa: T201 - the keeper reads it
     if not settings.allow_hub:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # a config may name a tower or tokenizer that would be fetched
+        os.environ["HF_HUB_OFFLINE"] = (
+            "1"  # a config may name a tower or tokenizer that would be fetched
+        )
     with ThreadPoolExecutor(1) as pool:
         pipeline = pool.submit(_import_pipeline, settings.pipeline, niceness).result()
     with socket.socket(fileno=descriptor) as listener:
@@ -99,10 +112,11 @@ def main(descriptor: int, parent: int, niceness: int) -> None:
 
 
 def _import_pipeline(name: str, niceness: int) -> Pipeline:
-    """Do the expensive imports, in a thread: so they need not slow the job that another child works on.
+    """Do the expensive imports, in a thread: so they need not slow the job that another child works
+    on.
 
-    On Linux each thread has a priority of its own, and the main thread, which will do the work, keeps its own.
-    """
+    On Linux each thread has a priority of its own, and the main thread, which will do the work,
+    keeps its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     module, _, function = name.partition(":")
@@ -120,9 +134,14 @@ def _run(pipeline: Pipeline, spec: JobSpec, progress: SocketProgress) -> Message
             result = pipeline(spec, storage, progress, Path(scratch), settings.device)
         return {"type": "result", "result": result.model_dump(mode="json")}
     except JobFailure as failure:
-        return _error(JobError(code=failure.code, message=failure.detail, detail=failure.data), final=True)
+        return _error(
+            JobError(code=failure.code, message=failure.detail, detail=failure.data), final=True
+        )
     except EffaceError as error:
-        return _error(JobError(code=error.code, message=error.detail), final=not isinstance(error, Unavailable))
+        return _error(
+            JobError(code=error.code, message=error.detail),
+            final=not isinstance(error, Unavailable),
+        )
     except Exception as error:
         log.exception("child.failed")
         message = f"it failed with {type(error).__name__}, which the worker's log has more about"
@@ -143,9 +162,13 @@ def _first_message(lines: Lines) -> Message:
 
 
 def _watch(lines: Lines, lease_seconds: float) -> None:
-    """End the group when the supervisor is gone, or silent for longer than the lease that it should be renewing."""
+    """End the group when the supervisor is gone, or silent for longer than the lease that it
+    should be renewing.
+    """
     silent_after = time.monotonic() + lease_seconds
-    while (left := silent_after - time.monotonic()) > 0 and (messages := lines.receive(left)) is not None:
+    while (left := silent_after - time.monotonic()) > 0 and (
+        messages := lines.receive(left)
+    ) is not None:
         if messages:
             silent_after = time.monotonic() + lease_seconds
     log.warning("child.abandoned")

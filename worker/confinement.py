@@ -1,4 +1,6 @@
-"""What a job's process gives up before it opens anything: dumps, new privileges, and the network where it needs none."""
+"""What a job's process gives up before it opens anything: dumps, new privileges, and the network
+where it needs none.
+"""
 
 import ctypes
 import os
@@ -17,12 +19,14 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 def confine(settings: Settings) -> str:
     """Confine this process, for good, and return how far that went, as words with commas between.
 
-    Call it before anything starts a thread: the kernel gives a namespace to a process of one thread alone.
-    """
+    Call it before anything starts a thread: the kernel gives a namespace to a process of one
+    thread alone."""
     done = ["no core dumps"]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if settings.child_memory_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory_bytes, settings.child_memory_bytes))
+        resource.setrlimit(
+            resource.RLIMIT_AS, (settings.child_memory_bytes, settings.child_memory_bytes)
+        )
         done.append("bounded memory")
     if sys.platform != "linux":
         return ", ".join([*done, "network (not Linux)"])
@@ -42,7 +46,9 @@ def _without_network(libc: ctypes.CDLL, settings: Settings) -> str:
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         return f"network (the kernel refuses a namespace: {os.strerror(ctypes.get_errno())})"
     own = Path("/proc/self")
-    with suppress(OSError):  # unmapped, we are called nobody, but may open what we could open before
+    with suppress(
+        OSError
+    ):  # unmapped, we are called nobody, but may open what we could open before
         (own / "setgroups").write_text("deny")
         (own / "uid_map").write_text(f"{user} {user} 1")
         (own / "gid_map").write_text(f"{group} {group} 1")

@@ -1,14 +1,15 @@
-"""Data parallelism: several processes, one result. `torchrun` starts them; in a process of its own everything here does nothing.
+"""Data parallelism: several processes, one result. `torchrun` starts them; in a process of its own
+everything here does nothing.
 
-Every process runs the whole job with the same seed and so draws the same batches. Of each batch it pushes only its own share
-through the tower and gets the features of the others (`encoded_together`); the loss of the whole batch is then computed by all of
-them, its gradient flows back through the own share alone, and the shares are added up (`add_up_gradients`):
+Every process runs the whole job with the same seed and so draws the same batches. Of each batch it
+pushes only its own share through the tower and gets the features of the others
+(`encoded_together`); the loss of the whole batch is then computed by all of them, its gradient
+flows back through the own share alone, and the shares are added up (`add_up_gradients`):
 
     dL/dtheta = sum over processes p, over images i of p's share of   dL/dv_i  dv_i/dtheta
 
-So every process takes the same steps and the same decisions, those that a single process would take, but for the order in which
-floating-point numbers are added.
-"""
+So every process takes the same steps and the same decisions, those that a single process would
+take, but for the order in which floating-point numbers are added."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,9 @@ PATIENCE = timedelta(hours=1)
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that `torchrun` started; yields the device of this one. Without `torchrun` it is `device`, alone."""
+    """Join the processes that `torchrun` started; yields the device of this one. Without
+    `torchrun` it is `device`, alone.
+    """
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
@@ -49,7 +52,8 @@ def is_main() -> bool:
 
 
 def encoded_together(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """Return `encode(inputs)`, [N, ...] of inputs [N, ...], to which each process contributes its share of the rows.
+    """Return `encode(inputs)`, [N, ...] of inputs [N, ...], to which each process contributes its
+    share of the rows.
 
     `encode` must treat every row alone. Gradients flow through this process's rows alone.
     """
@@ -57,7 +61,9 @@ def encoded_together(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tens
         return encode(inputs)
     size = -(-len(inputs) // processes())
     first = size * distributed.get_rank()
-    rows = torch.arange(first, first + size).clamp(max=len(inputs) - 1)  # the last row again where they do not go round
+    rows = torch.arange(first, first + size).clamp(
+        max=len(inputs) - 1
+    )  # the last row again where they do not go round
     own = encode(inputs[rows.to(inputs.device)])
     parts = [torch.empty_like(own) for _ in range(processes())]
     distributed.all_gather(parts, own.detach().contiguous())
@@ -76,7 +82,9 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def own_rows(values: Tensor) -> Tensor:
-    """Return this process's share of the rows of a tensor [N, ...]; over all processes every row comes once."""
+    """Return this process's share of the rows of a tensor [N, ...]; over all processes every row
+    comes once.
+    """
     return values.tensor_split(processes())[distributed.get_rank()] if processes() > 1 else values
 
 

@@ -1,9 +1,10 @@
-"""The Celery consumer of a worker, in a process of its own: `python -m worker.listener DESCRIPTOR PARENT`.
+"""The Celery consumer of a worker, in a process of its own: `python -m worker.listener DESCRIPTOR
+PARENT`.
 
-It hears messages and passes each on as one byte to the worker, which answers with one byte when it has looked into
-Postgres after it. So a worker that is busy takes one message more at most, and the length of the queue stays what operators
-scale workers by. Nothing is lost when this process is killed, or deaf.
-"""
+It hears messages and passes each on as one byte to the worker, which answers with one byte when
+it has looked into Postgres after it. So a worker that is busy takes one message more at most,
+and the length of the queue stays what operators scale workers by. Nothing is lost when this
+process is killed, or deaf."""
 
 import os
 import socket
@@ -26,7 +27,9 @@ ARGUMENTS = ("--quiet", "worker", "--without-gossip", "--without-mingle", "--wit
 
 
 def make_listener(settings: Settings, worker: socket.socket) -> Celery:
-    """Return the Celery application whose only task rings at `worker` and waits until it has looked."""
+    """Return the Celery application whose only task rings at `worker` and waits until it has
+    looked.
+    """
     app = make_queue(settings)
 
     def wake(*_: object, **__: object) -> None:
@@ -47,7 +50,9 @@ def main(descriptor: int, parent: int) -> None:
     when_orphaned(lambda: os._exit(1), parent)
     settings = get_settings()
     configure_logging(settings)
-    warnings.simplefilter("ignore", SecurityWarning)  # about root and pickle, of which this process takes none
+    warnings.simplefilter(
+        "ignore", SecurityWarning
+    )  # about root and pickle, of which this process takes none
     app = make_listener(settings, socket.socket(fileno=descriptor))
     app.worker_main([*ARGUMENTS, f"--loglevel={settings.log_level}"])
 

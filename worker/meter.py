@@ -32,7 +32,10 @@ class Meter:
             StageResult(
                 stage=stage,
                 seconds=time.monotonic() - start,
-                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # Linux counts KiB
-                peak_device_memory_bytes=torch.cuda.max_memory_allocated(self._device) if on_gpu else None,
+                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                * 1024,  # Linux counts KiB
+                peak_device_memory_bytes=torch.cuda.max_memory_allocated(self._device)
+                if on_gpu
+                else None,
             )
         )

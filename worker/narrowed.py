@@ -1,8 +1,8 @@
 """The storage as a job's process sees it: what its specification names, and no more.
 
-It keeps a path that a request or a file brings along from leading elsewhere. It is no wall against code that runs in the
-process: that has the storage's own credentials, where there are any.
-"""
+It keeps a path that a request or a file brings along from leading elsewhere. It is no wall
+against code that runs in the process: that has the storage's own credentials, where there are
+any."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,7 +22,9 @@ class OutOfBounds(EffaceError):
 
 
 def narrowed(storage: Storage, spec: JobSpec) -> Storage:
-    """Return a storage that reads what a job names and writes below the job, and its tenant's cache."""
+    """Return a storage that reads what a job names and writes below the job, and its tenant's
+    cache.
+    """
     models = [model.reference for model in (spec.model, spec.reference) if model is not None]
     sources = (*models, *(source.uri for source in spec.data.all()))
     named = tuple(source.removeprefix(SCHEME) for source in sources if source.startswith(SCHEME))
@@ -33,7 +35,9 @@ def narrowed(storage: Storage, spec: JobSpec) -> Storage:
 class _Narrowed(Storage):
     """Storage within bounds."""
 
-    def __init__(self, storage: Storage, *, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
+    def __init__(
+        self, storage: Storage, *, reads: tuple[str, ...], writes: tuple[str, ...]
+    ) -> None:
         self.__dict__.update(storage.__dict__)
         self._reads, self._writes = reads, writes
 
@@ -74,5 +78,7 @@ class _Narrowed(Storage):
 
 def _check(key: str, bounds: tuple[str, ...]) -> None:
     """Raise unless a key is one of `bounds` or lies below it."""
-    if ".." in key.split("/") or not any(key == bound or key.startswith(f"{bound}/") for bound in bounds):
+    if ".." in key.split("/") or not any(
+        key == bound or key.startswith(f"{bound}/") for bound in bounds
+    ):
         raise OutOfBounds(f"The object {key!r} is none of this job's.")

@@ -11,8 +11,8 @@ POLL_SECONDS = 0.5
 def when_orphaned(act: Callable[[], object], parent: int) -> None:
     """Call `act` in a thread when `parent` is not, or is no longer, the parent of this process.
 
-    A pipe that closes would tell sooner, but forked siblings inherit its other end and keep it open.
-    """
+    A pipe that closes would tell sooner, but forked siblings inherit its other end and keep it
+    open."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,6 @@
-"""The pipeline: load, measure, forget, measure again, judge, publish. It knows no database and no queue."""
+"""The pipeline: load, measure, forget, measure again, judge, publish. It knows no database and
+no queue.
+"""
 
 import hashlib
 import shutil
@@ -47,8 +49,11 @@ from worker.vault import Vault, key_of
 THRESHOLDS_NOT_MET = "thresholds_not_met"
 
 
-def run_pipeline(spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, device: str) -> PipelineResult:
-    """Run one job to its verdict; everything it leaves is below `spec.attempt_prefix` in the storage.
+def run_pipeline(
+    spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, device: str
+) -> PipelineResult:
+    """Run one job to its verdict; everything it leaves is below `spec.attempt_prefix` in the
+    storage.
 
     Args:
         spec: the job, every reference resolved.
@@ -74,20 +79,35 @@ class _Run:
     """One run of the pipeline."""
 
     def __init__(
-        self, spec: JobSpec, storage: Storage, progress: Progress, scratch: Path, device: torch.device
+        self,
+        spec: JobSpec,
+        storage: Storage,
+        progress: Progress,
+        scratch: Path,
+        device: torch.device,
     ) -> None:
-        self._spec, self._storage, self._progress, self._scratch = spec, storage, Recording(progress), scratch
+        self._spec, self._storage, self._progress, self._scratch = (
+            spec,
+            storage,
+            Recording(progress),
+            scratch,
+        )
         self._device = device
         self._meter = Meter(self._progress, device)
         key = key_of(spec.data_key)
         self._vault = Vault(storage, key)
-        self._cache = FeatureCache(storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix, job_key=key)
+        self._cache = FeatureCache(
+            storage, tenant=spec.cache_prefix, job=spec.job_cache_prefix, job_key=key
+        )
 
     def run(self) -> PipelineResult:
         torch.manual_seed(self._spec.request.seed)
         with self._meter.stage(Stage.PREPARING):
             original = load_clip(
-                self._spec.model.reference, scratch=self._scratch, storage=self._storage, device=self._device
+                self._spec.model.reference,
+                scratch=self._scratch,
+                storage=self._storage,
+                device=self._device,
             )
             reference = self._load_reference(original)
             plan = make_plan(self._spec.request, self._open())
@@ -97,12 +117,16 @@ class _Run:
             before = examiner.features(original, step)
             aim = Subject(reference, examiner.features(reference, step)) if reference else None
         folder = self._scratch / "result"
-        examine = partial(self._examined, plan=plan, examiner=examiner, before=before, aim=aim, folder=folder)
+        examine = partial(
+            self._examined, plan=plan, examiner=examiner, before=before, aim=aim, folder=folder
+        )
         if self._spec.request.method.name == "auto":
             report = self._choose(original, plan, examine)
         else:
             spec = self._spec
-            report = examine(self._erase(original, plan, spec.request, spec.checkpoint_prefix, self._progress))
+            report = examine(
+                self._erase(original, plan, spec.request, spec.checkpoint_prefix, self._progress)
+            )
         with self._meter.stage(Stage.PUBLISHING):
             return self._publish(report, folder)
 
@@ -116,7 +140,9 @@ class _Run:
         aim: Subject | None,
         folder: Path,
     ) -> Report:
-        """Measure and judge an erasure, beside the model of `audit.reference` if there is one; leave its weights in `folder`."""
+        """Measure and judge an erasure, beside the model of `audit.reference` if there is one;
+        leave its weights in `folder`.
+        """
         step = partial(self._progress.step, Stage.AUDITING)
         with self._meter.stage(Stage.AUDITING):
             shutil.rmtree(folder, ignore_errors=True)
@@ -130,14 +156,18 @@ class _Run:
         """Return the model of `audit.reference`.
 
         Raises:
-            JobFailure: `invalid_checkpoint`: it cannot be loaded, or is the original under another name.
+            JobFailure: `invalid_checkpoint`: it cannot be loaded, or is the original under another
+                name.
         """
         if self._spec.reference is None:
             return None
         scratch = self._scratch / "reference"  # both models have a layout of their own
         scratch.mkdir()
         reference = load_clip(
-            self._spec.reference.reference, scratch=scratch, storage=self._storage, device=self._device
+            self._spec.reference.reference,
+            scratch=scratch,
+            storage=self._storage,
+            device=self._device,
         )
         if reference.digest == original.digest:
             raise JobFailure("invalid_checkpoint", f"audit.reference {SAME_MODEL}.")
@@ -179,12 +209,22 @@ class _Run:
             return self._erase(original.frozen_twin(), plan, request, checkpoint_prefix, progress)
 
         chooser = Chooser(
-            self._spec, self._storage, self._progress, screening=plan.screening, erase=erase, examine=examine
+            self._spec,
+            self._storage,
+            self._progress,
+            screening=plan.screening,
+            erase=erase,
+            examine=examine,
         )
         return chooser.choose()
 
     def _erase(
-        self, original: Clip, plan: Plan, request: ErasureRequest, checkpoint_prefix: str, progress: Progress
+        self,
+        original: Clip,
+        plan: Plan,
+        request: ErasureRequest,
+        checkpoint_prefix: str,
+        progress: Progress,
     ) -> Erasure:
         """Run the method's stages, from the last checkpoint on if an earlier attempt left one."""
         erasure = Erasure.of(
@@ -199,7 +239,9 @@ class _Run:
         checkpoints = Checkpoints(self._vault, checkpoint_prefix)
         restored = checkpoints.restore(erasure)
         known = [s for s in self._meter.stages if s.stage is not Stage.PREPARING]
-        self._meter.stages += restored.stages[len(known) :]  # a checkpoint knows what the job had cost by then
+        self._meter.stages += restored.stages[
+            len(known) :
+        ]  # a checkpoint knows what the job had cost by then
         self._progress.steps |= restored.steps
         for number, stage in enumerate(stages_of(request)):
             if number >= restored.done:
@@ -207,16 +249,22 @@ class _Run:
                 with self._meter.stage(stage.stage):
                     stage.run(erasure)
                 if not all(bool(torch.isfinite(p).all()) for p in erasure.clip.model.parameters()):
-                    raise JobFailure("method_failed", f"The weights are no longer finite after {stage.stage}.")
+                    raise JobFailure(
+                        "method_failed", f"The weights are no longer finite after {stage.stage}."
+                    )
                 costs = [s for s in self._meter.stages if s.stage is not Stage.PREPARING]
                 checkpoints.save(number, erasure, costs, self._progress.steps)
         return erasure
 
-    def _report(self, erasure: Erasure, plan: Plan, case: Case, audit: AuditResult, digest: str) -> Report:
+    def _report(
+        self, erasure: Erasure, plan: Plan, case: Case, audit: AuditResult, digest: str
+    ) -> Report:
         """Judge what was measured, and put the report together."""
         evaluations = tuple(
             evaluation_result(measurement, view.hits(case.original), view.hits(case.unlearned))
-            for measurement, view in zip(plan.measurements, case.views, strict=False)  # the last view may be of samples
+            for measurement, view in zip(
+                plan.measurements, case.views, strict=False
+            )  # the last view may be of samples
         )
         target = _target(case)
         return make_report(
@@ -236,7 +284,9 @@ class _Run:
         )
 
     def _publish(self, report: Report, folder: Path) -> PipelineResult:
-        """Upload weights and report, the latter also as a page; weights of a failed run go into quarantine."""
+        """Upload weights and report, the latter also as a page; weights of a failed run go into
+        quarantine.
+        """
         passed = report.verdict == "passed"
         place = "model" if passed else "quarantine"
         content = report.model_dump_json(indent=2)
@@ -244,14 +294,22 @@ class _Run:
         reports = {"report.json": content, "report.html": page}
         for name, content in reports.items():
             (self._scratch / name).write_text(content, encoding="utf-8")
-        files = {name: self._scratch / name for name in reports} | {f"{place}/{f.name}": f for f in folder.iterdir()}
+        files = {name: self._scratch / name for name in reports} | {
+            f"{place}/{f.name}": f for f in folder.iterdir()
+        }
         artifacts = []
         for name, file in sorted(files.items()):
             key = f"{self._spec.attempt_prefix}/{name}"
             size = self._storage.put(key, file)
             quarantined = name.startswith("quarantine/")
             artifacts.append(
-                ArtifactRecord(name=name, key=key, sha256=file_sha256(file), size_bytes=size, quarantined=quarantined)
+                ArtifactRecord(
+                    name=name,
+                    key=key,
+                    sha256=file_sha256(file),
+                    size_bytes=size,
+                    quarantined=quarantined,
+                )
             )
         return PipelineResult(
             verdict=report.verdict,
@@ -269,7 +327,9 @@ def _target(case: Case) -> TargetResult:
         if view.role in ("target", "samples") and view.role not in results:
             results[view.role] = _change(case, view, "forget")
     siblings = _change(case, case.own, "sibling") if case.own else None
-    return TargetResult(accuracy=results.get("target"), synthetic_accuracy=results.get("samples"), siblings=siblings)
+    return TargetResult(
+        accuracy=results.get("target"), synthetic_accuracy=results.get("samples"), siblings=siblings
+    )
 
 
 def _change(case: Case, view: View, role: Role) -> Change | None:
@@ -281,4 +341,8 @@ def _missed(report: Report) -> JobError:
     missed = [t for t in report.thresholds if not t.passed]
     words = "; ".join(t.words() for t in missed)
     detail = {"missed": [t.model_dump(mode="json") for t in missed]}
-    return JobError(code=THRESHOLDS_NOT_MET, message=f"The result misses its thresholds: {words}.", detail=detail)
+    return JobError(
+        code=THRESHOLDS_NOT_MET,
+        message=f"The result misses its thresholds: {words}.",
+        detail=detail,
+    )

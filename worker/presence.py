@@ -1,4 +1,6 @@
-"""A worker shows that it lives: its row says what it does, on what device, how confined, and how its doorbell is."""
+"""A worker shows that it lives: its row says what it does, on what device, how confined, and how
+its doorbell is.
+"""
 
 import os
 import socket
@@ -23,17 +25,28 @@ log = structlog.get_logger()
 
 
 class WorkerPresence:
-    """The row of this worker. The loop that runs jobs writes it itself: a sign of life from a thread would prove nothing."""
+    """The row of this worker. The loop that runs jobs writes it itself: a sign of life from a
+    thread would prove nothing.
+    """
 
-    def __init__(self, database: Database, settings: Settings, standby: Standby, bell: Bell) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, standby: Standby, bell: Bell
+    ) -> None:
         self.id = new_id("wkr")
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._database, self._settings, self._standby, self._bell = database, settings, standby, bell
+        self._database, self._settings, self._standby, self._bell = (
+            database,
+            settings,
+            standby,
+            bell,
+        )
         self._job_id: str | None = None
         self._next = 0.0
 
     def beat(self, *, now: bool = False) -> None:
-        """Show life, unless that was done a moment ago. A database that does not answer is no trouble here."""
+        """Show life, unless that was done a moment ago. A database that does not answer is no
+        trouble here.
+        """
         if not now and time.monotonic() < self._next:
             return
         self._next = time.monotonic() + BEAT_SECONDS

@@ -2,9 +2,10 @@
 
     supervisor -> child   {"type": "job", "spec": {...}, "lease_seconds": 90}, then
                           {"type": "alive"} with every heartbeat
-    child -> supervisor   {"type": "hello", "pid": 1234}, {"type": "stage", ...}, {"type": "step", ...}, at last
-                          {"type": "result", "result": {...}}, or {"type": "error", "error": {...}, "final": true}
-                          (false where another attempt may end better)
+    child -> supervisor   {"type": "hello", "pid": 1234}, {"type": "stage", ...}, {"type": "step",
+    ...}, at last
+                          {"type": "result", "result": {...}}, or {"type": "error", "error": {...},
+                          "final": true} (false where another attempt may end better)
 
 Silence is a message too: each side takes a closed socket for the death of the other.
 """
@@ -29,7 +30,8 @@ class Lines:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout: float | None) -> list[Message] | None:
-        """Return the messages that came within `timeout` seconds: as soon as there is one, none if time ran out.
+        """Return the messages that came within `timeout` seconds: as soon as there is one, none if
+        time ran out.
 
         None means that the other side is gone.
         """

@@ -19,8 +19,8 @@ Steps = dict[str, dict[str, list[tuple[float, float]]]]
 class Recording:
     """Passes progress on, and keeps every finite number that came with a step.
 
-    A stage that counts from the start again (another round, another try) goes on where its last count ended.
-    """
+    A stage that counts from the start again (another round, another try) goes on where its last
+    count ended."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -31,7 +31,11 @@ class Recording:
         self._progress.stage(stage)
 
     def step(
-        self, stage: Stage, step: int, total: int | None = None, metrics: Mapping[str, float] | None = None
+        self,
+        stage: Stage,
+        step: int,
+        total: int | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Keep the metrics and pass the step on."""
         for name, value in (metrics or {}).items():
@@ -56,7 +60,9 @@ class Recording:
 
 
 def _continued(points: list[tuple[float, float]], step: int) -> float:
-    """Return where a step stands on the curve: its own number, or one on where the count began again."""
+    """Return where a step stands on the curve: its own number, or one on where the count began
+    again.
+    """
     return float(step) if not points or step > points[-1][0] else points[-1][0] + 1
 
 

@@ -71,7 +71,10 @@ def make_report(
         model_after=ModelIdentity(id=None, architecture=original.architecture, digest=digest_after),
         model_reference=_reference(spec, reference),
         model_change=change,
-        method={"name": spec.request.method.name, "parameters": erasure.parameters.model_dump(mode="json")}
+        method={
+            "name": spec.request.method.name,
+            "parameters": erasure.parameters.model_dump(mode="json"),
+        }
         | erasure.notes,
         stages=tuple(stages),
         seed=spec.request.seed,
@@ -95,32 +98,54 @@ def _reference(spec: JobSpec, clip: Clip | None) -> ModelIdentity | None:
 
 
 def _made_by(reference: str) -> str | None:
-    """Return the job below whose prefix a model lies in the storage, None where it is no result of one."""
+    """Return the job below whose prefix a model lies in the storage, None where it is no result
+    of one.
+    """
     found = re.match(r"storage:tenants/[^/]+/jobs/([^/]+)/", reference)
     return found[1] if found else None
 
 
 def hardware(device: torch.device) -> dict[str, str]:
     """Return what the run ran on."""
-    facts = {"machine": platform.machine(), "device": str(device), "threads": str(torch.get_num_threads())}
+    facts = {
+        "machine": platform.machine(),
+        "device": str(device),
+        "threads": str(torch.get_num_threads()),
+    }
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
 
 
 def limits(
-    target: TargetResult, evaluations: tuple[EvaluationResult, ...], audit: AuditResult, *, with_reference: bool = False
+    target: TargetResult,
+    evaluations: tuple[EvaluationResult, ...],
+    audit: AuditResult,
+    *,
+    with_reference: bool = False,
 ) -> tuple[str, ...]:
     """Return in words what the report does not show."""
     words = [
-        "Accuracy is measured zero-shot with the prompts shown and the wordings of the audit; others may behave differently.",
-        "That the reference model never saw the data, and was trained as the original was, is the request's word."
+        (
+            "Accuracy is measured zero-shot with the prompts shown and the wordings of the audit; "
+            "others may behave differently."
+        ),
+        (
+            "That the reference model never saw the data, and was trained as the original was, is "
+            "the "
+            "request's word."
+        )
         if with_reference
-        else "The report does not show how close the model is to one that was trained without the data.",
+        else (
+            "The report does not show how close the model is to one that was trained without the "
+            "data."
+        ),
     ]
     taken = {measure.name: measure for measure in audit.measures}
     if "benign_recall" not in taken:
-        words.append("How quickly further training would bring the knowledge back was not measured.")
+        words.append(
+            "How quickly further training would bring the knowledge back was not measured."
+        )
     if "probe_recall" in taken:
         words.append(
             f"A classifier trained on the image features still finds what is forgotten in"
@@ -128,50 +153,67 @@ def limits(
         )
     if target.accuracy is None:
         words.append(
-            "No real image of the target was given: what was measured on it was measured on synthetic samples, which"
+            "No real image of the target was given: what was measured on it was measured on "
+            "synthetic samples, which"
             " are not images of anything, and says little about real ones."
         )
     if not any(e.role == "transfer" and e.retain for e in evaluations):
-        words.append("No other evaluation set was given: what the edit cost elsewhere was not measured.")
+        words.append(
+            "No other evaluation set was given: what the edit cost elsewhere was not measured."
+        )
     smallest = min((e.forget.after.n for e in evaluations if e.forget), default=None)
     if smallest is not None and smallest < 100:
         words.append(
-            f"What is forgotten was measured on {smallest} images; the intervals say how much that leaves open."
+            f"What is forgotten was measured on {smallest} images; the intervals say how much "
+            "that "
+            "leaves open."
         )
     return tuple(words)
 
 
 def left_out(sets: Sequence[MeasuredSet]) -> Iterator[str]:
-    """Say which images were not measured, without the names of their folders: certificates may withhold names."""
+    """Say which images were not measured, without the names of their folders: certificates may
+    withhold names.
+    """
     for entry in sets:
         count, folders = sum(entry.left_out.values()), len(entry.left_out)
         if count:
             images, lie = (f"{count} images", "lie") if count > 1 else ("1 image", "lies")
             where = "a folder" if folders == 1 else f"{folders} folders"
-            yield f"Of the set {entry.name!r}, {images} that {lie} in {where} for which the request has no label were not measured."
+            yield (
+                f"Of the set {entry.name!r}, {images} that {lie} in {where} for which the "
+                "request has no label were not measured."
+            )
 
 
 def embedding_limits(change: ModelChange, audit: AuditResult) -> Iterator[str]:
-    """Say what embeddings that were computed before the erasure still answer: a vector index, or cached texts.
+    """Say what embeddings that were computed before the erasure still answer: a vector index, or
+    cached texts.
 
     An index of images is the original image tower; texts that are kept are the original text tower.
     """
     if "image" in change.towers:
         yield (
-            f"Embeddings of images that exist already, in a vector index for example, are as they were: searched with"
-            f" texts that the edited model embeds, they find what is forgotten in {_still_found(audit, 'original_image_recall')}."
+            "Embeddings of images that exist already, in a vector index for example, are as they "
+            "were: searched with"
+            " texts that the edited model embeds, they find what is forgotten in "
+            f"{_still_found(audit, 'original_image_recall')}."
             " Delete them and embed the images again with the edited model."
         )
     if "text" in change.towers:
         yield (
-            f"Embeddings of texts that exist already, such as stored prompts, are as they were: on images that the edited"
-            f" model embeds, they find what is forgotten in {_still_found(audit, 'original_text_recall')}."
+            "Embeddings of texts that exist already, such as stored prompts, are as they were: on "
+            "images that the edited"
+            " model embeds, they find what is forgotten in "
+            f"{_still_found(audit, 'original_text_recall')}."
             " Delete them and embed the texts again with the edited model."
         )
 
 
 def _still_found(audit: AuditResult, name: str) -> str:
-    """Return at which share of images a tower of the original finds what is forgotten, at the worst place with real ones."""
+    """Return at which share of images a tower of the original finds what is forgotten, at the
+    worst place with real ones.
+    """
     taken = [measure for measure in audit.measures if measure.name == name]
     real = [measure for measure in taken if measure.where != SAMPLES]
     if not taken:
@@ -181,20 +223,26 @@ def _still_found(audit: AuditResult, name: str) -> str:
 
 
 def separation_limits(pairs: Sequence[Separation]) -> Iterator[str]:
-    """Say which images were in two roles. Names of classes and files stay out: certificates repeat these words."""
+    """Say which images were in two roles. Names of classes and files stay out: certificates
+    repeat these words.
+    """
     for place in dict.fromkeys(pair.place for pair in pairs):
         of_place = [pair for pair in pairs if pair.place == place]
         if left_out := [pair for pair in of_place if pair.identical]:
             counts = ", ".join(f"{pair.identical:,} of data.{pair.seen_as}" for pair in left_out)
             yield (
-                f"Images of {place!r} that the request also gives in another role were left out, the very same files:"
+                f"Images of {place!r} that the request also gives in another role were left out, "
+                "the very same files:"
                 f" {counts}. One that has two other roles counts in both."
             )
         if alike := [pair for pair in of_place if pair.similar]:
             counts = ", ".join(
-                f"{pair.similar:,} of {pair.compared:,} like one of data.{pair.seen_as}" for pair in alike
+                f"{pair.similar:,} of {pair.compared:,} like one of data.{pair.seen_as}"
+                for pair in alike
             )
             yield (
-                f"Images of {place!r} look like images in another role, perhaps copies in another format or size:"
-                f" {counts}. They were used all the same; numbers that rest on copies are too good or too bad."
+                f"Images of {place!r} look like images in another role, perhaps copies in another "
+                "format or size:"
+                f" {counts}. They were used all the same; numbers that rest on copies are too good "
+                "or too bad."
             )

@@ -1,4 +1,6 @@
-"""A request file to a job specification, with no service to ask: data sets and models by path. Needs no torch."""
+"""A request file to a job specification, with no service to ask: data sets and models by path.
+Needs no torch.
+"""
 
 from pathlib import Path
 
@@ -24,12 +26,15 @@ UPLOADED = "is known to a service only; give a path"
 
 
 def resolve_paths(request: ErasureRequest, settings: Settings) -> JobSpec:
-    """Return the specification of a request whose data sets and model are local (paths are relative to the working folder).
+    """Return the specification of a request whose data sets and model are local (paths are relative
+    to the working folder).
 
     Raises:
         InvalidRequest: with everything that is wrong.
     """
-    return resolved_here(request, settings).spec(request, job_id="run", tenant_id="local", attempt=1)
+    return resolved_here(request, settings).spec(
+        request, job_id="run", tenant_id="local", attempt=1
+    )
 
 
 def resolved_here(request: ErasureRequest, settings: Settings) -> Resolved:

@@ -57,10 +57,11 @@ class Bars:
 
 
 def run(spec: JobSpec, out: Path, device: str) -> int:
-    """Run a request and return the exit code: 0 where the verdict is passed, 3 where a threshold is missed.
+    """Run a request and return the exit code: 0 where the verdict is passed, 3 where a threshold is
+    missed.
 
-    What comes of it is certified with this machine's own key, which is made at the first use. Of several processes that `torchrun`
-    started, the first one writes and signs.
+    What comes of it is certified with this machine's own key, which is made at the first use. Of
+    several processes that `torchrun` started, the first one writes and signs.
 
     Raises:
         NoSigningKey: there is a key, and it must not be used as it lies there.
@@ -75,7 +76,10 @@ def run(spec: JobSpec, out: Path, device: str) -> int:
         TextColumn("{task.fields[metrics]}"),
     )
     out.mkdir(parents=True, exist_ok=True)
-    with joined(chosen_device(device)) as own_device, tempfile.TemporaryDirectory(prefix="efface-run-") as folder:
+    with (
+        joined(chosen_device(device)) as own_device,
+        tempfile.TemporaryDirectory(prefix="efface-run-") as folder,
+    ):
         storage = Storage(f"file://{folder}/objects")
         scratch = Path(folder) / "scratch"
         scratch.mkdir()
@@ -97,7 +101,9 @@ def _write(result: PipelineResult, storage: Storage, out: Path) -> None:
 
 
 def _certifier(spec: JobSpec, settings: Settings) -> Callable[[Path], bytes]:
-    """Return what signs a folder of results. Keys are opened now: who cannot sign learns it before the work is done."""
+    """Return what signs a folder of results. Keys are opened now: who cannot sign learns it
+    before the work is done.
+    """
     folder = KeyFolder(settings.signing_dir)
     if not folder.has_signer:
         print(f"efface: made signing key {folder.create()} in {folder.folder}", file=sys.stderr)  # noqa: T201

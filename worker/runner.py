@@ -1,8 +1,8 @@
-"""Supervises one job: claims it, hands it to the standby child, keeps the lease, writes progress, commits the end.
+"""Supervises one job: claims it, hands it to the standby child, keeps the lease, writes progress,
+commits the end.
 
-One loop, no threads. Whatever happens to the database for a while, the child works on until the lease would have run
-out.
-"""
+One loop, no threads. Whatever happens to the database for a while, the child works on until the
+lease would have run out."""
 
 import os
 import signal
@@ -53,9 +53,16 @@ class Supervisor:
         stopping: threading.Event,
         beat: Callable[[], None],
     ) -> None:
-        """Take a claimed job; `stopping` is set when it must be given back, `beat` is called while all is well."""
+        """Take a claimed job; `stopping` is set when it must be given back, `beat` is called
+        while all is well.
+        """
         self._spec, self._attempt, self._owner = claim.spec, claim.attempt, owner
-        self._database, self._settings, self._stopping, self._show_life = database, settings, stopping, beat
+        self._database, self._settings, self._stopping, self._show_life = (
+            database,
+            settings,
+            stopping,
+            beat,
+        )
         self._child: int | None = None
         self._lost: str | None = None
         self._steps: list[Step] = []
@@ -74,7 +81,11 @@ class Supervisor:
         try:
             spec = datasets.with_opened_keys(self._spec, self._settings)
             connection.connect(str(socket_path))
-            job = {"type": "job", "spec": spec.model_dump(mode="json"), "lease_seconds": self._settings.lease_seconds}
+            job = {
+                "type": "job",
+                "spec": spec.model_dump(mode="json"),
+                "lease_seconds": self._settings.lease_seconds,
+            }
             lines.send(job)
             end = self._follow(lines)
         except EffaceError as error:
@@ -87,9 +98,13 @@ class Supervisor:
         self._commit(end)
 
     def _follow(self, lines: Lines) -> Callable[[Session], bool] | None:
-        """Read the child until something ends the run; return how to commit that, None if the job is no longer ours."""
+        """Read the child until something ends the run; return how to commit that, None if the
+        job is no longer ours.
+        """
         while True:
-            messages = lines.receive(max(0.01, min(self._next_beat, self._next_flush) - time.monotonic()))
+            messages = lines.receive(
+                max(0.01, min(self._next_beat, self._next_flush) - time.monotonic())
+            )
             if messages is None:
                 self._flush()
                 return self._give_back("its process ended")
@@ -105,11 +120,15 @@ class Supervisor:
             if self._child is None and now >= self._start_ends:
                 return self._give_back("no child process took it; the worker's log says why")
             if now >= self._job_ends:
-                return self._fail(f"The job ran longer than {self._settings.job_seconds:g} s.", "time_limit")
+                return self._fail(
+                    f"The job ran longer than {self._settings.job_seconds:g} s.", "time_limit"
+                )
             if now >= self._next_beat:
                 lease = self._beat(lines)
                 if lease is Lease.CANCEL:
-                    return lambda session: lifecycle.confirm_cancel(session, self._spec.job_id, self._attempt)
+                    return lambda session: lifecycle.confirm_cancel(
+                        session, self._spec.job_id, self._attempt
+                    )
                 if lease is Lease.LOST:
                     log.warning("job.lease_lost")
                     return None
@@ -122,14 +141,20 @@ class Supervisor:
             case "stage":
                 self._flush()
                 stage = Stage(message["stage"])
-                self._write(lambda s: lifecycle.enter_stage(s, self._spec.job_id, self._attempt, stage))
+                self._write(
+                    lambda s: lifecycle.enter_stage(s, self._spec.job_id, self._attempt, stage)
+                )
             case "step":
-                self._steps.append(Step(Stage(message["stage"]), message["step"], message["metrics"]))
+                self._steps.append(
+                    Step(Stage(message["stage"]), message["step"], message["metrics"])
+                )
                 if message["total"]:
                     self._progress = min(1.0, message["step"] / message["total"])
             case "result":
                 result = PipelineResult.model_validate(message["result"])
-                return lambda session: lifecycle.complete(session, self._spec.job_id, self._attempt, result)
+                return lambda session: lifecycle.complete(
+                    session, self._spec.job_id, self._attempt, result
+                )
             case "error":
                 error = JobError.model_validate(message["error"])
                 self._lost = error.message
@@ -138,12 +163,16 @@ class Supervisor:
         return None
 
     def _beat(self, lines: Lines) -> Lease:
-        """Renew the lease and tell the child that we live. A silent database is no verdict before the lease ends."""
+        """Renew the lease and tell the child that we live. A silent database is no verdict
+        before the lease ends.
+        """
         self._next_beat = time.monotonic() + self._settings.heartbeat_seconds
         self._show_life()
         asked = time.monotonic()
         lease = self._write(
-            lambda s: lifecycle.renew(s, self._spec.job_id, self._attempt, self._owner, self._settings.lease_seconds)
+            lambda s: lifecycle.renew(
+                s, self._spec.job_id, self._attempt, self._owner, self._settings.lease_seconds
+            )
         )
         if lease is None:
             return Lease.LOST if time.monotonic() > self._lease_ends else Lease.HELD
@@ -157,7 +186,11 @@ class Supervisor:
         self._next_flush = time.monotonic() + FLUSH_SECONDS
         steps, progress, self._steps, self._progress = self._steps, self._progress, [], None
         if steps:
-            self._write(lambda s: lifecycle.record_steps(s, self._spec.job_id, self._attempt, steps, progress))
+            self._write(
+                lambda s: lifecycle.record_steps(
+                    s, self._spec.job_id, self._attempt, steps, progress
+                )
+            )
 
     def _write(self, work: Callable[[Session], T]) -> T | None:
         """Run one transaction; None if the database does not answer."""
@@ -195,11 +228,15 @@ class Supervisor:
     def _seconds(self) -> float:
         return round(time.monotonic() - self._begin, 1)
 
-    def _give_back(self, reason: str, code: str = lifecycle.WORKER_LOST) -> Callable[[Session], bool]:
+    def _give_back(
+        self, reason: str, code: str = lifecycle.WORKER_LOST
+    ) -> Callable[[Session], bool]:
         counts = not self._stopping.is_set()
         lost = JobError(code=code, message=reason)
         self._lost = reason
-        return lambda session: lifecycle.give_back(session, self._spec.job_id, self._attempt, lost, counts=counts)
+        return lambda session: lifecycle.give_back(
+            session, self._spec.job_id, self._attempt, lost, counts=counts
+        )
 
     def _fail(self, message: str, code: str) -> Callable[[Session], bool]:
         error = JobError(code=code, message=message)
@@ -209,7 +246,10 @@ class Supervisor:
         """End the child and all that it started: SIGTERM, grace, SIGKILL."""
         if self._child is None:
             return  # it never said hello; it ends itself when the socket closes
-        for number, seconds in ((signal.SIGTERM, self._settings.kill_grace_seconds), (signal.SIGKILL, DEATH_SECONDS)):
+        for number, seconds in (
+            (signal.SIGTERM, self._settings.kill_grace_seconds),
+            (signal.SIGKILL, DEATH_SECONDS),
+        ):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, number)
             deadline = time.monotonic() + seconds
@@ -222,7 +262,9 @@ class Supervisor:
 
 
 def _group_lives(group: int) -> bool:
-    """True while a process of the group runs. One that is dead but not yet reaped by its parent does not."""
+    """True while a process of the group runs. One that is dead but not yet reaped by its parent
+    does not.
+    """
     for process in psutil.process_iter(["status"]):
         with suppress(ProcessLookupError):
             if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:

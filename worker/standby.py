@@ -20,7 +20,9 @@ from worker.environment import child_environment
 log = structlog.get_logger()
 
 RESPAWN_SECONDS = 5.0
-"""A child that dies before it has a job is followed by another no sooner than this after it was started."""
+"""A child that dies before it has a job is followed by another no sooner than this after it was
+started.
+"""
 IMPORT_NICENESS = 10
 """Of a child that starts while another one works."""
 
@@ -28,16 +30,19 @@ IMPORT_NICENESS = 10
 class Standby:
     """Owns the listening socket and the children that inherit it.
 
-    The supervisor connects to `path`; the kernel holds the connection until a child accepts it, so a job may come before
-    a child is ready.
-    """
+    The supervisor connects to `path`; the kernel holds the connection until a child accepts it,
+    so a job may come before a child is ready."""
 
     def __init__(self, settings: Settings, folder: Path, scratch: Path) -> None:
-        """Listen in `folder`; give each child a folder below `scratch` for its temporary files, deleted when it ends."""
+        """Listen in `folder`; give each child a folder below `scratch` for its temporary files,
+        deleted when it ends.
+        """
         self._environment = child_environment(settings)
         self._scratch = scratch
         self.isolation: str | None = None
-        """How far the last child could be confined (`worker.confinement`); None before there was one."""
+        """How far the last child could be confined (`worker.confinement`); None before there was
+        one.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"standby-{os.getpid()}.sock"
         self.remove()  # of an earlier process with this id, as in a container that was restarted
@@ -72,7 +77,11 @@ class Standby:
             if child is None:
                 return
             if not self._taken(child) and not self._stop.is_set():
-                log.error("standby.died", exit_code=child.poll(), seconds=round(time.monotonic() - started, 1))
+                log.error(
+                    "standby.died",
+                    exit_code=child.poll(),
+                    seconds=round(time.monotonic() - started, 1),
+                )
                 self._stop.wait(started + RESPAWN_SECONDS - time.monotonic())
 
     def _spawn(self) -> subprocess.Popen[str] | None:
@@ -98,7 +107,9 @@ class Standby:
         return child
 
     def _taken(self, child: subprocess.Popen[str]) -> bool:
-        """Wait until the child has a job (True) or is dead; go on reading, so that it never blocks on its output."""
+        """Wait until the child has a job (True) or is dead; go on reading, so that it never
+        blocks on its output.
+        """
         for line in child.stdout or ():
             if line.startswith(CONFINED):
                 self._confined(line.removeprefix(CONFINED).strip())

@@ -1,4 +1,6 @@
-"""What wakes an idle worker: a message, a call of Postgres, or the clock. It never depends on any one of them."""
+"""What wakes an idle worker: a message, a call of Postgres, or the clock. It never depends on
+any one of them.
+"""
 
 import select
 import socket
@@ -28,7 +30,9 @@ class Heard(StrEnum):
 
 
 class WakeUps:
-    """Waits for whatever comes first. One thread waits; others, and signal handlers, may call `nudge`."""
+    """Waits for whatever comes first. One thread waits; others, and signal handlers, may call
+    `nudge`.
+    """
 
     def __init__(self, bell: Bell, settings: Settings) -> None:
         self._bell, self._look_seconds = bell, settings.look_seconds
@@ -65,7 +69,9 @@ class WakeUps:
             self._listener.close()
 
     def _listen(self) -> bool:
-        """Listen to Postgres; True if that begins only now. Where Postgres does not answer, the clock is left."""
+        """Listen to Postgres; True if that begins only now. Where Postgres does not answer, the
+        clock is left.
+        """
         if self._listener is not None:
             return False
         try:

@@ -1,4 +1,5 @@
-"""The command line. What a command needs is imported when it runs, so that `efface --help` is quick.
+"""The command line. What a command needs is imported when it runs, so that `efface --help` is
+quick.
 
 Exit codes: 0 done (a job: passed), 1 failed, 2 bad input, 3 a job missed a threshold,
 4 the audit log was altered; `verify` has more.
@@ -8,7 +9,18 @@ import sys
 
 import typer
 
-from api.cli import audit, backups, certificates, health, jobs, keys, purges, rulings, service, uploads
+from api.cli import (
+    audit,
+    backups,
+    certificates,
+    health,
+    jobs,
+    keys,
+    purges,
+    rulings,
+    service,
+    uploads,
+)
 from api.cli.exits import explain
 from api.cli.plugins import Commands
 from api.cli.signing import signing

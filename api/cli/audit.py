@@ -8,14 +8,21 @@ import typer
 from api.cli.exits import ExitCode
 from api.cli.home import with_home
 
-audit = typer.Typer(no_args_is_help=True, help="Verify the audit log, sign its head, export the record of processing.")
+audit = typer.Typer(
+    no_args_is_help=True,
+    help="Verify the audit log, sign its head, export the record of processing.",
+)
 
 KeyFiles = Annotated[
     list[Path] | None,
-    typer.Option("--key", help="Public key (PEM) that heads were signed with; can be repeated. By default ours."),
+    typer.Option(
+        "--key",
+        help="Public key (PEM) that heads were signed with; can be repeated. By default ours.",
+    ),
 ]
 HeadFiles = Annotated[
-    list[Path] | None, typer.Option("--head", help="A head that 'efface audit head' printed; can be repeated.")
+    list[Path] | None,
+    typer.Option("--head", help="A head that 'efface audit head' printed; can be repeated."),
 ]
 
 
@@ -27,7 +34,9 @@ def add_to(app: typer.Typer) -> None:
 @audit.command("verify")
 @with_home
 def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
-    """Compute the whole chain again and check every signed head. Exits 0 where the log is whole, 4 where it is not."""
+    """Compute the whole chain again and check every signed head. Exits 0 where the log is whole,
+    4 where it is not.
+    """
     from api.cli.opened import opened
     from services.audit_log import chain, signed_heads
 
@@ -40,15 +49,21 @@ def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
             heads.append(stored)
         with database.transaction() as session:
             found = chain.verify(session)
-            findings = [*found.findings, *(signed_heads.check(session, keys, heads) if keys else ())]
+            findings = [
+                *found.findings,
+                *(signed_heads.check(session, keys, heads) if keys else ()),
+            ]
     for finding in findings:
         typer.echo(finding)
     waiting = f", {found.waiting} wait for their place" if found.waiting else ""
     gaps = f", {found.unused_ids} numbers unused" if found.unused_ids else ""
-    heads_words = "" if keys else "; heads were not checked: there is no key (EFFACE_AUDIT_KEY_FILE, --key)"
+    heads_words = (
+        "" if keys else "; heads were not checked: there is no key (EFFACE_AUDIT_KEY_FILE, --key)"
+    )
     state = "was altered" if findings else "is whole"
     typer.echo(
-        f"The audit log {state}: {found.last.seq} entries, last hash {found.last.hash}{waiting}{gaps}{heads_words}."
+        f"The audit log {state}: {found.last.seq} entries, last hash "
+        f"{found.last.hash}{waiting}{gaps}{heads_words}."
     )
     if findings:
         raise typer.Exit(ExitCode.LOG_ALTERED)
@@ -57,14 +72,18 @@ def verify(key: KeyFiles = None, head: HeadFiles = None) -> None:
 @audit.command("head")
 @with_home
 def head() -> None:
-    """Sign the end of the log as it is now and print the head, to be kept where this service cannot reach it."""
+    """Sign the end of the log as it is now and print the head, to be kept where this service
+    cannot reach it.
+    """
     from api.cli.opened import opened
     from services.audit_log import chain, signed_heads
     from shared.errors import Unavailable
 
     with opened() as (settings, database, _):
         if settings.audit_key_file is None:
-            raise Unavailable("EFFACE_AUDIT_KEY_FILE is not set; 'efface audit new-key FILE' makes a key.")
+            raise Unavailable(
+                "EFFACE_AUDIT_KEY_FILE is not set; 'efface audit new-key FILE' makes a key."
+            )
         with database.transaction() as session:
             while chain.extend(session):
                 pass
@@ -76,7 +95,9 @@ def head() -> None:
 
 @audit.command("new-key")
 def new_key(
-    path: Annotated[Path, typer.Argument(help="Where the private key goes; the public one is printed.")],
+    path: Annotated[
+        Path, typer.Argument(help="Where the private key goes; the public one is printed.")
+    ],
 ) -> None:
     """Make a key that signs heads."""
     from services.audit_log import signed_heads

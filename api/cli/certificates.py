@@ -46,7 +46,9 @@ def add_to(app: typer.Typer) -> None:
 
 def certificate(
     job_id: Annotated[str, typer.Argument(help="The job's id.")],
-    number: Annotated[int | None, typer.Option(min=1, help="An earlier one of the job; the last one if unset.")] = None,
+    number: Annotated[
+        int | None, typer.Option(min=1, help="An earlier one of the job; the last one if unset.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
@@ -58,40 +60,56 @@ def certificate(
 def verify(
     certificate: Annotated[Path, Existing],
     weights: Annotated[
-        Path | None, typer.Option(exists=True, help="Check that it is about these: a file, or a local-dir folder.")
+        Path | None,
+        typer.Option(
+            exists=True, help="Check that it is about these: a file, or a local-dir folder."
+        ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Check that it is about this report.json.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Check that it is about this report.json."),
     ] = None,
     report_page: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Check that it is about this report.html.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Check that it is about this report.html."),
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Trust this public key (PEM), or these (a JSON Web Key Set)."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Trust this public key (PEM), or these (a JSON Web Key Set).",
+        ),
     ] = None,
     keys_url: Annotated[str | None, typer.Option(help="Trust the keys published there.")] = None,
-    external_id: Annotated[str | None, typer.Option(help="Check that it is about this external id.")] = None,
+    external_id: Annotated[
+        str | None, typer.Option(help="Check that it is about this external id.")
+    ] = None,
     subject_key: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="For --external-id: what 'efface keys signing subject' printed."
+            exists=True,
+            dir_okay=False,
+            help="For --external-id: what 'efface keys signing subject' printed.",
         ),
     ] = None,
 ) -> None:
-    """Check a certificate; needs no service. By default this machine's own keys are trusted (EFFACE_SIGNING_DIR).
+    """Check a certificate; needs no service. By default this machine's own keys are trusted
+    (EFFACE_SIGNING_DIR).
 
-    Exits 0 where it is valid and the verdict passed, 3 where it is valid and certifies a missed threshold, and with a
-    code of its own for everything that is wrong: 10 not a certificate, 11 wrong payload type, 12 unknown key, 13
-    changed after it was signed, 14 wrong signature, 15 another kind of statement, 16 other weights, 17 another report,
-    18 another external id, 19 another report page.
-    """
+    Exits 0 where it is valid and the verdict passed, 3 where it is valid and certifies a missed
+    threshold, and with a code of its own for everything that is wrong: 10 not a certificate, 11
+    wrong payload type, 12 unknown key, 13 changed after it was signed, 14 wrong signature, 15
+    another kind of statement, 16 other weights, 17 another report, 18 another external id, 19
+    another report page."""
     from services.certificates.verification import Exhibits
     from services.certificates.verification import verify as check
 
     if weights is not None and weights.is_dir():
         weights = weights / WEIGHTS_NAME
-    exhibits = Exhibits(weights=weights, report=report, page=report_page, subject=_subject(external_id, subject_key))
+    exhibits = Exhibits(
+        weights=weights, report=report, page=report_page, subject=_subject(external_id, subject_key)
+    )
     finding = check(certificate.read_bytes(), _trusted(key, keys_url), exhibits)
     typer.echo(f"{finding.outcome}: {finding.reason}", err=not finding.holds)
     raise typer.Exit(VerifyCode[finding.outcome.name])
@@ -117,7 +135,9 @@ def _trusted(file: Path | None, url: str | None) -> "PublicKeys":
         folder = KeyFolder(get_settings().signing_dir)
         keys = folder.public_keys()
     except NotKeys as error:
-        raise typer.BadParameter(f"{error}", param_hint="--key" if file else "--keys-url") from error
+        raise typer.BadParameter(
+            f"{error}", param_hint="--key" if file else "--keys-url"
+        ) from error
     if not keys:
         raise typer.BadParameter(
             f"is missing, and {folder.folder} holds no key; or give --keys-url", param_hint="--key"

@@ -25,7 +25,8 @@ class ExitCode(IntEnum):
 BAD_INPUT_STATUSES = frozenset({400, 413, 415, 422})
 NO_DATABASE = (
     "The database that EFFACE_DATABASE_URL names does not answer. Is it running? "
-    "For a service that 'efface up' runs, give its folder: --home .efface (EFFACE_LOG_LEVEL=DEBUG shows more)."
+    "For a service that 'efface up' runs, give its folder: --home .efface (EFFACE_LOG_LEVEL=DEBUG "
+    "shows more)."
 )
 THRESHOLDS_NOT_MET = "thresholds_not_met"
 
@@ -48,7 +49,9 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
         case InvalidRequest():
             return error.detail, ExitCode.BAD_INPUT
         case JobFailure():
-            code = ExitCode.THRESHOLD_MISSED if error.code == THRESHOLDS_NOT_MET else ExitCode.FAILURE
+            code = (
+                ExitCode.THRESHOLD_MISSED if error.code == THRESHOLDS_NOT_MET else ExitCode.FAILURE
+            )
             return error.detail, code
         case EffaceError():
             return error.detail, ExitCode.FAILURE
@@ -56,10 +59,15 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
             return f"The settings are not valid. {_settings(error.errors())}", ExitCode.BAD_INPUT
     if os.environ.get("EFFACE_LOG_LEVEL") == "DEBUG":
         raise error
-    if type(error).__name__ == "OperationalError" and "connection" in str(error):  # SQLAlchemy's, not imported for this
+    if type(error).__name__ == "OperationalError" and "connection" in str(
+        error
+    ):  # SQLAlchemy's, not imported for this
         return NO_DATABASE, ExitCode.FAILURE
     words = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {words[0]} (EFFACE_LOG_LEVEL=DEBUG shows where)", ExitCode.FAILURE
+    return (
+        f"{type(error).__name__}: {words[0]} (EFFACE_LOG_LEVEL=DEBUG shows where)",
+        ExitCode.FAILURE,
+    )
 
 
 def _settings(errors: "Sequence[ErrorDetails]") -> str:

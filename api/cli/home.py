@@ -13,7 +13,10 @@ FromHome = Annotated[
     typer.Option(
         "--home",
         metavar="DIR",
-        help="Use the service that 'efface up' runs in this folder, in place of the one that EFFACE_* variables name.",
+        help=(
+            "Use the service that 'efface up' runs in this folder, in place of the one that "
+            "EFFACE_* variables name."
+        ),
     ),
 ]
 
@@ -30,7 +33,9 @@ def with_home(command: Callable[..., None]) -> Callable[..., None]:
         command(*arguments, **options)
 
     signature = inspect.signature(command)
-    option = inspect.Parameter("home", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=FromHome)
+    option = inspect.Parameter(
+        "home", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=FromHome
+    )
     parameters = [*signature.parameters.values(), option]
     with_option.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what Typer reads
     with_option.__annotations__ = {**command.__annotations__, "home": FromHome}

@@ -9,7 +9,9 @@ import typer
 from api.cli.exits import THRESHOLDS_NOT_MET, ExitCode
 from api.cli.options import DEFAULT_URL, Key, Url, connect
 
-RequestFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An erasure request, as JSON.")]
+RequestFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="An erasure request, as JSON.")
+]
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 
 
@@ -25,7 +27,9 @@ def submit(
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
-    """Submit an erasure request; data sets and a model that it gives by a local path are uploaded first."""
+    """Submit an erasure request; data sets and a model that it gives by a local path are
+    uploaded first.
+    """
     from api.cli import show
     from api.cli.local_files import check, with_ids
     from shared.request_rules.request_file import read_request
@@ -48,7 +52,9 @@ def submit(
 
 
 def jobs(
-    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
     url: Url = DEFAULT_URL,
     key: Key = "",
@@ -71,7 +77,9 @@ def job(job_id: JobId, url: Url = DEFAULT_URL, key: Key = "") -> None:
 
 def report(
     job_id: JobId,
-    html: Annotated[bool, typer.Option("--html", help="The page for people, e.g. > report.html")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="The page for people, e.g. > report.html")
+    ] = False,
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
@@ -85,7 +93,9 @@ def report(
 
 def weights(
     job_id: JobId,
-    out: Annotated[Path, typer.Option(help="Folder to write; open_clip loads it as local-dir:<folder>.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write; open_clip loads it as local-dir:<folder>.")
+    ],
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
@@ -101,4 +111,6 @@ def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: Key = "") -> None:
     """Cancel a job; doing it twice is no error."""
     with connect(url, key) as client:
         cancelled = client.cancel(job_id)
-    typer.echo(f"{cancelled.id} {'is cancelled' if cancelled.state.final else 'will end within seconds'}")
+    typer.echo(
+        f"{cancelled.id} {'is cancelled' if cancelled.state.final else 'will end within seconds'}"
+    )

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from shared.states import Scope
 
 keys = typer.Typer(
-    no_args_is_help=True, help="Make, list, rotate and revoke API keys; and, below signing, the keys of certificates."
+    no_args_is_help=True,
+    help="Make, list, rotate and revoke API keys; and, below signing, the keys of certificates.",
 )
 
 KeyId = Annotated[str, typer.Argument(help="The key's id.")]
-Days = Annotated[float | None, typer.Option(min=0, help="Days until it expires; by default it never does.")]
+Days = Annotated[
+    float | None, typer.Option(min=0, help="Days until it expires; by default it never does.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,8 +31,12 @@ def add_to(app: typer.Typer) -> None:
 @with_home
 def create_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
-    tenant: Annotated[str, typer.Option(help="Whose key it is; made if there is none of this name.")] = "default",
-    scope: Annotated[list[str] | None, typer.Option(help="What it may do, e.g. jobs:read; can be repeated.")] = None,
+    tenant: Annotated[
+        str, typer.Option(help="Whose key it is; made if there is none of this name.")
+    ] = "default",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do, e.g. jobs:read; can be repeated.")
+    ] = None,
     expires_days: Days = None,
 ) -> None:
     """Make a key (by default with scope admin) and print it, this once."""
@@ -37,10 +44,14 @@ def create_key(
 
     scopes = _scopes(scope or ["admin"])
     with transaction() as session:
-        key, secret = service.create(session, tenant=tenant, name=name, scopes=scopes, expires_at=_end(expires_days))
+        key, secret = service.create(
+            session, tenant=tenant, name=name, scopes=scopes, expires_at=_end(expires_days)
+        )
         key_id = key.id
     typer.echo(secret)
-    typer.echo(f"{key_id} of tenant {tenant}; the key is shown this once and kept nowhere.", err=True)
+    typer.echo(
+        f"{key_id} of tenant {tenant}; the key is shown this once and kept nowhere.", err=True
+    )
 
 
 @keys.command("link")
@@ -49,7 +60,10 @@ def make_link(
     key_id: KeyId,
     url: Annotated[
         str | None,
-        typer.Option(envvar="EFFACE_URL", help="Address of the service, where EFFACE_PUBLIC_URL does not say."),
+        typer.Option(
+            envvar="EFFACE_URL",
+            help="Address of the service, where EFFACE_PUBLIC_URL does not say.",
+        ),
     ] = None,
 ) -> None:
     """Make a link that signs one person in to the console with this key, once, and print it."""
@@ -71,7 +85,9 @@ def list_keys() -> None:
     from api.cli.show import out, table
     from services.access import api_keys as service
 
-    rows = table("id", "tenant", "name", "scopes", "created", "expires", "revoked", "old secret until")
+    rows = table(
+        "id", "tenant", "name", "scopes", "created", "expires", "revoked", "old secret until"
+    )
     with transaction() as session:
         for key, tenant in service.list_keys(session):
             times = (key.created_at, key.expires_at, key.revoked_at, key.previous_expires_at)
@@ -85,10 +101,13 @@ def rotate_key(
     key_id: KeyId,
     grace_hours: Annotated[
         float | None,
-        typer.Option(min=0, help="How long the old secret still works; by default EFFACE_KEY_GRACE_SECONDS."),
+        typer.Option(
+            min=0, help="How long the old secret still works; by default EFFACE_KEY_GRACE_SECONDS."
+        ),
     ] = None,
     expires_days: Annotated[
-        float | None, typer.Option(min=0, help="Days until it expires; by default when it would have anyway.")
+        float | None,
+        typer.Option(min=0, help="Days until it expires; by default when it would have anyway."),
     ] = None,
 ) -> None:
     """Give a key a new secret and print it, this once; the old one works for a while."""
@@ -97,10 +116,14 @@ def rotate_key(
 
     grace = get_settings().key_grace_seconds if grace_hours is None else grace_hours * 3600
     with transaction() as session:
-        key, secret = service.rotate(session, key_id, grace_seconds=grace, expires_at=_end(expires_days))
+        key, secret = service.rotate(
+            session, key_id, grace_seconds=grace, expires_at=_end(expires_days)
+        )
         until = _minute(key.previous_expires_at)
     typer.echo(secret)
-    typer.echo(f"{key_id} has a new secret, shown this once; the old one works until {until}.", err=True)
+    typer.echo(
+        f"{key_id} has a new secret, shown this once; the old one works until {until}.", err=True
+    )
 
 
 @keys.command("revoke")
@@ -108,7 +131,11 @@ def rotate_key(
 def revoke_key(
     key_id: KeyId,
     with_children: Annotated[
-        bool, typer.Option("--with-children", help="Also the keys that it made or rotated, and those that these did.")
+        bool,
+        typer.Option(
+            "--with-children",
+            help="Also the keys that it made or rotated, and those that these did.",
+        ),
     ] = False,
 ) -> None:
     """Revoke a key and its access tokens, at once; doing it twice is no error."""
@@ -126,16 +153,24 @@ def revoke_key(
 @keys.command("rewrap")
 @with_home
 def rewrap() -> None:
-    """Seal all that is sealed under the first key in EFFACE_MASTER_KEY; then the older ones can go."""
+    """Seal all that is sealed under the first key in EFFACE_MASTER_KEY; then the older ones can
+    go.
+    """
     from services.catalog import datasets
     from services.jobs import job_keys
     from services.webhooks import endpoints
     from shared.settings import get_settings
 
     with transaction() as session:
-        data_keys = datasets.rewrap(session, get_settings()) + job_keys.rewrap(session, get_settings())
+        data_keys = datasets.rewrap(session, get_settings()) + job_keys.rewrap(
+            session, get_settings()
+        )
         secrets = endpoints.rewrap(session, get_settings())
-    typer.echo(f"{data_keys} data keys and {secrets} webhook secrets are sealed under the first master key.")
+    typer.echo(
+        f"{data_keys} data keys and {secrets} webhook secrets are sealed under the first "
+        "master "
+        "key."
+    )
 
 
 def _end(days: float | None) -> datetime | None:
@@ -152,5 +187,7 @@ def _scopes(names: list[str]) -> list["Scope"]:
     known = [scope.value for scope in Scope]
     for name in names:
         if name not in known:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="--scope")
+            raise typer.BadParameter(
+                f"{name!r} is none of {', '.join(known)}", param_hint="--scope"
+            )
     return [Scope(name) for name in names]

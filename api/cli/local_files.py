@@ -1,4 +1,6 @@
-"""Local files in a request: the same REQUEST.json serves `efface run` and, after its files were uploaded, a service."""
+"""Local files in a request: the same REQUEST.json serves `efface run` and, after its files were
+uploaded, a service.
+"""
 
 import tarfile
 import tempfile
@@ -21,14 +23,20 @@ from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import LISTS, DataSource, ModelSource
 
-MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", *TOKENIZER_NAMES)
+MODEL_FILES = (
+    "open_clip_config.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    *TOKENIZER_NAMES,
+)
 ANY = 2**62
 NO_LIMITS = ArchiveLimits(images=ANY, expanded_bytes=ANY, ratio=ANY, pixels=ANY)
 """What a server takes is for the server to say."""
 
 
 def check(request: ErasureRequest, client: Client) -> None:
-    """Check a request as far as its files are here, and as the service tells what its ids stand for; nothing is uploaded.
+    """Check a request as far as its files are here, and as the service tells what its ids stand
+    for; nothing is uploaded.
 
     Raises:
         InvalidRequest: with every error that was found.
@@ -37,7 +45,8 @@ def check(request: ErasureRequest, client: Client) -> None:
 
 
 def with_ids(body: dict[str, Any], client: Client) -> dict[str, Any]:
-    """Upload what a request gives by a local path, each path once, and return the request with ids in their place.
+    """Upload what a request gives by a local path, each path once, and return the request with ids
+    in their place.
 
     What is no path here is left for the server to judge.
     """
@@ -122,16 +131,25 @@ class _UploadFinder:
             return self._local.at(path, pointer, name)
         source = DataSource(name=name, uri=reference)
         try:
-            return FoundData(source, self._client.dataset(reference).classes if reference.startswith("ds_") else None)
+            return FoundData(
+                source,
+                self._client.dataset(reference).classes if reference.startswith("ds_") else None,
+            )
         except ApiProblem:
-            return FoundData(source, None)  # not there, or not for this key: the server says it when the job is posted
+            return FoundData(
+                source, None
+            )  # not there, or not for this key: the server says it when the job is posted
 
 
-def upload_model(client: Client, path: Path, *, name: str | None = None, architecture: str | None = None) -> ModelView:
+def upload_model(
+    client: Client, path: Path, *, name: str | None = None, architecture: str | None = None
+) -> ModelView:
     """Upload a checkpoint, or the files of a local-dir folder."""
     members = [path / file for file in sorted(MODEL_FILES) if (path / file).exists()]
     with _packed(path, members) as file, show.upload(file) as advance:
-        return client.add_model(file, name=name or path.stem, architecture=architecture, advance=advance)
+        return client.add_model(
+            file, name=name or path.stem, architecture=architecture, advance=advance
+        )
 
 
 def upload_dataset(
@@ -142,11 +160,17 @@ def upload_dataset(
     purge_after_job: bool | None = None,
     skip_invalid: bool = False,
 ) -> DatasetView:
-    """Upload an archive of images, or a folder of what would be packed, such as class folders or shards."""
+    """Upload an archive of images, or a folder of what would be packed, such as class folders or
+    shards.
+    """
     size = Body.of(path).size
     with show.transfer(f"uploading {path.name}", size) as advance:
         return client.add_dataset(
-            path, name=name, purge_after_job=purge_after_job, skip_invalid=skip_invalid, advance=advance
+            path,
+            name=name,
+            purge_after_job=purge_after_job,
+            skip_invalid=skip_invalid,
+            advance=advance,
         )
 
 
@@ -166,5 +190,7 @@ def _packed(path: Path, members: list[Path]) -> Iterator[Path]:
         packed = Path(scratch) / f"{path.name}.tar"
         with tarfile.open(packed, "w") as archive:
             for member in members:
-                archive.add(member.resolve(), member.relative_to(path))  # what a link leads to, not the link
+                archive.add(
+                    member.resolve(), member.relative_to(path)
+                )  # what a link leads to, not the link
         yield packed

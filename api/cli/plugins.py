@@ -12,7 +12,9 @@ GROUP = "efface.commands"
 
 
 class Commands(TyperGroup):
-    """Our own commands, and those of the entry points. One is imported when it is named, or listed by --help."""
+    """Our own commands, and those of the entry points. One is imported when it is named, or
+    listed by --help.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer's context class has no stable place
         """Return the names of all commands."""

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from shared.ports.object_storage import Storage
     from shared.postgres.database import Database
 
-purge = typer.Typer(no_args_is_help=True, help="What was purged, and what a restored backup has brought back.")
+purge = typer.Typer(
+    no_args_is_help=True, help="What was purged, and what a restored backup has brought back."
+)
 
 From = Annotated[
     Path | None,
-    typer.Option("--from", exists=True, dir_okay=False, help="A list that 'efface purge list' has written."),
+    typer.Option(
+        "--from", exists=True, dir_okay=False, help="A list that 'efface purge list' has written."
+    ),
 ]
 
 
@@ -30,7 +34,9 @@ def add_to(app: typer.Typer) -> None:
 @purge.command("list")
 @with_home
 def list_purged() -> None:
-    """Print every data set and model that was purged, one a line: keep it where no backup is restored over it."""
+    """Print every data set and model that was purged, one a line: keep it where no backup is
+    restored over it.
+    """
     from api.cli.opened import opened
 
     with opened() as (_, database, storage):
@@ -58,22 +64,33 @@ def pending(source: From = None) -> None:
 @purge.command("again")
 @with_home
 def again(source: From = None) -> None:
-    """Purge again what a restored backup has brought back; the receipts say so. Twice is no error."""
+    """Purge again what a restored backup has brought back; the receipts say so. Twice is no
+    error.
+    """
     from api.cli.opened import opened
     from services.purging import restored_backups
 
     with opened() as (settings, database, storage):
-        done = restored_backups.purge_again(database, storage, settings, _listed(database, storage, source))
-    typer.echo(f"{done} data sets and models were there again and are purged; leftovers of ended jobs are gone.")
+        done = restored_backups.purge_again(
+            database, storage, settings, _listed(database, storage, source)
+        )
+    typer.echo(
+        f"{done} data sets and models were there again and are purged; leftovers of ended jobs "
+        "are "
+        "gone."
+    )
 
 
 def sweep(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be deleted.")
+    ] = False,
 ) -> None:
-    """Delete objects below tenants/ that no row knows and that are older than a day, and print each.
+    """Delete objects below tenants/ that no row knows and that are older than a day, and print
+    each.
 
-    The relay does the same every EFFACE_SWEEP_SECONDS. Objects under names that the service never gives are printed and left alone.
-    """
+    The relay does the same every EFFACE_SWEEP_SECONDS. Objects under names that the service
+    never gives are printed and left alone."""
     from api.cli.opened import opened
     from services.purging import orphans, sweeper
 
@@ -81,13 +98,16 @@ def sweep(
         found = list(orphans.find(database, storage))
         for orphan in found:
             typer.echo(
-                f"{orphan.prefix}: {orphans.WORDS[orphan.kind]} ({orphan.objects} objects, {orphan.bytes} bytes)"
+                f"{orphan.prefix}: {orphans.WORDS[orphan.kind]} ({orphan.objects} objects, "
+                f"{orphan.bytes} bytes)"
             )
         ours = [orphan for orphan in found if orphan.kind != "foreign"]
         if not dry_run and ours:
             sweeper.sweep_abandoned(database, storage)
     done = "would be deleted" if dry_run else "were deleted"
-    typer.echo(f"{len(ours)} things {done}; {len(found) - len(ours)} foreign objects are left alone.")
+    typer.echo(
+        f"{len(ours)} things {done}; {len(found) - len(ours)} foreign objects are left alone."
+    )
 
 
 def _listed(database: "Database", storage: "Storage", source: Path | None) -> "set[Purged]":

@@ -8,7 +8,9 @@ from api.cli.jobs import JobId
 from api.cli.options import DEFAULT_URL, Key, Url, connect
 
 WhyHeld = Annotated[str, typer.Option(help="What is in doubt; kept with the job, so name nobody.")]
-WhyExtended = Annotated[str, typer.Option(help="Why it takes longer; kept with the job, so name nobody.")]
+WhyExtended = Annotated[
+    str, typer.Option(help="Why it takes longer; kept with the job, so name nobody.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,8 +40,12 @@ def extend(job_id: JobId, reason: WhyExtended, url: Url = DEFAULT_URL, key: Key 
 
 def refuse(
     job_id: JobId,
-    ground: Annotated[str, typer.Option(help="E.g. manifestly_unfounded, legal_obligation; see the API guide.")],
-    detail: Annotated[str | None, typer.Option(help="A sentence for the file; name nobody.")] = None,
+    ground: Annotated[
+        str, typer.Option(help="E.g. manifestly_unfounded, legal_obligation; see the API guide.")
+    ],
+    detail: Annotated[
+        str | None, typer.Option(help="A sentence for the file; name nobody.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:

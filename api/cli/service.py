@@ -12,8 +12,12 @@ import typer
 
 from api.cli.home import with_home
 
-Home = Annotated[Path, typer.Option(help="Where everything is kept: databases, objects, logs and the API key.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API on 127.0.0.1; 0 takes a free one.")]
+Home = Annotated[
+    Path, typer.Option(help="Where everything is kept: databases, objects, logs and the API key.")
+]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of the API on 127.0.0.1; 0 takes a free one.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,7 +36,9 @@ def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
     from shared.settings import get_settings
     from shared.telemetry import configure_logging
 
-    configure_logging(get_settings().model_copy(update={"log_format": "console", "log_level": "WARNING"}))
+    configure_logging(
+        get_settings().model_copy(update={"log_format": "console", "log_level": "WARNING"})
+    )
     ending = Ending()
     ending.listen()
     unsigned = not KeyFolder(signing_dir(home)).has_signer
@@ -40,23 +46,33 @@ def up(home: Home = Path(".efface"), port: Port = 8080) -> None:
         typer.echo(f"Efface is ready at {stack.url}; Ctrl-C stops it.")
         typer.echo(f"Console: {stack.sign_in_link()}")
         minutes = stack.settings.console_link_seconds // 60
-        typer.echo(f"  This link signs in once, within {minutes} minutes; 'efface keys link' makes another one.")
+        typer.echo(
+            f"  This link signs in once, within {minutes} minutes; 'efface keys link' makes "
+            "another one."
+        )
         typer.echo(f"API key: in {stack.key_file}")
         made = ", made now" if unsigned else ""
-        typer.echo(f"Certificates: signed with key {stack.signing_key} in {stack.signing_dir}{made}")
+        typer.echo(
+            f"Certificates: signed with key {stack.signing_key} in {stack.signing_dir}{made}"
+        )
         typer.echo(f"Logs: {stack.home / 'logs'}")
         typer.echo(f"Other commands reach it with --home, as in: efface keys list --home {home}")
         try:
             stack.tend()
         except KeyboardInterrupt:
-            typer.echo("Stopping; a job that runs goes on at the next start. Ctrl-C again stops at once.")
+            typer.echo(
+                "Stopping; a job that runs goes on at the next start. Ctrl-C again stops at once."
+            )
 
 
 def demo(
     home: Annotated[
-        Path | None, typer.Option(help="Where the service keeps everything; by default a temporary folder.")
+        Path | None,
+        typer.Option(help="Where the service keeps everything; by default a temporary folder."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where reports, certificates and weights go.")] = Path("efface-demo"),
+    out: Annotated[Path, typer.Option(help="Where reports, certificates and weights go.")] = Path(
+        "efface-demo"
+    ),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary folder.")] = False,
 ) -> None:
     """Start the service and let it forget a class and a subgroup of the demo's own drawings."""
@@ -78,14 +94,18 @@ def api() -> None:
 
     settings = get_settings()
     configure_logging(settings)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again when it has shut down
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit()
+    )  # uvicorn raises it again when it has shut down
     with scratch_folder("api") as scratch:
         tempfile.tempdir = str(scratch)  # uploads lie there unsealed while they are checked
         serve(create_app(settings), settings)
 
 
 def relay() -> None:
-    """Carry jobs from Postgres to the queue, take back those of lost workers, delete leftovers, sign certificates."""
+    """Carry jobs from Postgres to the queue, take back those of lost workers, delete leftovers,
+    sign certificates.
+    """
     from services.relay import run_relay
     from shared.ports.object_storage import Storage
     from shared.ports.queue import Doorbell, make_queue
@@ -120,13 +140,20 @@ def migrate() -> None:
 
 
 def init(
-    key_file: Annotated[Path, typer.Option(help="Where the first API key goes, readable for its owner alone.")],
+    key_file: Annotated[
+        Path, typer.Option(help="Where the first API key goes, readable for its owner alone.")
+    ],
     tenant: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
     audit_key_file: Annotated[
-        Path | None, typer.Option(help="Where the key that signs the head of the audit log goes, if it is to be made.")
+        Path | None,
+        typer.Option(
+            help="Where the key that signs the head of the audit log goes, if it is to be made."
+        ),
     ] = None,
 ) -> None:
-    """Make what a deployment needs once: the first API key, the signing keys, the audit key. What is there stays; idempotent."""
+    """Make what a deployment needs once: the first API key, the signing keys, the audit key.
+    What is there stays; idempotent.
+    """
     from api.cli.opened import transaction
     from services import first_start
     from shared.settings import get_settings

@@ -31,10 +31,18 @@ def upload(path: Path) -> Any:  # noqa: ANN401 - a context manager
 
 
 def follow(jobs: Iterable[JobView]) -> JobView:
-    """Show a job as it goes on, a bar for each stage (a line, where there is no terminal); return it as it ended."""
-    columns = (TextColumn("  {task.description:<13}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    """Show a job as it goes on, a bar for each stage (a line, where there is no terminal);
+    return it as it ended.
+    """
+    columns = (
+        TextColumn("  {task.description:<13}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+    )
     ended: JobView | None = None
-    with Progress(*columns, TimeElapsedColumn(), console=err, disable=not err.is_terminal) as progress:
+    with Progress(
+        *columns, TimeElapsedColumn(), console=err, disable=not err.is_terminal
+    ) as progress:
         task: TaskID | None = None
         shown = ""
         for ended in jobs:
@@ -43,11 +51,16 @@ def follow(jobs: Iterable[JobView]) -> JobView:
                 progress.update(task, total=1.0, completed=1.0)
                 progress.stop_task(task)
             if now != shown and not ended.state.final:
-                task, shown = progress.add_task(now, total=None), now  # moves to and fro until there is a number
+                task, shown = (
+                    progress.add_task(now, total=None),
+                    now,
+                )  # moves to and fro until there is a number
                 if not err.is_terminal:
                     err.print(f"  {now}")
             if task is not None and now == shown:
-                progress.update(task, total=1.0 if ended.progress else None, completed=ended.progress)
+                progress.update(
+                    task, total=1.0 if ended.progress else None, completed=ended.progress
+                )
     if ended is None:
         raise RuntimeError("a job is seen at least once")
     return ended
@@ -85,7 +98,10 @@ def report_table(report: Mapping[str, Any]) -> Table:
     for label, change in _changes(report):
         if change is not None:
             after = change["after"]
-            interval = f"{_percent(after)} [dim][{100 * after['low']:.1f}, {100 * after['high']:.1f}][/dim]"
+            interval = (
+                f"{_percent(after)} [dim][{100 * after['low']:.1f}, "
+                f"{100 * after['high']:.1f}][/dim]"
+            )
             rows.add_row(label, str(after["n"]), _percent(change["before"]), interval)
     for threshold in report["thresholds"]:
         mark = "[green]met[/green]" if threshold["passed"] else "[red]missed[/red]"

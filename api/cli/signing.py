@@ -1,4 +1,6 @@
-"""Commands about the keys that sign certificates. (`efface keys` without `signing` is about API keys.)"""
+"""Commands about the keys that sign certificates. (`efface keys` without `signing` is about API
+keys.)
+"""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +12,9 @@ from api.cli.opened import transaction
 if TYPE_CHECKING:
     from shared.crypto.certificate_keys import KeyFolder
 
-signing = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke the keys that sign certificates.")
+signing = typer.Typer(
+    no_args_is_help=True, help="Make, list, rotate and revoke the keys that sign certificates."
+)
 
 
 @signing.command("create")
@@ -42,13 +46,17 @@ def rotate() -> None:
 
 @signing.command("revoke")
 def revoke(key_id: str) -> None:
-    """Publish a key no longer, e.g. one that was stolen: its certificates count as signed by nobody."""
+    """Publish a key no longer, e.g. one that was stolen: its certificates count as signed by
+    nobody.
+    """
     from services.certificates import signing_keys
     from shared.errors import Conflict
 
     folder = _folder()
     if folder.has_signer and folder.signer().key_id == key_id:
-        raise Conflict("This key signs; 'efface keys signing rotate' replaces it, then it can be revoked.")
+        raise Conflict(
+            "This key signs; 'efface keys signing rotate' replaces it, then it can be revoked."
+        )
     with transaction() as session:
         signing_keys.revoke(session, key_id)
     folder.forget(key_id)
@@ -65,7 +73,9 @@ def export() -> None:
 
 @signing.command("subject")
 def subject(tenant: Annotated[str, typer.Argument(help="The tenant's name.")] = "default") -> None:
-    """Print the key under which a tenant's external ids are hashed. It is a secret: it tells whom certificates are about."""
+    """Print the key under which a tenant's external ids are hashed. It is a secret: it tells
+    whom certificates are about.
+    """
     typer.echo(_folder().subject_key(tenant).key.hex())
 
 

@@ -24,12 +24,19 @@ def add_model(
     path: Annotated[
         Path | None,
         typer.Argument(
-            exists=True, help="A folder in open_clip's local-dir layout, an archive of one, or a checkpoint."
+            exists=True,
+            help="A folder in open_clip's local-dir layout, an archive of one, or a checkpoint.",
         ),
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Instead of a path: hf-hub:..., or local-dir:... there.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="open_clip's name for it; for a bare checkpoint.")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="With --architecture, instead of a path: its tag.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Instead of a path: hf-hub:..., or local-dir:... there.")
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="open_clip's name for it; for a bare checkpoint.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="With --architecture, instead of a path: its tag.")
+    ] = None,
     name: Name = None,
     url: Url = DEFAULT_URL,
     key: Key = "",
@@ -39,7 +46,9 @@ def add_model(
 
     given = [path is not None, source is not None, pretrained is not None]
     if sum(given) != 1 or (pretrained is not None and architecture is None):
-        raise typer.BadParameter("give one of: a path; --source; --architecture with --pretrained", param_hint="PATH")
+        raise typer.BadParameter(
+            "give one of: a path; --source; --architecture with --pretrained", param_hint="PATH"
+        )
     with connect(url, key) as client:
         if path is not None:
             added = upload_model(client, path, name=name, architecture=architecture)
@@ -60,15 +69,21 @@ def list_models(url: Url = DEFAULT_URL, key: Key = "") -> None:
     with connect(url, key) as client:
         for model in client.models():
             created = f"{model.created_at:%Y-%m-%d %H:%M}"
-            rows.add_row(model.id, model.name, model.architecture or "", model.parent or "", created)
+            rows.add_row(
+                model.id, model.name, model.architecture or "", model.parent or "", created
+            )
     out.print(rows)
 
 
 @models.command("rm")
 def remove_model(
-    model_id: Annotated[str, typer.Argument(help="The model's id.")], url: Url = DEFAULT_URL, key: Key = ""
+    model_id: Annotated[str, typer.Argument(help="The model's id.")],
+    url: Url = DEFAULT_URL,
+    key: Key = "",
 ) -> None:
-    """Delete a model and its files; idempotent. Fails where an unfinished job uses it, and names that."""
+    """Delete a model and its files; idempotent. Fails where an unfinished job uses it, and names
+    that.
+    """
     with connect(url, key) as client:
         receipt = client.delete_model(model_id)
     size = sum(found.bytes for found in receipt.objects)
@@ -82,7 +97,10 @@ def add_dataset(
         Path,
         typer.Argument(
             exists=True,
-            help="An archive of images, a Parquet file, or a folder of class folders or of shards, packed on the way.",
+            help=(
+                "An archive of images, a Parquet file, or a folder of class folders or of "
+                "shards, packed on the way."
+            ),
         ),
     ],
     name: Name = None,
@@ -95,7 +113,11 @@ def add_dataset(
         ),
     ] = None,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave out what cannot be used, such as broken images, and count it.")
+        bool,
+        typer.Option(
+            "--skip-invalid",
+            help="Leave out what cannot be used, such as broken images, and count it.",
+        ),
     ] = False,
     url: Url = DEFAULT_URL,
     key: Key = "",
@@ -105,7 +127,9 @@ def add_dataset(
     from api.cli.show import err
 
     with connect(url, key) as client:
-        added = upload_dataset(client, path, name=name, purge_after_job=purge, skip_invalid=skip_invalid)
+        added = upload_dataset(
+            client, path, name=name, purge_after_job=purge, skip_invalid=skip_invalid
+        )
     for warning in added.warnings:
         err.print(f"{path.name}: {warning}", markup=False)
     typer.echo(added.id)
@@ -120,16 +144,24 @@ def list_datasets(url: Url = DEFAULT_URL, key: Key = "") -> None:
     with connect(url, key) as client:
         for dataset in client.datasets():
             created = f"{dataset.created_at:%Y-%m-%d %H:%M}"
-            rows.add_row(dataset.id, dataset.name, str(dataset.images), str(len(dataset.classes)), created)
+            rows.add_row(
+                dataset.id, dataset.name, str(dataset.images), str(len(dataset.classes)), created
+            )
     out.print(rows)
 
 
 @datasets.command("rm")
 def remove_dataset(
-    dataset_id: Annotated[str, typer.Argument(help="The data set's id.")], url: Url = DEFAULT_URL, key: Key = ""
+    dataset_id: Annotated[str, typer.Argument(help="The data set's id.")],
+    url: Url = DEFAULT_URL,
+    key: Key = "",
 ) -> None:
-    """Purge a data set at once; idempotent. Fails where an unfinished job uses it, and names that."""
+    """Purge a data set at once; idempotent. Fails where an unfinished job uses it, and names
+    that.
+    """
     with connect(url, key) as client:
         receipt = client.delete_dataset(dataset_id)
     size = sum(found.bytes for found in receipt.objects)
-    typer.echo(f"{dataset_id} is purged: {len(receipt.objects)} objects, {size} bytes; {receipt.reason}.")
+    typer.echo(
+        f"{dataset_id} is purged: {len(receipt.objects)} objects, {size} bytes; {receipt.reason}."
+    )

@@ -1,4 +1,6 @@
-"""What measured values allow to say: each limit beside its value, and what to try where one was missed."""
+"""What measured values allow to say: each limit beside its value, and what to try where one was
+missed.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +66,9 @@ def upper_end(hits: float, n: int) -> float:
 
 
 def images_to_decide(share: float, limit: float) -> int | None:
-    """Return how many images would bring the upper end under `limit` at the same share; None where none would."""
+    """Return how many images would bring the upper end under `limit` at the same share; None
+    where none would.
+    """
     if share >= limit:
         return None
     low, high = 1, MOST_IMAGES
@@ -87,25 +91,34 @@ def next_steps(request: ErasureRequest, found: Sequence[Judged]) -> Iterator[Ste
     name = request.method.name
     if name != "auto":
         yield Step(
-            f"Try the methods that fit your images, one after the other: {METHODS['auto'][1].lower()}",
+            (
+                "Try the methods that fit your images, one after the other: "
+                f"{METHODS['auto'][1].lower()}"
+            ),
             {"method": "auto"},
             "Again with the method that passes",
         )
     images = {role for role in ("forget", "retain") if getattr(request.data, role)}
     if name in ("synthetic", "null_space") and not images:
         yield Step(
-            "Give images of what is to be forgotten and of what is close and stays: methods that learn from images reach"
+            "Give images of what is to be forgotten and of what is close and stays: methods that "
+            "learn from images reach"
             " further than names do.",
             {"method": "three_stage"},
             "Again, with images",
         )
     elif name != "three_stage" and images >= set(METHOD_IMAGES["three_stage"]):
-        yield Step("Your images also do for the three stages.", {"method": "three_stage"}, "Again in three stages")
+        yield Step(
+            "Your images also do for the three stages.",
+            {"method": "three_stage"},
+            "Again in three stages",
+        )
     for one in missed:
         if one.measure in THRESHOLDS:
             bound = min(1.0, math.ceil(one.value / POINTS) * POINTS)
             yield Step(
-                f"Loosen the limit “{one.title.lower()}” from {100 * one.limit:.1f} % to {100 * bound:.1f} %, if the purpose"
+                f"Loosen the limit “{one.title.lower()}” from {100 * one.limit:.1f} % to "
+                f"{100 * bound:.1f} %, if the purpose"
                 " allows that. The certificate states the limit that was set.",
                 {one.measure: f"{100 * bound:g}"},
                 "Again with this limit",
@@ -117,10 +130,14 @@ def _more_images(one: Judged) -> Iterator[Step]:
     measured = one.measured
     if measured is None or measured.n is None or one.bound != "max" or one.unit != "share":
         return
-    if measured.value <= one.limit < one.value and (n := images_to_decide(measured.value, one.limit)):
+    if measured.value <= one.limit < one.value and (
+        n := images_to_decide(measured.value, one.limit)
+    ):
         yield Step(
-            f"The value of “{one.title.lower()}” ({100 * measured.value:.1f} %) is under its limit; what missed is the end of"
-            f" its interval, which {measured.n} images leave wide. About {n} images would decide it.",
+            f"The value of “{one.title.lower()}” ({100 * measured.value:.1f} %) is under its "
+            "limit; what missed is the end of"
+            f" its interval, which {measured.n} images leave wide. About {n} images would decide "
+            "it.",
             {},
             "Again with more images",
         )
@@ -142,7 +159,9 @@ def _judged(result: ThresholdResult, report: Report) -> Judged:
     )
 
 
-def _measured(result: ThresholdResult, report: Report) -> tuple[Value | None, float | None, str, str]:
+def _measured(
+    result: ThresholdResult, report: Report
+) -> tuple[Value | None, float | None, str, str]:
     title = THRESHOLDS.get(result.measure)
     if title is None:
         for measure in report.measures:

@@ -1,8 +1,8 @@
 """The console's cookies, and the tokens of its forms.
 
-A cookie holds 256 random bits, and the database their hash: there is nothing in it that could be forged, so nothing to
-sign. A form's token is computed from the cookie that the form was made for.
-"""
+A cookie holds 256 random bits, and the database their hash: there is nothing in it that could be
+forged, so nothing to sign. A form's token is computed from the cookie that the form was made
+for."""
 
 import hashlib
 import hmac

@@ -1,4 +1,6 @@
-"""From the form of a new erasure to a request as the API takes it, and back. What the form does not show stays as it was."""
+"""From the form of a new erasure to a request as the API takes it, and back. What the form does
+not show stays as it was.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -38,12 +40,15 @@ POINTERS = (
 """Fields of the form by where in the request an error points; the first that fits."""
 
 
-def drafted(form: Form, base: Mapping[str, Any] | None, datasets: Mapping[str, DatasetView]) -> Body:
+def drafted(
+    form: Form, base: Mapping[str, Any] | None, datasets: Mapping[str, DatasetView]
+) -> Body:
     """Return the request that a form asks for.
 
     Args:
         form: what was filled in.
-        base: an earlier request that this one begins with; what the form has no field for is taken from it.
+        base: an earlier request that this one begins with; what the form has no field for is taken
+            from it.
         datasets: the tenant's data sets by id, for names and classes.
     """
     body: Body = deepcopy(dict(base or {}))
@@ -93,7 +98,9 @@ def filled(body: Mapping[str, Any]) -> dict[str, Any]:
     }
     fields |= {role: data.get(role) or "" for role in ROLES}
     limits = body.get("thresholds", {})
-    return fields | {name: f"{100 * limits[name]:g}" for name in LIMITS if limits.get(name) is not None}
+    return fields | {
+        name: f"{100 * limits[name]:g}" for name in LIMITS if limits.get(name) is not None
+    }
 
 
 def typed(form: Form) -> dict[str, Any]:
@@ -102,7 +109,9 @@ def typed(form: Form) -> dict[str, Any]:
 
 
 def by_field(errors: Iterable[FieldError]) -> dict[str, list[str]]:
-    """Return what is wrong by the field of the form that it is about; what fits none stands under nothing."""
+    """Return what is wrong by the field of the form that it is about; what fits none stands
+    under nothing.
+    """
     found: dict[str, list[str]] = {}
     for error in errors:
         field = next((name for prefix, name in POINTERS if error.pointer.startswith(prefix)), "")
@@ -111,14 +120,20 @@ def by_field(errors: Iterable[FieldError]) -> dict[str, list[str]]:
 
 
 def _chosen(form: Form) -> list[str]:
-    """Return the ids of the data sets that are chosen, those to measure on first: their classes name the labels."""
+    """Return the ids of the data sets that are chosen, those to measure on first: their classes
+    name the labels.
+    """
     ids = [*form.all("evaluation"), *(i for role in ROLES if (i := form.get(role)))]
     return list(dict.fromkeys(ids))
 
 
 def _target(form: Form, base: Mapping[str, Any], used: Sequence[DatasetView]) -> Body:
     kind = form.get("kind") or "class"
-    target = dict(base) if base.get("type") == kind else {k: v for k, v in base.items() if k == "templates"}
+    target = (
+        dict(base)
+        if base.get("type") == kind
+        else {k: v for k, v in base.items() if k == "templates"}
+    )
     names = form.lines("class_name") if kind == "class" else [form.text("class_name")]
     target |= {"type": kind, "class": names if len(names) > 1 else "".join(names)}
     if kind == "subgroup":
@@ -127,10 +142,14 @@ def _target(form: Form, base: Mapping[str, Any], used: Sequence[DatasetView]) ->
         target["synonyms"] = form.lines("synonyms")
     labels = form.lines("labels")
     if not labels and kind == "class":
-        labels = list(Spellings([*(name for one in used for name in one.classes), *names]))[:MAX_LABELS]
+        labels = list(Spellings([*(name for one in used for name in one.classes), *names]))[
+            :MAX_LABELS
+        ]
     target["labels"] = labels
     return {
-        name: value for name, value in target.items() if value not in ([], ()) or (name == "labels" and kind == "class")
+        name: value
+        for name, value in target.items()
+        if value not in ([], ()) or (name == "labels" and kind == "class")
     }
 
 
@@ -164,18 +183,26 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 def _thresholds(form: Form, base: Mapping[str, Any]) -> Body:
     limits = {name: value for name, value in base.items() if name not in LIMITS}
-    return limits | {name: share for name in LIMITS if (share := _share(form.get(name))) is not None}
+    return limits | {
+        name: share for name in LIMITS if (share := _share(form.get(name))) is not None
+    }
 
 
 def _share(text: str | None) -> float | None:
     try:
-        return None if text is None else round(float(text.replace(",", ".").removesuffix("%")) / 100, 6)
+        return (
+            None
+            if text is None
+            else round(float(text.replace(",", ".").removesuffix("%")) / 100, 6)
+        )
     except ValueError:
         return None
 
 
 def _received(form: Form) -> str | None:
-    """Return the day of receipt as a time at noon: the same day in nearly every zone, and hours do not count."""
+    """Return the day of receipt as a time at noon: the same day in nearly every zone, and hours
+    do not count.
+    """
     day = form.get("received_on")
     return f"{day}T12:00:00Z" if day else None
 

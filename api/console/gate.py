@@ -1,8 +1,8 @@
 """Who may come into the console, and what every answer below it carries.
 
-It stands before the router as `boundary.Authentication` does for the API: a page that forgets to ask who is there is
-still closed to strangers. Problems are told as a page, but to scripts that ask for JSON.
-"""
+It stands before the router as `boundary.Authentication` does for the API: a page that forgets to
+ask who is there is still closed to strangers. Problems are told as a page, but to scripts that
+ask for JSON."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,8 @@ HOME = f"{PREFIX}/"
 SIGN_IN = f"{PREFIX}/sign-in"
 SAFE = frozenset({"GET", "HEAD"})
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src "
+    "'self' data:;"
     " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -46,7 +47,9 @@ COMING = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Efface</title>'
     '<meta http-equiv="refresh" content="0"></head><body><p>One moment.</p></body></html>'
 )
-"""To a browser that comes from a link elsewhere and therefore keeps its strict cookie back: it comes again from here."""
+"""To a browser that comes from a link elsewhere and therefore keeps its strict cookie back: it
+comes again from here.
+"""
 
 
 class Gate:
@@ -62,7 +65,11 @@ class Gate:
             return
         request = Request(scope, receive)
         if not below_console(scope["path"]):
-            if scope["path"] == "/" and request.method in SAFE and "text/html" in request.headers.get("accept", ""):
+            if (
+                scope["path"] == "/"
+                and request.method in SAFE
+                and "text/html" in request.headers.get("accept", "")
+            ):
                 await RedirectResponse(HOME, HTTPStatus.TEMPORARY_REDIRECT)(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
@@ -93,14 +100,20 @@ class Gate:
         if path.startswith(f"{STATIC}/"):
             return None
         cookie = cookies.read(request, cookies.SESSION)
-        signed_in, usage = await run_in_threadpool(_identify, parts_of(request), cookie) if cookie else (None, None)
+        signed_in, usage = (
+            await run_in_threadpool(_identify, parts_of(request), cookie)
+            if cookie
+            else (None, None)
+        )
         request.state.signed_in = signed_in
         if signed_in is None:
             return None if path == SIGN_IN else _to_sign_in(request)
         request.state.principal, request.state.person = signed_in.principal, signed_in.person
         request.state.credential = signed_in.digest
         principal = signed_in.principal
-        structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
+        structlog.contextvars.bind_contextvars(
+            tenant_id=principal.tenant_id, key_id=principal.key_id
+        )
         ratelimit.check(request, usage)
         if "\0" in path:
             raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -108,16 +121,22 @@ class Gate:
 
 
 def check_origin(request: Request) -> None:
-    """Refuse what another site has made a browser send. Browsers say where a form comes from; tokens are looked at besides.
+    """Refuse what another site has made a browser send. Browsers say where a form comes from;
+    tokens are looked at besides.
 
     Raises:
         Forbidden: it comes from elsewhere.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    hosts = {request.headers.get("host"), urlsplit(parts_of(request).settings.public_url or "").netloc}
+    hosts = {
+        request.headers.get("host"),
+        urlsplit(parts_of(request).settings.public_url or "").netloc,
+    }
     elsewhere = origin is not None and urlsplit(origin).netloc not in hosts - {None, ""}
     if elsewhere or site not in (None, "same-origin", "none"):
-        raise Forbidden("This form was sent from another site. Open the console itself, and try it there.")
+        raise Forbidden(
+            "This form was sent from another site. Open the console itself, and try it there."
+        )
 
 
 def _identify(parts: Parts, cookie: str) -> tuple[SignedIn | None, Usage | None]:
@@ -129,7 +148,11 @@ def _identify(parts: Parts, cookie: str) -> tuple[SignedIn | None, Usage | None]
 def _to_sign_in(request: Request) -> Response:
     """Send somebody who is not signed in there, and back to where they wanted to go."""
     path = request.scope["path"]
-    wanted = {"next": f"{path}?{request.url.query}" if request.url.query else path} if path != HOME else {}
+    wanted = (
+        {"next": f"{path}?{request.url.query}" if request.url.query else path}
+        if path != HOME
+        else {}
+    )
     target = f"{SIGN_IN}?{urlencode(wanted)}" if wanted and request.method in SAFE else SIGN_IN
     if "hx-request" in request.headers or "text/event-stream" in request.headers.get("accept", ""):
         return Response(status_code=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": SIGN_IN})
@@ -174,8 +197,13 @@ class _Answer:
         await self._send(message)
 
     async def _tell(self, start: Message) -> None:
-        page = render(self._request, "problem.html", problem=json.loads(self._problem), status=start["status"])
+        page = render(
+            self._request, "problem.html", problem=json.loads(self._problem), status=start["status"]
+        )
         headers = MutableHeaders(raw=start["headers"])
-        headers["content-type"], headers["content-length"] = page.headers["content-type"], str(len(page.body))
+        headers["content-type"], headers["content-length"] = (
+            page.headers["content-type"],
+            str(len(page.body)),
+        )
         await self._send(start)
         await self._send({"type": "http.response.body", "body": page.body})

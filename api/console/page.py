@@ -1,4 +1,6 @@
-"""What every page has in common: who may open it, that forms carry their token, and that they are read in bounds."""
+"""What every page has in common: who may open it, that forms carry their token, and that they
+are read in bounds.
+"""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -68,7 +70,8 @@ class Page(APIRoute):
 
 
 async def _read(request: Request) -> None:
-    """Read a form, and refuse one without its token. Of an upload the token stands in the address, so that it is known first.
+    """Read a form, and refuse one without its token. Of an upload the token stands in the address,
+    so that it is known first.
 
     Raises:
         Forbidden: the token is missing, or was made for another session.
@@ -79,7 +82,10 @@ async def _read(request: Request) -> None:
     me = getattr(request.state, "signed_in", None)
     cookie = cookies.read(request, cookies.SESSION if me else cookies.FORM)
     if not cookies.fits(cookie, form.get(TOKEN) or ""):
-        raise Forbidden("This form was made for another session. Go back, load the page again, and send it once more.")
+        raise Forbidden(
+            "This form was made for another session. Go back, load the page again, and send it "
+            "once more."
+        )
     request.state.form = form
 
 
@@ -93,11 +99,17 @@ async def _fields(request: Request) -> list[tuple[str, str]]:
                 if len(body) > limit:
                     raise TooLarge(f"A form may have {limit} bytes (EFFACE_MAX_BODY_BYTES).")
     except TimeoutError as error:
-        raise TooSlow(f"The form did not come within {BODY_SECONDS:.0f} s; send it again.") from error
+        raise TooSlow(
+            f"The form did not come within {BODY_SECONDS:.0f} s; send it again."
+        ) from error
     try:
-        return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+        return parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"
+        )
     except ValueError as error:
-        raise InvalidRequest.at("", "is no form that can be read, or has too many fields") from error
+        raise InvalidRequest.at(
+            "", "is no form that can be read, or has too many fields"
+        ) from error
 
 
 async def _form(request: Request) -> Form:

@@ -20,11 +20,20 @@ from shared.states import Scope
 KIB = 1024
 
 
-def render(request: Request, template: str, *, status: int = HTTPStatus.OK, **context: object) -> HTMLResponse:
-    """Return a page. Every page knows who is signed in (`me`), what they may do (`may`), and the token of its forms."""
+def render(
+    request: Request, template: str, *, status: int = HTTPStatus.OK, **context: object
+) -> HTMLResponse:
+    """Return a page. Every page knows who is signed in (`me`), what they may do (`may`), and the
+    token of its forms.
+    """
     me: SignedIn | None = getattr(request.state, "signed_in", None)
     cookie = cookies.read(request, cookies.SESSION if me else cookies.FORM)
-    known = {"me": me, "may": _Rights(me), "csrf": cookies.token(cookie) if cookie else "", "path": request.url.path}
+    known = {
+        "me": me,
+        "may": _Rights(me),
+        "csrf": cookies.token(cookie) if cookie else "",
+        "path": request.url.path,
+    }
     return HTMLResponse(_ENVIRONMENT.get_template(template).render(known | context), status)
 
 
@@ -44,7 +53,9 @@ def _time(moment: datetime | None) -> Markup:
         return Markup("–")
     utc = moment.astimezone(UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        utc.isoformat(timespec="seconds"), f"{utc:%Y-%m-%d %H:%M:%S} UTC", f"{utc:%-d %b %Y, %H:%M} UTC"
+        utc.isoformat(timespec="seconds"),
+        f"{utc:%Y-%m-%d %H:%M:%S} UTC",
+        f"{utc:%-d %b %Y, %H:%M} UTC",
     )
 
 

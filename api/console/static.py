@@ -1,4 +1,6 @@
-"""The style sheet and the scripts of the console, served from memory. Their paths hold their digest, so that browsers keep them."""
+"""The style sheet and the scripts of the console, served from memory. Their paths hold their
+digest, so that browsers keep them.
+"""
 
 import hashlib
 from pathlib import Path
@@ -10,12 +12,18 @@ from api.console import PREFIX
 
 STATIC = f"{PREFIX}/static"
 FOLDER = Path(__file__).parent / "static"
-KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+KINDS = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 KEEP = "public, max-age=31536000, immutable"
 
 router = APIRouter(prefix=STATIC, include_in_schema=False)
 
-CONTENT = {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.suffix in KINDS}
+CONTENT = {
+    file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.suffix in KINDS
+}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
 
 

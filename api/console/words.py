@@ -34,12 +34,16 @@ METHODS: dict[str, tuple[str, str]] = {
     ),
     "synthetic": (
         "From the name alone",
-        "Takes the link between the name and its pictures out of both encoders. Someone with a few labelled"
+        "Takes the link between the name and its pictures out of both encoders. Someone with a "
+        "few labelled"
         " images can still find traces in the image features.",
     ),
     "three_stage": (
         "From images, three stages",
-        "Forgets what your images show, reminds the model of what is close, restores the rest. The one for subgroups.",
+        (
+            "Forgets what your images show, reminds the model of what is close, restores the rest. "
+            "The one for subgroups."
+        ),
     ),
     "null_space": (
         "From the name, one step",
@@ -51,7 +55,10 @@ METHODS: dict[str, tuple[str, str]] = {
     ),
     "slug": (
         "One layer",
-        "Changes the one layer that matters most. Fast; other wordings of the name often still find it.",
+        (
+            "Changes the one layer that matters most. Fast; other wordings of the name often still "
+            "find it."
+        ),
     ),
     "clip_erase": (
         "Pulled apart",
@@ -88,7 +95,9 @@ EVENTS = {
 GROUNDS = {
     Ground.IDENTITY_NOT_VERIFIED: "The person could not be identified (Art. 12(2), 12(6))",
     Ground.MANIFESTLY_UNFOUNDED: "The request is manifestly unfounded (Art. 12(5)(b))",
-    Ground.EXCESSIVE: "The request is excessive, as when it is repeated without a reason (Art. 12(5)(b))",
+    Ground.EXCESSIVE: (
+        "The request is excessive, as when it is repeated without a reason (Art. 12(5)(b))"
+    ),
     Ground.NO_MATCH: "Nothing of the person is in the model",
     Ground.NO_GROUND_FOR_ERASURE: "None of the grounds for erasure applies (Art. 17(1))",
     Ground.FREEDOM_OF_EXPRESSION: "Freedom of expression and information (Art. 17(3)(a))",
@@ -112,7 +121,9 @@ DONE = {
     "refused": "The erasure was refused. It will not run.",
     "cancelled": "The erasure was cancelled.",
     "submitted": "The erasure is in the queue.",
-    "existing": "An erasure for this reference was there already: this one. No second one was made.",
+    "existing": (
+        "An erasure for this reference was there already: this one. No second one was made."
+    ),
     "uploaded": "The data set was checked and stored.",
     "model_uploaded": "The model was checked and stored.",
     "dataset_deleted": "The data set was deleted. Its receipt is below.",
@@ -143,7 +154,10 @@ DECISIONS = {
             "hold",
             "Put on hold",
             "Stop the clock",
-            "Art. 12(6) GDPR: where there are reasonable doubts about who asks, further information may be asked for.",
+            (
+                "Art. 12(6) GDPR: where there are reasonable doubts about who asks, further "
+                "information may be asked for."
+            ),
             (
                 "No worker takes the erasure while it is on hold.",
                 "Whole days on hold move the due date; the rest of a day does not.",
@@ -157,7 +171,10 @@ DECISIONS = {
             "End the hold",
             "Let the clock go on",
             "The doubts about who asks are settled.",
-            ("The erasure goes back to its place in the queue.", "The due date moves by the whole days on hold."),
+            (
+                "The erasure goes back to its place in the queue.",
+                "The due date moves by the whole days on hold.",
+            ),
             None,
             "released",
         ),
@@ -178,11 +195,16 @@ DECISIONS = {
             "refuse",
             "Refuse",
             "Refuse the erasure",
-            "Art. 12(4), 12(5) and 17(3) GDPR: a controller that does not act says why, and that the person may complain to an"
+            "Art. 12(4), 12(5) and 17(3) GDPR: a controller that does not act says why, and that "
+            "the person may complain to an"
             " authority and go to court.",
             (
                 "The erasure ends as cancelled, with the ground on record. That cannot be undone.",
-                "Nothing is changed in the model. Images that were uploaded to be forgotten are deleted.",
+                (
+                    "Nothing is changed in the model. Images that were uploaded to be forgotten "
+                    "are "
+                    "deleted."
+                ),
                 "You must tell the person within one month of the request.",
             ),
             "What the file should say (optional)",
@@ -193,9 +215,15 @@ DECISIONS = {
             "cancel",
             "Cancel",
             "Cancel the erasure",
-            "This is no refusal under the law: use it where the request was a mistake or comes again in another form.",
             (
-                "It ends at once while it waits, within seconds while it runs. That cannot be undone.",
+                "This is no refusal under the law: use it where the request was a mistake or comes "
+                "again in another form."
+            ),
+            (
+                (
+                    "It ends at once while it waits, within seconds while it runs. That cannot be "
+                    "undone."
+                ),
                 "No weights are published. Images that were uploaded to be forgotten are deleted.",
             ),
             None,
@@ -294,14 +322,22 @@ def sentence(job: JobView) -> str:
             doing = STAGES[job.stage] if job.stage else "getting ready"
             return f"A worker is making the model forget {what}: {doing}."
         case JobState.SUCCEEDED:
-            return f"The model has forgotten {what}: every limit was met, and the new weights are published."
+            return (
+                f"The model has forgotten {what}: every limit was met, and the new weights are "
+                "published."
+            )
         case JobState.CANCELLED if job.refusal is not None:
             return f"Refused: {GROUNDS[job.refusal.ground]}. Nothing was changed."
         case JobState.CANCELLED:
             return "Cancelled. Nothing was changed, and no weights were published."
     if job.error is not None and job.error.code == THRESHOLDS_NOT_MET:
-        return f"The model was edited to forget {what}, but missed a limit. The weights are kept back."
-    return f"The erasure ended without a verdict: {job.error.message if job.error else 'its cause is not on record'}"
+        return (
+            f"The model was edited to forget {what}, but missed a limit. The weights are kept back."
+        )
+    return (
+        "The erasure ended without a verdict: "
+        f"{job.error.message if job.error else 'its cause is not on record'}"
+    )
 
 
 def event(entry: EventView) -> str:

@@ -1,8 +1,8 @@
 """The demo's own pictures: twelve objects and eight geometric shapes, each drawn in four styles.
 
-Every picture is built from polygons, so the demo needs no download. A seed fixes every pixel. The demo's model was trained
-on drawings of `TRAINING_SEED` alone, so those of any other seed are held out.
-"""
+Every picture is built from polygons, so the demo needs no download. A seed fixes every pixel.
+The demo's model was trained on drawings of `TRAINING_SEED` alone, so those of any other seed are
+held out."""
 
 import colorsys
 import io
@@ -23,20 +23,25 @@ TRAINING_SEED = 0  # seen by the model: never evaluate on it
 
 
 class Cell(NamedTuple):
-    """A class in one style: the smallest group of drawings that can be asked for, learnt or forgotten."""
+    """A class in one style: the smallest group of drawings that can be asked for, learnt or
+    forgotten.
+    """
 
     name: str
     style: str
 
 
 class Part(NamedTuple):
-    """One polygon of an object; later parts hide earlier ones. Parts with the same `role` share a colour."""
+    """One polygon of an object; later parts hide earlier ones. Parts with the same `role` share
+    a colour.
+    """
 
     points: Points
     role: int  # 0: body, 1: second colour, 2: detail
 
 
-# Outlines ------------------------------------------------------------------------------------------------------------
+# Outlines
+# --------------------------------------------------------------------------------------------------
 
 
 def _polygon(*corners: tuple[float, float]) -> Points:
@@ -56,7 +61,9 @@ def _arc(x: float, y: float, rx: float, ry: float, start: float = 0, stop: float
 def _band(x: float, y: float, radius: float, width: float, start: float, stop: float) -> Points:
     """Return the outline of a bent strip `width` wide that follows a circle."""
     outer, inner = radius + width / 2, radius - width / 2
-    return np.concatenate([_arc(x, y, outer, outer, start, stop), _arc(x, y, inner, inner, stop, start)])
+    return np.concatenate(
+        [_arc(x, y, outer, outer, start, stop), _arc(x, y, inner, inner, stop, start)]
+    )
 
 
 def _spikes(count: int, outer: float, inner: float) -> Points:
@@ -66,7 +73,8 @@ def _spikes(count: int, outer: float, inner: float) -> Points:
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
-# Objects -------------------------------------------------------------------------------------------------------------
+# Objects
+# --------------------------------------------------------------------------------------------------
 
 
 def _house(rng: Generator) -> list[Part]:
@@ -111,7 +119,10 @@ def _car(rng: Generator) -> list[Part]:
     return [
         Part(_polygon((-0.7, 0), (-0.45, roof), (0.3, roof), (hood, 0)), 0),
         Part(_polygon((-0.52, -0.03), (-0.37, roof + 0.12), (-0.1, roof + 0.12), (-0.1, -0.03)), 2),
-        Part(_polygon((0.02, -0.03), (0.02, roof + 0.12), (0.24, roof + 0.12), (hood - 0.15, -0.03)), 2),
+        Part(
+            _polygon((0.02, -0.03), (0.02, roof + 0.12), (0.24, roof + 0.12), (hood - 0.15, -0.03)),
+            2,
+        ),
         Part(_polygon((-0.97, 0), (0.9, 0), (0.98, 0.15), (0.98, 0.4), (-0.97, 0.4)), 0),
         Part(_arc(-0.52, 0.42, wheel, wheel), 1),
         Part(_arc(0.55, 0.42, wheel, wheel), 1),
@@ -191,13 +202,20 @@ def _cat(rng: Generator) -> list[Part]:
     parts.append(Part(_polygon((-0.12, 0.28), (0.12, 0.28), (0, 0.42)), 1))
     for s in (-1, 1):
         for y in (0.35, 0.5):
-            parts.append(Part(_polygon((s * 0.3, y), (s * 0.95, y * 1.4 - 0.25), (s * 0.95, y * 1.4 - 0.2)), 2))
+            parts.append(
+                Part(
+                    _polygon((s * 0.3, y), (s * 0.95, y * 1.4 - 0.25), (s * 0.95, y * 1.4 - 0.2)), 2
+                )
+            )
     return parts
 
 
 def _plane(rng: Generator) -> list[Part]:
     sweep, span = rng.uniform(0.15, 0.4), rng.uniform(0.85, 0.97)
-    wings = [_polygon((-0.25, 0), (sweep, s * span), (sweep + 0.22, s * span), (0.25, 0)) for s in (-1, 1)]
+    wings = [
+        _polygon((-0.25, 0), (sweep, s * span), (sweep + 0.22, s * span), (0.25, 0))
+        for s in (-1, 1)
+    ]
     tail = [_polygon((0.6, 0), (0.82, s * 0.38), (0.95, s * 0.38), (0.9, 0)) for s in (-1, 1)]
     return [
         *(Part(points, 1) for points in wings + tail),
@@ -245,7 +263,11 @@ def _arrow(rng: Generator) -> list[Part]:
 
 def _crescent(rng: Generator) -> list[Part]:
     depth = rng.uniform(0.3, 0.5)
-    return [Part(np.concatenate([_arc(0, 0, 0.9, 0.9, 70, 290), _arc(0.31, 0, depth, 0.845, 270, 90)]), 0)]
+    return [
+        Part(
+            np.concatenate([_arc(0, 0, 0.9, 0.9, 70, 290), _arc(0.31, 0, depth, 0.845, 270, 90)]), 0
+        )
+    ]
 
 
 OBJECTS: dict[str, Callable[[Generator], list[Part]]] = {
@@ -286,11 +308,14 @@ SYNONYMS = {
 }
 
 
-# Styles --------------------------------------------------------------------------------------------------------------
+# Styles
+# --------------------------------------------------------------------------------------------------
 
 
 def _colour(rng: Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    red, green, blue = colorsys.hsv_to_rgb(
+        rng.random(), rng.uniform(*saturation), rng.uniform(*value)
+    )
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -301,9 +326,13 @@ def _texture(rng: Generator, side: int, grain: int) -> NDArray[np.float32]:
 
 
 def _slope(rng: Generator, side: int) -> NDArray[np.float64]:
-    """Return a ramp in [-1, 1], (side, side), in a random direction: light that falls from one side."""
+    """Return a ramp in [-1, 1], (side, side), in a random direction: light that falls from one
+    side.
+    """
     angle, axis = rng.uniform(0, 2 * np.pi), np.linspace(-1, 1, side)
-    ramp: NDArray[np.float64] = (np.cos(angle) * axis[None] + np.sin(angle) * axis[:, None]) / np.sqrt(2)
+    ramp: NDArray[np.float64] = (
+        np.cos(angle) * axis[None] + np.sin(angle) * axis[:, None]
+    ) / np.sqrt(2)
     return ramp
 
 
@@ -331,13 +360,17 @@ def _photo(parts: list[Part], rng: Generator, side: int) -> Image.Image:
     ground = mix * near + (1 - mix) * far + rng.uniform(10, 35) * _texture(rng, side, 10)[..., None]
     silhouette = Image.new("L", (side, side))
     surface = Image.new("RGB", (side, side))
-    colours = [_colour(rng, (0.3, 0.9), (0.35, 0.95)) for _ in range(2)] + [_colour(rng, (0, 0.4), (0.05, 0.25))]
+    colours = [_colour(rng, (0.3, 0.9), (0.35, 0.95)) for _ in range(2)] + [
+        _colour(rng, (0, 0.4), (0.05, 0.25))
+    ]
     for points, role in parts:
         _fill(ImageDraw.Draw(silhouette), points, 255)
         _fill(ImageDraw.Draw(surface), points, colours[role])
         _outline(ImageDraw.Draw(surface), points, (40, 35, 35), 1)
     light = 1 + 0.3 * _slope(rng, side) + 0.12 * _texture(rng, side, 16)
-    shadow = ImageChops.offset(silhouette, int(rng.integers(-6, 7)), 5).filter(ImageFilter.GaussianBlur(3))
+    shadow = ImageChops.offset(silhouette, int(rng.integers(-6, 7)), 5).filter(
+        ImageFilter.GaussianBlur(3)
+    )
     ground = ground * (1 - 0.5 * _pixels(shadow)[..., None] / 255)
     cover = _pixels(silhouette)[..., None] / 255
     picture = _image(cover * _pixels(surface) * light[..., None] + (1 - cover) * ground)
@@ -360,7 +393,9 @@ def _sketch(parts: list[Part], rng: Generator, side: int) -> Image.Image:
             _fill(ImageDraw.Draw(mask), points, 255)
             picture.paste(pencil, mask=ImageChops.multiply(mask, lines))
         for _ in range(2):
-            _outline(canvas, points + rng.normal(0, 0.6, points.shape), pencil, int(rng.integers(1, 4)))
+            _outline(
+                canvas, points + rng.normal(0, 0.6, points.shape), pencil, int(rng.integers(1, 4))
+            )
     return _image(_pixels(picture) + 5 * _texture(rng, side, side // 2)[..., None])
 
 
@@ -370,7 +405,9 @@ def _cartoon(parts: list[Part], rng: Generator, side: int) -> Image.Image:
     canvas = ImageDraw.Draw(picture)
     horizon = side * rng.uniform(0.5, 1.3)
     canvas.rectangle((0, horizon, side, side * 2), fill=_colour(rng, (0.1, 0.7), (0.7, 1)))
-    colours = [_colour(rng, (0.65, 1), (0.8, 1)) for _ in range(2)] + [_colour(rng, (0, 0.2), (0.9, 1))]
+    colours = [_colour(rng, (0.65, 1), (0.8, 1)) for _ in range(2)] + [
+        _colour(rng, (0, 0.2), (0.9, 1))
+    ]
     width = int(rng.integers(3, 6))
     for points, role in parts:
         _fill(canvas, points, colours[role])
@@ -380,7 +417,9 @@ def _cartoon(parts: list[Part], rng: Generator, side: int) -> Image.Image:
 
 def _neon(parts: list[Part], rng: Generator, side: int) -> Image.Image:
     """Glowing tubes before a dark wall."""
-    wall = _image(np.array(_colour(rng, (0, 0.8), (0.02, 0.16))) + 6 * _texture(rng, side, 12)[..., None])
+    wall = _image(
+        np.array(_colour(rng, (0, 0.8), (0.02, 0.16))) + 6 * _texture(rng, side, 12)[..., None]
+    )
     tubes = Image.new("RGB", (side, side))
     canvas = ImageDraw.Draw(tubes)
     colours = [_colour(rng, (0.4, 1), (0.9, 1)) for _ in range(3)]
@@ -400,7 +439,8 @@ STYLES: dict[str, Callable[[list[Part], Generator, int], Image.Image]] = {
 }
 
 
-# Drawings ------------------------------------------------------------------------------------------------------------
+# Drawings
+# --------------------------------------------------------------------------------------------------
 
 
 def _pose(parts: list[Part], rng: Generator, side: int) -> list[Part]:
@@ -435,13 +475,17 @@ def draw(name: str, style: str, rng: Generator, size: int = 64) -> Image.Image:
     """
     side = 2 * size  # drawn twice as large, then reduced: smooth edges
     outline = (OBJECTS | SHAPES)[name]
-    picture = STYLES[style](_pose(outline(rng), rng, side), rng, side).resize((size, size), Image.Resampling.BOX)
+    picture = STYLES[style](_pose(outline(rng), rng, side), rng, side).resize(
+        (size, size), Image.Resampling.BOX
+    )
     noise = rng.normal(0, rng.uniform(1, 6), (size, size, 3))
     return _image(_pixels(picture) + noise)
 
 
 def drawings(cell: Cell, count: int, seed: int, size: int = 64) -> Iterator[Image.Image]:
-    """Yield `count` drawings of one cell; the same cell, seed and size always give the same pictures."""
+    """Yield `count` drawings of one cell; the same cell, seed and size always give the same
+    pictures.
+    """
     names, styles = list(OBJECTS | SHAPES), list(STYLES)
     rng = np.random.default_rng([seed, names.index(cell.name), styles.index(cell.style)])
     for _ in range(count):
@@ -457,8 +501,8 @@ def cells(names: Iterable[str] = OBJECTS, styles: Iterable[str] = STYLES) -> lis
 def write_archive(path: Path, wanted: Iterable[Cell], count: int, seed: int, size: int = 64) -> int:
     """Write a zip of `<class>/<style>-<seed>-<number>.png` and return the number of pictures in it.
 
-    For an erasure of `Cell("fish", "sketch")` the demo needs: `cells()` for evaluation, that cell alone to forget, every
-    other one of `cells()` to retain, and `cells(SHAPES)` for transfer.
+    For an erasure of `Cell("fish", "sketch")` the demo needs: `cells()` for evaluation, that cell
+    alone to forget, every other one of `cells()` to retain, and `cells(SHAPES)` for transfer.
 
     Args:
         path: the file to write; the same arguments always give the same bytes.
@@ -474,6 +518,9 @@ def write_archive(path: Path, wanted: Iterable[Cell], count: int, seed: int, siz
                 png = io.BytesIO()
                 picture.save(png, "PNG")
                 # ZipInfo leaves the time at 1980, so that the archive depends on its content alone.
-                archive.writestr(zipfile.ZipInfo(f"{cell.name}/{cell.style}-{seed}-{number:04d}.png"), png.getvalue())
+                archive.writestr(
+                    zipfile.ZipInfo(f"{cell.name}/{cell.style}-{seed}-{number:04d}.png"),
+                    png.getvalue(),
+                )
                 written += 1
     return written

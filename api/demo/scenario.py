@@ -1,4 +1,6 @@
-"""`efface demo`: the whole service on this machine forgets a class and a subgroup of the demo's own drawings."""
+"""`efface demo`: the whole service on this machine forgets a class and a subgroup of the demo's
+own drawings.
+"""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -55,12 +57,16 @@ def run_demo(*, home: Path | None, out: Path, keep: bool) -> bool:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
         show.out.print("Starting Postgres, Redis, the API, a relay and a worker ...")
         service = stack.enter_context(running(home, 0, ending))
-        show.out.print(f"Ready at {service.url}; certificates are signed with key {service.signing_key}.\n")
+        show.out.print(
+            f"Ready at {service.url}; certificates are signed with key {service.signing_key}.\n"
+        )
         client = stack.enter_context(Client(service.url, service.key))
         succeeded = [_play(client, act, out / act.name) for act in _acts(client)]
     if kept:
         show.out.print(f"\nEverything is kept. To look at it in a browser: efface up --home {home}")
-        show.out.print("It prints a link that signs you in to the console, where both erasures are.")
+        show.out.print(
+            "It prints a link that signs you in to the console, where both erasures are."
+        )
     return all(succeeded)
 
 
@@ -68,7 +74,10 @@ def _acts(client: Client) -> Iterator[Act]:
     """Upload what the erasures need, and yield them."""
     with tempfile.TemporaryDirectory(prefix="efface-drawings-") as folder:
         ids = _upload(client, Path(folder))
-    evaluation = [{"name": "objects", "dataset": ids["objects"]}, {"name": "shapes", "dataset": ids["shapes"]}]
+    evaluation = [
+        {"name": "objects", "dataset": ids["objects"]},
+        {"name": "shapes", "dataset": ids["shapes"]},
+    ]
     yield Act(
         "class",
         f"Forget a class from its name alone: {FORGOTTEN_CLASS}",
@@ -87,7 +96,10 @@ def _acts(client: Client) -> Iterator[Act]:
     )
     yield Act(
         "subgroup",
-        f"Forget a part of a class from images of it: {FORGOTTEN_CELL.name} as a {FORGOTTEN_CELL.style}",
+        (
+            f"Forget a part of a class from images of it: {FORGOTTEN_CELL.name} as a "
+            f"{FORGOTTEN_CELL.style}"
+        ),
         {
             "model": {"id": ids["model"]},
             "target": {
@@ -105,7 +117,9 @@ def _acts(client: Client) -> Iterator[Act]:
 
 
 def draw_sets(folder: Path) -> Iterator[tuple[str, Path, int]]:
-    """Draw the demo's data sets, one archive at a time; yield name, path and number of pictures of each."""
+    """Draw the demo's data sets, one archive at a time; yield name, path and number of pictures
+    of each.
+    """
     others = [cell for cell in cells() if cell != FORGOTTEN_CELL]
     wanted = {
         "objects": (cells(), 20),
@@ -117,7 +131,9 @@ def draw_sets(folder: Path) -> Iterator[tuple[str, Path, int]]:
     }
     for number, (name, (drawn, count)) in enumerate(wanted.items()):
         path = folder / f"{name}.zip"
-        pictures = write_archive(path, drawn, count, FIRST_SEED + number)  # so that no two sets share a picture
+        pictures = write_archive(
+            path, drawn, count, FIRST_SEED + number
+        )  # so that no two sets share a picture
         yield name, path, pictures
 
 
@@ -146,12 +162,16 @@ def _play(client: Client, act: Act, folder: Path) -> bool:
         return False
     with show.transfer("downloading", None) as advance:
         client.weights(job.id, folder / "model", advance=advance)
-    show.out.print(f"[green]{job.id} {job.state}[/green]; report and weights are in {folder.absolute()}")
+    show.out.print(
+        f"[green]{job.id} {job.state}[/green]; report and weights are in {folder.absolute()}"
+    )
     return _verified(client, job.id, folder)
 
 
 def _verified(client: Client, job_id: str, folder: Path) -> bool:
-    """Fetch the certificate and check it with the keys that the service publishes; True if it holds."""
+    """Fetch the certificate and check it with the keys that the service publishes; True if it
+    holds.
+    """
     certificate, keys = folder / "certificate.json", folder.parent / "efface-keys.json"
     certificate.write_bytes(client.certificate(job_id, patience_seconds=CERTIFICATE_SECONDS))
     keys.write_bytes(client.public_keys())

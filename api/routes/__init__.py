@@ -1,1 +1,3 @@
-"""The routes, one module per noun. A route parses, calls one function of `services`, and answers."""
+"""The routes, one module per noun. A route parses, calls one function of `services`, and
+answers.
+"""

@@ -37,12 +37,15 @@ Head = Annotated[bool, Depends(_head)]
 
 REPORT_HEADERS = {"Link": f'<{REPORT_SCHEMA_PATH}>; rel="describedby"'}
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none';"
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""The page itself narrows `style-src` to the digest of its one style sheet; a browser keeps to both policies."""
+"""The page itself narrows `style-src` to the digest of its one style sheet; a browser keeps to
+both policies.
+"""
 
 
 @router.get(
@@ -52,9 +55,16 @@ PAGE_HEADERS = {
     responses=responses(NotFound, Conflict, Gone),
 )
 def report(
-    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, head: Head, if_none_match: IfNoneMatch = None
+    job_id: str,
+    begin: BeginDep,
+    parts: PartsDep,
+    caller: JobReader,
+    head: Head,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Return report.json, byte for byte as the worker wrote it. A job that missed a threshold has one, too."""
+    """Return report.json, byte for byte as the worker wrote it. A job that missed a threshold
+    has one, too.
+    """
     with begin() as session:
         artifact = queries.report(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "application/json", REPORT_HEADERS)
@@ -79,9 +89,16 @@ def report(
     ),
 )
 def report_page(
-    job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader, head: Head, if_none_match: IfNoneMatch = None
+    job_id: str,
+    begin: BeginDep,
+    parts: PartsDep,
+    caller: JobReader,
+    head: Head,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Return report.html, byte for byte as the worker wrote it: no script, and nothing that it loads from elsewhere."""
+    """Return report.html, byte for byte as the worker wrote it: no script, and nothing that it
+    loads from elsewhere.
+    """
     with begin() as session:
         artifact = queries.report_page(session, caller.tenant_id, job_id)
     response = _whole(parts.storage, artifact, if_none_match, "text/html", PAGE_HEADERS)
@@ -101,9 +118,14 @@ def report_page(
         Gone,
         also={
             200: {"content": {"application/octet-stream": {}}, "description": "The file"},
-            206: {"content": {"application/octet-stream": {}}, "description": "The range that was asked for"},
+            206: {
+                "content": {"application/octet-stream": {}},
+                "description": "The range that was asked for",
+            },
             304: {"description": "It is the file of the ETag"},
-            307: {"description": "The storage gives the file, at a URL that is valid for some minutes"},
+            307: {
+                "description": "The storage gives the file, at a URL that is valid for some minutes"
+            },
             416: {"description": "The file has no such byte"},
         },
     ),
@@ -124,9 +146,8 @@ def weights(
 ) -> Response:
     """Return a file of the new model, by redirect where the storage can sign URLs.
 
-    Weights that missed a threshold are never given out: the answer is 409 with the reason. HEAD is never redirected: a
-    signed URL is good for GET alone.
-    """
+    Weights that missed a threshold are never given out: the answer is 409 with the reason. HEAD
+    is never redirected: a signed URL is good for GET alone."""
     with begin() as session:
         artifact = queries.weights(session, caller.tenant_id, job_id, file)
     tag = entity_tag(artifact.sha256)
@@ -149,14 +170,24 @@ def weights(
     return response
 
 
-@router.get("/{job_id}/purge-receipt", summary="What was deleted after a job", responses=responses(NotFound, Conflict))
+@router.get(
+    "/{job_id}/purge-receipt",
+    summary="What was deleted after a job",
+    responses=responses(NotFound, Conflict),
+)
 def purge_receipt(job_id: str, session: SessionDep, caller: JobReader) -> PurgeReceipt:
-    """Return what was deleted after a job that has ended, and whether anything is still to be deleted."""
+    """Return what was deleted after a job that has ended, and whether anything is still to be
+    deleted.
+    """
     return job_leftovers.receipt(session, caller.tenant_id, job_id)
 
 
 def _whole(
-    storage: Storage, artifact: ArtifactView, if_none_match: str | None, media_type: str, also: Mapping[str, str]
+    storage: Storage,
+    artifact: ArtifactView,
+    if_none_match: str | None,
+    media_type: str,
+    also: Mapping[str, str],
 ) -> Response:
     """Send a small file, unless the client has it."""
     tag = entity_tag(artifact.sha256)
@@ -166,9 +197,13 @@ def _whole(
     return Response(storage.get(artifact.key), headers=headers, media_type=media_type)
 
 
-def _streamed(storage: Storage, artifact: ArtifactView, filename: str, wanted: str | None) -> Response:
+def _streamed(
+    storage: Storage, artifact: ArtifactView, filename: str, wanted: str | None
+) -> Response:
     """Send a file, or one range of it."""
-    size = storage.size(artifact.key)  # fails here, and not in the middle of the body, where the file is lost
+    size = storage.size(
+        artifact.key
+    )  # fails here, and not in the middle of the body, where the file is lost
     headers = {
         "ETag": entity_tag(artifact.sha256),
         "Accept-Ranges": "bytes",
@@ -178,16 +213,24 @@ def _streamed(storage: Storage, artifact: ArtifactView, filename: str, wanted: s
     try:
         part = byte_range(wanted, size)
     except Unsatisfiable:
-        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"})
+        return Response(
+            status_code=416, headers={"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
+        )
     if part is None:
         body, status, length = storage.stream(artifact.key), 200, size
     else:
-        body, status, length = storage.stream(artifact.key, part.start, part.end), 206, part.end - part.start
+        body, status, length = (
+            storage.stream(artifact.key, part.start, part.end),
+            206,
+            part.end - part.start,
+        )
         headers["Content-Range"] = part.content_range(size)
     headers["Content-Length"] = str(length)
     return StreamingResponse(body, status, headers, media_type="application/octet-stream")
 
 
 def _digest(artifact: ArtifactView) -> str:
-    """Return the SHA-256 of the whole file as RFC 9530 writes it, so that a client can check what it got."""
+    """Return the SHA-256 of the whole file as RFC 9530 writes it, so that a client can check
+    what it got.
+    """
     return f"sha-256=:{b64encode(bytes.fromhex(artifact.sha256)).decode()}:"

@@ -35,15 +35,15 @@ def certificate(
     parts: PartsDep,
     caller: JobReader,
     number: Annotated[
-        int | None, Query(ge=1, le=1_000_000, description="an earlier one of the job; the last one if unset")
+        int | None,
+        Query(ge=1, le=1_000_000, description="an earlier one of the job; the last one if unset"),
     ] = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Return the signed envelope, byte for byte as it was issued.
 
-    It comes within seconds after the job has ended, for a missed threshold, too. Until then the answer is 409 with code
-    `not_yet`.
-    """
+    It comes within seconds after the job has ended, for a missed threshold, too. Until then the
+    answer is 409 with code `not_yet`."""
     with begin() as session:
         artifact = issuing.find(session, caller.tenant_id, job_id, number)
     headers = {"ETag": entity_tag(artifact.sha256)}
@@ -57,13 +57,20 @@ def certificate(
     summary="The public keys that certificates are checked with",
     response_class=Response,
     responses={
-        200: {"content": {"application/jwk-set+json": {}}, "description": "A JSON Web Key Set (RFC 7517, 8037)"},
+        200: {
+            "content": {"application/jwk-set+json": {}},
+            "description": "A JSON Web Key Set (RFC 7517, 8037)",
+        },
         503: {"content": CONTENT, "description": Unavailable.title},
     },
 )
 def public_keys(session: SessionDep) -> Response:
-    """Return every key that signs or has signed, but for those that were revoked. Needs no API key."""
+    """Return every key that signs or has signed, but for those that were revoked. Needs no API
+    key.
+    """
     headers = {"Cache-Control": f"public, max-age={KEY_SECONDS}"}
     return JSONResponse(
-        jwk_set(signing_keys.published(session)), headers=headers, media_type="application/jwk-set+json"
+        jwk_set(signing_keys.published(session)),
+        headers=headers,
+        media_type="application/jwk-set+json",
     )

@@ -26,14 +26,16 @@ _PURGE = {
     "name": "purge_after_job",
     "in": "query",
     "schema": {"type": "boolean"},
-    "description": "true: purge it with the last job that uses it; false: keep it for the retention period; "
+    "description": "true: purge it with the last job that uses it; false: keep it for the "
+    "retention period; "
     "by default it is purged if a job is to forget it",
 }
 _SKIP = {
     "name": "skip_invalid",
     "in": "query",
     "schema": {"type": "boolean", "default": False},
-    "description": "true: leave out members that cannot be used, such as broken images, and count them in the data set; "
+    "description": "true: leave out members that cannot be used, such as broken images, and count "
+    "them in the data set; "
     "by default the data set is refused, with the names of up to 20 of them",
 }
 
@@ -57,18 +59,31 @@ _BODY = UPLOAD_BODY | {"parameters": [*UPLOAD_BODY["parameters"], _PURGE, _SKIP]
     responses=responses(*UPLOAD_ERRORS, also=REFUSED_UPLOADS),
 )
 async def add(
-    caller: DatasetWriter, upload: ReceivedUpload, request: Request, begin: BeginDep, sender: SenderDep
+    caller: DatasetWriter,
+    upload: ReceivedUpload,
+    request: Request,
+    begin: BeginDep,
+    sender: SenderDep,
 ) -> Response:
-    """Take a zip or tar of `<class>/<image>`, of images with a table of labels, or of WebDataset shards; a shard; or Parquet.
+    """Take a zip or tar of `<class>/<image>`, of images with a table of labels, or of WebDataset
+    shards; a shard; or Parquet.
 
-    It is the body, or the field `file` of a form. Every image is decoded and every member checked before the data set is accepted.
-    """
-    name, purge_after_job, skip_invalid = upload.name, upload.flag("purge_after_job"), upload.flag("skip_invalid")
+    It is the body, or the field `file` of a form. Every image is decoded and every member
+    checked before the data set is accepted."""
+    name, purge_after_job, skip_invalid = (
+        upload.name,
+        upload.flag("purge_after_job"),
+        upload.flag("skip_invalid"),
+    )
     call = sender.call(upload.content)
 
     def added(uploads: Uploads) -> Answer:
         return uploads.add_dataset(
-            upload.file, call, name=name, purge_after_job=purge_after_job, skip_invalid=bool(skip_invalid)
+            upload.file,
+            call,
+            name=name,
+            purge_after_job=purge_after_job,
+            skip_invalid=bool(skip_invalid),
         )
 
     return respond(await performed(request, caller, begin, added))
@@ -85,13 +100,18 @@ def list_datasets(
 
 @router.get("/{dataset_id}", summary="Look at a data set", responses=responses(NotFound))
 def get_dataset(dataset_id: str, session: SessionDep, caller: DatasetReader) -> DatasetView:
-    """Return a data set, with what was understood of it: its layout, its classes, what was left out, and warnings."""
+    """Return a data set, with what was understood of it: its layout, its classes, what was left
+    out, and warnings.
+    """
     return datasets.get(session, caller.tenant_id, dataset_id)
 
 
 @router.delete("/{dataset_id}", summary="Purge a data set", responses=responses(NotFound, Conflict))
-def delete_dataset(dataset_id: str, begin: BeginDep, caller: DatasetWriter, parts: PartsDep) -> DatasetPurge:
-    """Purge a data set at once: its key is destroyed, its object deleted. The answer is the receipt; idempotent.
+def delete_dataset(
+    dataset_id: str, begin: BeginDep, caller: DatasetWriter, parts: PartsDep
+) -> DatasetPurge:
+    """Purge a data set at once: its key is destroyed, its object deleted. The answer is the
+    receipt; idempotent.
 
     409 where unfinished jobs use it: cancel them first.
     """

@@ -1,7 +1,8 @@
-"""The API's documentation as a page, and the OpenAPI document under it. No key: neither holds a secret.
+"""The API's documentation as a page, and the OpenAPI document under it. No key: neither holds a
+secret.
 
-Swagger UI is served from here. Nothing is loaded from elsewhere, and the page's policy lets nothing be.
-"""
+Swagger UI is served from here. Nothing is loaded from elsewhere, and the page's policy lets
+nothing be."""
 
 import hashlib
 from importlib.resources import files
@@ -42,8 +43,10 @@ START = f"""SwaggerUIBundle({{
 }});
 """
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' "
+    "'unsafe-inline';"
+    " img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": f"public, max-age={KEEP_SECONDS}",
@@ -54,8 +57,14 @@ FILES = {
     DOCS_PATH: (PAGE.encode(), "text/html; charset=utf-8"),
     f"{DOCS_PATH}/start.js": (START.encode(), "text/javascript"),
     **{
-        f"{DOCS_PATH}/{name}": (files("fastapi_offline").joinpath("static", name).read_bytes(), kind)
-        for name, kind in (("swagger-ui-bundle.js", "text/javascript"), ("swagger-ui.css", "text/css"))
+        f"{DOCS_PATH}/{name}": (
+            files("fastapi_offline").joinpath("static", name).read_bytes(),
+            kind,
+        )
+        for name, kind in (
+            ("swagger-ui-bundle.js", "text/javascript"),
+            ("swagger-ui.css", "text/css"),
+        )
     },
 }
 OPEN_PATHS = frozenset({OPENAPI_PATH, *FILES})
@@ -81,7 +90,10 @@ for _path, (_content, _kind) in FILES.items():
 def openapi(request: Request) -> Response:
     """Return the OpenAPI document."""
     content: bytes = request.app.rendered_openapi()
-    headers = {"ETag": entity_tag(hashlib.sha256(content).hexdigest()), "X-Content-Type-Options": "nosniff"}
+    headers = {
+        "ETag": entity_tag(hashlib.sha256(content).hexdigest()),
+        "X-Content-Type-Options": "nosniff",
+    }
     if matches(request.headers.get("If-None-Match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type="application/json")

@@ -46,7 +46,9 @@ async def _closing() -> AsyncIterator[AsyncExitStack]:
         NotFound,
         also={
             200: {"content": {"text/event-stream": {}}},
-            204: {"description": "A stream of a job that has ended, and all of whose events were seen"},
+            204: {
+                "description": "A stream of a job that has ended, and all of whose events were seen"
+            },
         },
     ),
 )
@@ -56,28 +58,38 @@ async def events(
     parts: PartsDep,
     caller: JobReader,
     closing: Annotated[AsyncExitStack, Depends(_closing)],
-    accept: Annotated[str, Header(description="text/event-stream for a live stream")] = "application/json",
-    last_event_id: Annotated[int, Header(ge=0, le=LARGEST_SEQ, description="where a stream goes on")] = 0,
+    accept: Annotated[
+        str, Header(description="text/event-stream for a live stream")
+    ] = "application/json",
+    last_event_id: Annotated[
+        int, Header(ge=0, le=LARGEST_SEQ, description="where a stream goes on")
+    ] = 0,
     after: Seq = 0,
     limit: Limit = 100,
 ) -> object:
     """Return the events of a job, oldest first.
 
-    With `Accept: text/event-stream` the answer is a stream that begins with what has happened, goes on with what
-    happens, and ends after the job's last event. Its ids are `seq`; a client that reconnects with `Last-Event-ID`
-    misses nothing. It has to after an hour, when every stream ends; one whose key is revoked ends within seconds.
-    """
+    With `Accept: text/event-stream` the answer is a stream that begins with what has happened,
+    goes on with what happens, and ends after the job's last event. Its ids are `seq`; a client
+    that reconnects with `Last-Event-ID` misses nothing. It has to after an hour, when every
+    stream ends; one whose key is revoked ends within seconds."""
     after = max(after, last_event_id)
     live = "text/event-stream" in accept
     if live and request.scope.get(HEAD):
         raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
-    first = await run_in_threadpool(_look, parts, caller.tenant_id, job_id, after, 1 if live else limit)
+    first = await run_in_threadpool(
+        _look, parts, caller.tenant_id, job_id, after, 1 if live else limit
+    )
     if not live:
         return Listing(data=first.events, has_more=first.has_more)
     if first.ended and not first.events:
         return Response(status_code=204)  # as the standard has it: tells a browser not to reconnect
-    stream = closing.enter_context(parts.streams.opened(caller.tenant_id, job_id, request.state.credential))
-    return EventSourceResponse(_messages(stream, after), ping=HEARTBEAT_SECONDS, send_timeout=SEND_SECONDS)
+    stream = closing.enter_context(
+        parts.streams.opened(caller.tenant_id, job_id, request.state.credential)
+    )
+    return EventSourceResponse(
+        _messages(stream, after), ping=HEARTBEAT_SECONDS, send_timeout=SEND_SECONDS
+    )
 
 
 def _look(parts: Parts, tenant_id: str, job_id: str, after: int, limit: int) -> Look:

@@ -18,9 +18,15 @@ from shared.schemas.fides import FidesErasure, FidesJob
 router = APIRouter(prefix="/integrations/fides/jobs", tags=["fides"], route_class=Route)
 
 MAX_TOKEN = 8000
-PrivacyRequest = Annotated[str, Query(pattern="^[A-Za-z0-9_-]{1,100}$", description="its id, `pri_...`")]
-ReplyPath = Annotated[str | None, Header(max_length=200, description="where Fides takes its call-back")]
-ReplyToken = Annotated[str | None, Header(max_length=MAX_TOKEN, pattern="^[!-~]+$", description="and by what token")]
+PrivacyRequest = Annotated[
+    str, Query(pattern="^[A-Za-z0-9_-]{1,100}$", description="its id, `pri_...`")
+]
+ReplyPath = Annotated[
+    str | None, Header(max_length=200, description="where Fides takes its call-back")
+]
+ReplyToken = Annotated[
+    str | None, Header(max_length=MAX_TOKEN, pattern="^[!-~]+$", description="and by what token")
+]
 
 
 @router.post(
@@ -40,10 +46,16 @@ def submit(
     reply_to: ReplyPath = None,
     reply_to_token: ReplyToken = None,
 ) -> FidesJob:
-    """Make a job. The class is a parameter and the rest the body, so that what a person typed cannot add fields."""
+    """Make a job. The class is a parameter and the rest the body, so that what a person typed
+    cannot add fields.
+    """
     if (reply_to is None) != (reply_to_token is None):
-        raise InvalidRequest.at("", "has one of the headers reply-to and reply-to-token; send both or neither")
-    wants_call = None if reply_to is None or reply_to_token is None else ReplyTo(reply_to, reply_to_token)
+        raise InvalidRequest.at(
+            "", "has one of the headers reply-to and reply-to-token; send both or neither"
+        )
+    wants_call = (
+        None if reply_to is None or reply_to_token is None else ReplyTo(reply_to, reply_to_token)
+    )
     return fides.submit(
         session,
         caller.tenant_id,
@@ -58,5 +70,7 @@ def submit(
 
 @router.get("/{job_id}", summary="How far an erasure is", responses=responses(NotFound, Conflict))
 def status(job_id: str, session: SessionDep, caller: JobReader) -> FidesJob:
-    """Return the status; 409 once the job has failed or was cancelled, so that Fides does not wait for it."""
+    """Return the status; 409 once the job has failed or was cancelled, so that Fides does not
+    wait for it.
+    """
     return fides.status(session, caller.tenant_id, job_id)

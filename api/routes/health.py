@@ -23,17 +23,24 @@ log = structlog.get_logger()
 
 @router.get("/live", summary="Is the process alive?")
 async def live() -> Live:
-    """Say yes. Where this does not answer, restart the process. The event loop says it: no thread is waited for."""
+    """Say yes. Where this does not answer, restart the process. The event loop says it: no
+    thread is waited for.
+    """
     return Live()
 
 
-@router.get("/ready", summary="Can it work?", responses={503: {"model": Ready, "description": "A part is down"}})
+@router.get(
+    "/ready",
+    summary="Can it work?",
+    responses={503: {"model": Ready, "description": "A part is down"}},
+)
 async def ready(parts: PartsDep, response: Response) -> Ready:
-    """Try Postgres and its schema, Redis and the object storage. 503 names what is down; the log says why.
+    """Try Postgres and its schema, Redis and the object storage. 503 names what is down; the log
+    says why.
 
-    Nothing is written anywhere, and what was found is told again for two seconds: strangers may ask as often as they like.
-    What is amiss beside this gateway (no relay, no worker, no signing key) is in `notes`, and the answer stays 200.
-    """
+    Nothing is written anywhere, and what was found is told again for two seconds: strangers may
+    ask as often as they like. What is amiss beside this gateway (no relay, no worker, no signing
+    key) is in `notes`, and the answer stays 200."""
     found = await parts.readiness.get(partial(_look, parts))
     if found.status == "down":
         response.status_code = 503
@@ -41,14 +48,21 @@ async def ready(parts: PartsDep, response: Response) -> Ready:
 
 
 async def _look(parts: Parts) -> Ready:
-    threads = CapacityLimiter(len(CHECKS))  # of its own: what everybody shares may be what is waited for
+    threads = CapacityLimiter(
+        len(CHECKS)
+    )  # of its own: what everybody shares may be what is waited for
     looks = (to_thread.run_sync(_state, name, parts, limiter=threads) for name in CHECKS)
     states = dict(zip(CHECKS, await asyncio.gather(*looks), strict=True))
     if "down" in states.values():
         return Ready(status="down", checks=states)
     found = await to_thread.run_sync(_beside, parts, limiter=threads)
     owed = Owed.model_validate(found.owed, from_attributes=True)
-    return Ready(status="degraded" if found.notes else "up", checks=states, notes=list(found.notes), owed=owed)
+    return Ready(
+        status="degraded" if found.notes else "up",
+        checks=states,
+        notes=list(found.notes),
+        owed=owed,
+    )
 
 
 def _beside(parts: Parts) -> health.Findings:

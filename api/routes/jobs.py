@@ -43,7 +43,9 @@ EXISTING = {"Efface-Existing-Job": "true"}
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Route)
 
-IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given before; 304 if it is still right")]
+IfNoneMatch = Annotated[
+    str | None, Header(description="an ETag that was given before; 304 if it is still right")
+]
 
 
 @router.post(
@@ -58,7 +60,9 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag that was given b
         also={
             200: {
                 "model": JobView | JobDraft,
-                "description": "a job that was there; or, with validate_only, what would come of the request",
+                "description": (
+                    "a job that was there; or, with validate_only, what would come of the request"
+                ),
             }
         }
         | refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
@@ -71,17 +75,21 @@ def submit(
     caller: JobWriter,
     sender: SenderDep,
     validate_only: Annotated[bool, Query(description="check everything, but make no job")] = False,
-    hold: Annotated[Reason | None, Query(description="put it on hold from the start, for this reason")] = None,
+    hold: Annotated[
+        Reason | None, Query(description="put it on hold from the start, for this reason")
+    ] = None,
 ) -> Response:
-    """Check the request, and queue a job for it. What can be checked is checked now: an accepted job is a sound one.
+    """Check the request, and queue a job for it. What can be checked is checked now: an accepted
+    job is a sound one.
 
-    A request with an `external_id` that asks for an erasure which the tenant has asked for already is answered 200 with
-    the job that is there, and `Efface-Existing-Job: true`.
-    """
+    A request with an `external_id` that asks for an erasure which the tenant has asked for
+    already is answered 200 with the job that is there, and `Efface-Existing-Job: true`."""
 
     def submitted(session: Session) -> Answer:
         if validate_only:
-            return _answer(submission.validated(session, caller.tenant_id, request, parts.settings, local))
+            return _answer(
+                submission.validated(session, caller.tenant_id, request, parts.settings, local)
+            )
         job = submission.submit(session, caller.tenant_id, request, parts.settings, local)
         if hold is not None and not job.existing:
             job = controller_decisions.hold(session, caller.tenant_id, job.id, hold)
@@ -91,9 +99,13 @@ def submit(
         return {"request": request.model_dump(mode="json", exclude_unset=True), "hold": hold}
 
     local = validation.read_local(request, parts.settings)  # before there is a transaction
-    call = None if validate_only else sender.call(asked)  # checking makes nothing that could be made twice
+    call = (
+        None if validate_only else sender.call(asked)
+    )  # checking makes nothing that could be made twice
     with begin() as session:
-        answer = once(session, call, partial(submitted, session), parts.settings.idempotency_seconds)
+        answer = once(
+            session, call, partial(submitted, session), parts.settings.idempotency_seconds
+        )
     return respond(answer)
 
 
@@ -108,7 +120,10 @@ def _answer(job: JobView | JobDraft) -> Answer:
 
 
 @router.get(
-    "", summary="List jobs, newest first or by due date", response_model=Listing[JobView], responses=responses()
+    "",
+    summary="List jobs, newest first or by due date",
+    response_model=Listing[JobView],
+    responses=responses(),
 )
 def list_jobs(
     session: SessionDep,
@@ -124,8 +139,12 @@ def list_jobs(
     due_before: Instant | None = None,
     created_after: Instant | None = None,
     received_from: Instant | None = None,
-    q: Annotated[Text, Query(description="text in the id, the external id, the class or the subgroup")] = None,
-    sort: Annotated[Literal["newest", "due"], Query(description="due: what is due first comes first")] = "newest",
+    q: Annotated[
+        Text, Query(description="text in the id, the external id, the class or the subgroup")
+    ] = None,
+    sort: Annotated[
+        Literal["newest", "due"], Query(description="due: what is due first comes first")
+    ] = "newest",
     after: After = None,
     limit: Limit = 20,
 ) -> Response:
@@ -145,7 +164,8 @@ def list_jobs(
     )
     page = queries.list_page(session, caller.tenant_id, wanted, after=after, limit=limit)
     listing = Listing[JobView](data=page.data, has_more=page.has_more)
-    # rendered here, in the route's own thread: a hundred requests of a megabyte would keep everybody waiting
+    # rendered here, in the route's own thread: a hundred requests of a megabyte would keep
+    # everybody waiting
     return Response(listing.model_dump_json(by_alias=True), media_type=JSON)
 
 
@@ -156,9 +176,15 @@ def list_jobs(
     responses=responses(NotFound, also={304: {"description": "It has not changed since the ETag"}}),
 )
 def get_job(
-    job_id: str, begin: BeginDep, caller: JobReader, response: Response, if_none_match: IfNoneMatch = None
+    job_id: str,
+    begin: BeginDep,
+    caller: JobReader,
+    response: Response,
+    if_none_match: IfNoneMatch = None,
 ) -> Any:  # noqa: ANN401 - a job, or 304 without one
-    """Return a job. Poll with If-None-Match, as often as Retry-After says; there is none once the job has ended."""
+    """Return a job. Poll with If-None-Match, as often as Retry-After says; there is none once
+    the job has ended.
+    """
     with begin() as session:
         job = queries.get(session, caller.tenant_id, job_id)
     tag = entity_tag(job.version)
@@ -171,11 +197,15 @@ def get_job(
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=responses(NotFound, Conflict))
 def cancel(job_id: str, session: SessionDep, caller: JobWriter) -> JobView:
-    """Cancel a job: at once while it waits, within a heartbeat while it runs. Doing it twice changes nothing."""
+    """Cancel a job: at once while it waits, within a heartbeat while it runs. Doing it twice
+    changes nothing.
+    """
     return ending.cancel(session, caller.tenant_id, job_id)
 
 
-@router.get("/{job_id}/metrics", summary="What was measured, step by step", responses=responses(NotFound))
+@router.get(
+    "/{job_id}/metrics", summary="What was measured, step by step", responses=responses(NotFound)
+)
 def metrics(job_id: str, session: SessionDep, caller: JobReader) -> Listing[MetricSeries]:
     """Return every series that the method reported so far."""
     return Listing(data=queries.metrics(session, caller.tenant_id, job_id), has_more=False)

@@ -17,7 +17,12 @@ NO_STORE = {"Cache-Control": "no-store"}
 """An answer that holds a secret stays in nobody's cache."""
 
 WithChildren = Annotated[
-    bool, Query(description="also the keys that it made or rotated, and those that these did, to the last one")
+    bool,
+    Query(
+        description=(
+            "also the keys that it made or rotated, and those that these did, to the last one"
+        )
+    ),
 ]
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=Route)
@@ -44,7 +49,9 @@ def create(
 
 
 @router.get("", summary="List keys, newest first", responses=responses())
-def list_keys(session: SessionDep, caller: Admin, after: After = None, limit: Limit = 20) -> Listing[KeyView]:
+def list_keys(
+    session: SessionDep, caller: Admin, after: After = None, limit: Limit = 20
+) -> Listing[KeyView]:
     """Return a page of keys, also of those that no longer work."""
     page = api_keys.list_page(session, caller.tenant_id, after=after, limit=limit)
     return Listing(data=page.data, has_more=page.has_more)
@@ -56,7 +63,9 @@ def get_key(key_id: str, session: SessionDep, caller: Admin) -> KeyView:
     return api_keys.get(session, caller.tenant_id, key_id)
 
 
-@router.post("/{key_id}/rotate", summary="Give a key a new secret", responses=responses(NotFound, Conflict))
+@router.post(
+    "/{key_id}/rotate", summary="Give a key a new secret", responses=responses(NotFound, Conflict)
+)
 def rotate(
     key_id: str,
     request: Annotated[RotationRequest, Body(openapi_examples=KEY_ROTATION)],
@@ -65,8 +74,12 @@ def rotate(
     caller: Admin,
     response: Response,
 ) -> NewKey:
-    """Give a key a new secret, and let the old one work for a while; the one before that ends at once."""
-    grace = parts.settings.key_grace_seconds if request.grace_seconds is None else request.grace_seconds
+    """Give a key a new secret, and let the old one work for a while; the one before that ends at
+    once.
+    """
+    grace = (
+        parts.settings.key_grace_seconds if request.grace_seconds is None else request.grace_seconds
+    )
     key, secret = api_keys.rotate(
         session,
         key_id,
@@ -80,12 +93,13 @@ def rotate(
 
 
 @router.post("/{key_id}/revoke", summary="Revoke a key", responses=responses(NotFound))
-def revoke(key_id: str, session: SessionDep, caller: Admin, with_children: WithChildren = False) -> KeyView:
+def revoke(
+    key_id: str, session: SessionDep, caller: Admin, with_children: WithChildren = False
+) -> KeyView:
     """Revoke a key and its access tokens, at once. Doing it twice changes nothing.
 
-    With `with_children` the keys that it made or rotated go, too, and those that these made: whoever stole it may hold
-    their secrets.
-    """
+    With `with_children` the keys that it made or rotated go, too, and those that these made:
+    whoever stole it may hold their secrets."""
     if with_children:
         return api_keys.view(api_keys.revoke_with_children(session, key_id, caller.tenant_id)[0])
     return api_keys.view(api_keys.revoke(session, key_id, caller.tenant_id))

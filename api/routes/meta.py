@@ -1,4 +1,6 @@
-"""What runs here, and how it is doing. Any key opens these; the figures are of the whole service, not of one tenant."""
+"""What runs here, and how it is doing. Any key opens these; the figures are of the whole
+service, not of one tenant.
+"""
 
 from typing import Annotated
 
@@ -14,7 +16,9 @@ from api.telemetry import QueueMetrics
 from services.jobs import queue_stats
 from shared.schemas.methods import METHOD_PARAMETERS
 
-router = APIRouter(tags=["service"], dependencies=[Depends(bearer)], responses=responses(), route_class=Route)
+router = APIRouter(
+    tags=["service"], dependencies=[Depends(bearer)], responses=responses(), route_class=Route
+)
 
 
 class Version(BaseModel):
@@ -24,7 +28,9 @@ class Version(BaseModel):
     methods: Annotated[list[str], Field(examples=[["synthetic", "three_stage"]])]
     max_body_bytes: int = Field(description="of a JSON body")
     max_upload_bytes: int = Field(description="of a checkpoint or an archive")
-    idempotency_seconds: int = Field(description="how long the answer under an Idempotency-Key is kept")
+    idempotency_seconds: int = Field(
+        description="how long the answer under an Idempotency-Key is kept"
+    )
 
 
 @router.get("/version", summary="What runs here")
@@ -41,7 +47,9 @@ def version(parts: PartsDep) -> Version:
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
 def metrics(parts: PartsDep, session: SessionDep, caller: MetricsReader) -> Response:
-    """Return counters of this process, and the state of the queue at this moment: of every tenant's jobs together."""
+    """Return counters of this process, and the state of the queue at this moment: of every
+    tenant's jobs together.
+    """
     del caller  # its scope is all that is asked for
     queue = CollectorRegistry()
     queue.register(QueueMetrics(queue_stats.take(session), parts.doorbell.length))

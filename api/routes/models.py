@@ -58,7 +58,10 @@ _BODY = {
             }
         },
     },
-    "parameters": [*UPLOAD_BODY["parameters"], text_parameter("architecture", "open_clip's name of a bare checkpoint")],
+    "parameters": [
+        *UPLOAD_BODY["parameters"],
+        text_parameter("architecture", "open_clip's name of a bare checkpoint"),
+    ],
 }
 
 
@@ -71,13 +74,18 @@ _BODY = {
     responses=responses(*UPLOAD_ERRORS, also=REFUSED_UPLOADS),
 )
 async def add(
-    caller: ModelWriter, sent: Sent, request: Request, begin: BeginDep, parts: PartsDep, sender: SenderDep
+    caller: ModelWriter,
+    sent: Sent,
+    request: Request,
+    begin: BeginDep,
+    parts: PartsDep,
+    sender: SenderDep,
 ) -> Response:
     """Take a checkpoint, or a JSON body that says where one is.
 
-    An upload is a zip or tar of a folder in open_clip's local-dir layout, or a `.safetensors` or torch file with
-    `architecture`, open_clip's name for it. `filename` tells the kind of a raw body.
-    """
+    An upload is a zip or tar of a folder in open_clip's local-dir layout, or a `.safetensors` or
+    torch file with `architecture`, open_clip's name for it. `filename` tells the kind of a raw
+    body."""
     if isinstance(sent, ModelRegistration):
         call = sender.call(partial(sent.model_dump, mode="json", exclude_unset=True))
         registered = partial(_registered, begin, caller.tenant_id, sent, call, parts.settings)
@@ -87,13 +95,19 @@ async def add(
     room = sent.share.hold_spare(EXPANSION * sent.file.size_bytes)
 
     def added(uploads: Uploads) -> Answer:
-        return uploads.add_model(sent.file, call, name=name, architecture=architecture, unpacked_bytes=room)
+        return uploads.add_model(
+            sent.file, call, name=name, architecture=architecture, unpacked_bytes=room
+        )
 
     return respond(await performed(request, caller, begin, added))
 
 
 def _registered(
-    begin: Begin, tenant_id: str, registration: ModelRegistration, call: Call | None, settings: Settings
+    begin: Begin,
+    tenant_id: str,
+    registration: ModelRegistration,
+    call: Call | None,
+    settings: Settings,
 ) -> Answer:
     with begin() as session:
 
@@ -105,7 +119,9 @@ def _registered(
 
 
 @router.get("", summary="List models, newest first", responses=responses())
-def list_models(session: SessionDep, caller: ModelReader, after: After = None, limit: Limit = 20) -> Listing[ModelView]:
+def list_models(
+    session: SessionDep, caller: ModelReader, after: After = None, limit: Limit = 20
+) -> Listing[ModelView]:
     """Return a page of models: uploaded, registered and published ones."""
     page = models.list_page(session, caller.tenant_id, after=after, limit=limit)
     return Listing(data=page.data, has_more=page.has_more)
@@ -117,12 +133,17 @@ def get_model(model_id: str, session: SessionDep, caller: ModelReader) -> ModelV
     return models.get(session, caller.tenant_id, model_id)
 
 
-@router.delete("/{model_id}", summary="Delete a model and its files", responses=responses(NotFound, Conflict))
-def delete_model(model_id: str, begin: BeginDep, caller: ModelWriter, parts: PartsDep) -> ModelPurge:
-    """Delete a model: its files go at once, and no job can use it any more. The answer is the receipt; idempotent.
+@router.delete(
+    "/{model_id}", summary="Delete a model and its files", responses=responses(NotFound, Conflict)
+)
+def delete_model(
+    model_id: str, begin: BeginDep, caller: ModelWriter, parts: PartsDep
+) -> ModelPurge:
+    """Delete a model: its files go at once, and no job can use it any more. The answer is the
+    receipt; idempotent.
 
-    Jobs, certificates and models that were made from it go on naming its id. 409 where unfinished jobs use it.
-    """
+    Jobs, certificates and models that were made from it go on naming its id. 409 where
+    unfinished jobs use it."""
     with begin() as session:
         doomed = model_purge.begin(session, caller.tenant_id, model_id)
     deleted = model_purge.delete(parts.storage, doomed)
@@ -130,7 +151,15 @@ def delete_model(model_id: str, begin: BeginDep, caller: ModelWriter, parts: Par
         return model_purge.finish(session, doomed, deleted)
 
 
-@router.get("/{model_id}/fetches", summary="Who has fetched a model's weights", responses=responses(NotFound))
+@router.get(
+    "/{model_id}/fetches",
+    summary="Who has fetched a model's weights",
+    responses=responses(NotFound),
+)
 def fetches(model_id: str, session: SessionDep, caller: ModelReader) -> Listing[FetchView]:
-    """Return the API keys that were given the published weights, those first that fetched them last."""
-    return Listing(data=weight_downloads.fetches(session, caller.tenant_id, model_id), has_more=False)
+    """Return the API keys that were given the published weights, those first that fetched them
+    last.
+    """
+    return Listing(
+        data=weight_downloads.fetches(session, caller.tenant_id, model_id), has_more=False
+    )

@@ -20,7 +20,9 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 class TokenRoute(Route):
-    """A route that says as OAuth2 does what is wrong with its query: whatever is secret must not stand there."""
+    """A route that says as OAuth2 does what is wrong with its query: whatever is secret must not
+    stand there.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the usual handler; a query is a token request that is not sound."""
@@ -30,7 +32,9 @@ class TokenRoute(Route):
             try:
                 return await handler(request)
             except InvalidRequest as error:
-                wrong = TokenError(error="invalid_request", error_description=error.detail.replace('"', "'"))
+                wrong = TokenError(
+                    error="invalid_request", error_description=error.detail.replace('"', "'")
+                )
                 return Response(wrong.model_dump_json(), 400, NO_STORE, media_type=JSON)
 
         return answered
@@ -65,12 +69,24 @@ _BODY: dict[str, Any] = {
                     "required": ["grant_type"],
                     "properties": {
                         "grant_type": {"type": "string", "enum": ["client_credentials"]},
-                        "client_id": {"type": "string", "description": "the key's id, unless HTTP Basic has it"},
-                        "client_secret": {"type": "string", "description": "the key itself, unless HTTP Basic has it"},
-                        "scope": {"type": "string", "description": "a part of the key's scopes; by default all"},
+                        "client_id": {
+                            "type": "string",
+                            "description": "the key's id, unless HTTP Basic has it",
+                        },
+                        "client_secret": {
+                            "type": "string",
+                            "description": "the key itself, unless HTTP Basic has it",
+                        },
+                        "scope": {
+                            "type": "string",
+                            "description": "a part of the key's scopes; by default all",
+                        },
                     },
                 },
-                "example": {"grant_type": "client_credentials", "scope": f"{Scope.JOBS_READ} {Scope.JOBS_WRITE}"},
+                "example": {
+                    "grant_type": "client_credentials",
+                    "scope": f"{Scope.JOBS_READ} {Scope.JOBS_WRITE}",
+                },
             }
         },
     },
@@ -102,14 +118,17 @@ _ERROR = {"model": TokenError}
     responses={
         **responses(TooLarge),
         400: _ERROR | {"description": "The request is not a sound token request"},
-        401: _ERROR | {"description": "The client is unknown, or its key has expired or was revoked"},
+        401: _ERROR
+        | {"description": "The client is unknown, or its key has expired or was revoked"},
     },
 )
-def token(form: Annotated[str, Depends(_form)], request: Request, session: SessionDep, parts: PartsDep) -> Response:
+def token(
+    form: Annotated[str, Depends(_form)], request: Request, session: SessionDep, parts: PartsDep
+) -> Response:
     """Give an access token to a key: its id is the `client_id`, the key itself the `client_secret`.
 
-    Both come by HTTP Basic or in the form. The token does what the key does, or the part of it that `scope` names.
-    """
+    Both come by HTTP Basic or in the form. The token does what the key does, or the part of it
+    that `scope` names."""
     answer = oauth.answer(session, form, request.headers, parts.settings.token_seconds)
     if answer.client is not None:
         ratelimit.check(request, parts.limiter.hit(answer.client.tenant_id))

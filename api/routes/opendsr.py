@@ -42,9 +42,16 @@ async def _raw_body(request: Request) -> bytes:
 RawBody = Annotated[bytes, Depends(_raw_body)]
 
 
-@router.get(f"{PREFIX}/discovery", summary="What is supported", dependencies=[Depends(bearer)], responses=responses())
+@router.get(
+    f"{PREFIX}/discovery",
+    summary="What is supported",
+    dependencies=[Depends(bearer)],
+    responses=responses(),
+)
 def discovery(parts: PartsDep) -> Discovery:
-    """Return identities, types of requests, and where the certificate and the schema of the extension are."""
+    """Return identities, types of requests, and where the certificate and the schema of the
+    extension are.
+    """
     return opendsr.discovery(parts.settings)
 
 
@@ -53,13 +60,20 @@ def discovery(parts: PartsDep) -> Discovery:
     summary="The certificate that signatures are checked with",
     response_class=Response,
     responses={
-        200: {"content": {"application/x-pem-file": {}}, "description": "X.509 in PEM, the chain after it"},
+        200: {
+            "content": {"application/x-pem-file": {}},
+            "description": "X.509 in PEM, the chain after it",
+        },
         503: {"content": responses()[503]["content"], "description": Unavailable.title},
     },
 )
 def certificate(parts: PartsDep) -> Response:
     """Return the processor's certificate. Needs no API key."""
-    return Response(ProcessorKey.of(parts.settings).certificate, headers=CACHED, media_type="application/x-pem-file")
+    return Response(
+        ProcessorKey.of(parts.settings).certificate,
+        headers=CACHED,
+        media_type="application/x-pem-file",
+    )
 
 
 @router.post(
@@ -69,8 +83,12 @@ def certificate(parts: PartsDep) -> Response:
     response_model=SignedReceipt,
     responses=responses(),
 )
-async def submit(request: RequestBody, body: RawBody, begin: BeginDep, parts: PartsDep, caller: JobWriter) -> Response:
-    """Make a job of an erasure request. `subject_request_id` becomes its `external_id`; sent twice, there is one job."""
+async def submit(
+    request: RequestBody, body: RawBody, begin: BeginDep, parts: PartsDep, caller: JobWriter
+) -> Response:
+    """Make a job of an erasure request. `subject_request_id` becomes its `external_id`; sent
+    twice, there is one job.
+    """
 
     def submitted() -> Response:
         with begin() as session:
@@ -98,7 +116,11 @@ async def submit_former(
     return await submit(request, body, begin, parts, caller)
 
 
-@router.get(f"{PREFIX}/requests/{{subject_request_id}}", summary="How far a request is", responses=responses(NotFound))
+@router.get(
+    f"{PREFIX}/requests/{{subject_request_id}}",
+    summary="How far a request is",
+    responses=responses(NotFound),
+)
 @router.get(
     f"{PREFIX}{FORMER}/{{subject_request_id}}",
     summary="How far a request is, under the former name",
@@ -106,9 +128,8 @@ async def submit_former(
     deprecated=True,
 )
 def status(subject_request_id: str, session: SessionDep, caller: JobReader) -> Status:
-    """Return the status: `pending`, `in_progress`, `completed` or `cancelled`. A failed job stays `in_progress`, and the
-    extension says why.
-    """
+    """Return the status: `pending`, `in_progress`, `completed` or `cancelled`. A failed job
+    stays `in_progress`, and the extension says why."""
     return opendsr.status(session, caller.tenant_id, subject_request_id)
 
 
@@ -127,7 +148,9 @@ def status(subject_request_id: str, session: SessionDep, caller: JobReader) -> S
     responses=responses(NotFound),
     deprecated=True,
 )
-def cancel(subject_request_id: str, session: SessionDep, parts: PartsDep, caller: JobWriter) -> Response:
+def cancel(
+    subject_request_id: str, session: SessionDep, parts: PartsDep, caller: JobWriter
+) -> Response:
     """Cancel a request while it is `pending`."""
     return _signed(opendsr.cancel(session, caller.tenant_id, subject_request_id), parts, 202)
 
@@ -136,4 +159,6 @@ def _signed(receipt: Receipt | CancellationReceipt, parts: Parts, status_code: i
     """Return a receipt with the signature of itself as its last field (section 7.3)."""
     body = receipt.model_dump_json()
     signature = ProcessorKey.of(parts.settings).sign(body.encode())
-    return Response(f'{body[:-1]},"processor_signature":"{signature}"}}', status_code, media_type=JSON)
+    return Response(
+        f'{body[:-1]},"processor_signature":"{signature}"}}', status_code, media_type=JSON
+    )

@@ -18,9 +18,14 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["deadlines"], route_class=Rout
 
 @router.post("/hold", summary="Stop the clock", responses=responses(NotFound, Conflict))
 def hold(
-    job_id: str, wanted: Annotated[HoldRequest, Body(openapi_examples=HOLD)], session: SessionDep, caller: JobWriter
+    job_id: str,
+    wanted: Annotated[HoldRequest, Body(openapi_examples=HOLD)],
+    session: SessionDep,
+    caller: JobWriter,
 ) -> JobView:
-    """Keep workers away from a queued job while the data subject's identity is in doubt. Twice changes nothing."""
+    """Keep workers away from a queued job while the data subject's identity is in doubt. Twice
+    changes nothing.
+    """
     return controller_decisions.hold(session, caller.tenant_id, job_id, wanted.reason)
 
 
@@ -39,7 +44,9 @@ def extend(
     caller: JobWriter,
 ) -> JobView:
     """Extend the period by two further months, once, before the first month is over."""
-    return controller_decisions.extend(session, caller.tenant_id, job_id, wanted.reason, parts.settings)
+    return controller_decisions.extend(
+        session, caller.tenant_id, job_id, wanted.reason, parts.settings
+    )
 
 
 @router.post("/refuse", summary="Refuse the erasure", responses=responses(NotFound, Conflict))

@@ -1,4 +1,6 @@
-"""Webhooks: endpoints that are called when something happens to a job, and what was delivered to them."""
+"""Webhooks: endpoints that are called when something happens to a job, and what was delivered to
+them.
+"""
 
 from typing import Annotated
 
@@ -41,7 +43,9 @@ async def register(
 
 
 @router.get("", summary="List webhooks, newest first", responses=responses())
-def list_webhooks(session: SessionDep, caller: Admin, after: After = None, limit: Limit = 20) -> Listing[WebhookView]:
+def list_webhooks(
+    session: SessionDep, caller: Admin, after: After = None, limit: Limit = 20
+) -> Listing[WebhookView]:
     """Return a page of endpoints."""
     page = endpoints.list_page(session, caller.tenant_id, after=after, limit=limit)
     return Listing(data=page.data, has_more=page.has_more)
@@ -53,13 +57,17 @@ def get_webhook(webhook_id: str, session: SessionDep, caller: Admin) -> WebhookV
     return endpoints.get(session, caller.tenant_id, webhook_id)
 
 
-@router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook", responses=responses(NotFound))
+@router.delete(
+    "/{webhook_id}", status_code=204, summary="Delete a webhook", responses=responses(NotFound)
+)
 def delete_webhook(webhook_id: str, session: SessionDep, caller: Admin) -> None:
     """Delete an endpoint with its secrets, and all that was and is to be delivered to it."""
     endpoints.delete(session, caller.tenant_id, webhook_id)
 
 
-@router.post("/{webhook_id}/rotate", summary="Give a webhook a new secret", responses=responses(NotFound))
+@router.post(
+    "/{webhook_id}/rotate", summary="Give a webhook a new secret", responses=responses(NotFound)
+)
 def rotate(
     webhook_id: str, session: SessionDep, parts: PartsDep, caller: Admin, response: Response
 ) -> WebhookWithSecret:
@@ -78,7 +86,9 @@ def list_deliveries(
     limit: Limit = 20,
 ) -> Listing[DeliveryView]:
     """Return a page of calls, newest first, each with its tries."""
-    page = deliveries.list_page(session, caller.tenant_id, webhook_id, state=state, after=after, limit=limit)
+    page = deliveries.list_page(
+        session, caller.tenant_id, webhook_id, state=state, after=after, limit=limit
+    )
     return Listing(data=page.data, has_more=page.has_more)
 
 
@@ -89,5 +99,7 @@ def list_deliveries(
     responses=responses(NotFound, Conflict),
 )
 def replay(webhook_id: str, delivery_id: str, session: SessionDep, caller: Admin) -> DeliveryView:
-    """Make a call again, whatever came of it, under the same id: a receiver that has seen it may drop it."""
+    """Make a call again, whatever came of it, under the same id: a receiver that has seen it may
+    drop it.
+    """
     return deliveries.replay(session, caller.tenant_id, webhook_id, delivery_id)

@@ -13,5 +13,7 @@ router = APIRouter(prefix="/workers", tags=["service"], route_class=Route)
 
 @router.get("", summary="List workers and relays", responses=responses())
 def list_workers(session: SessionDep, caller: Admin) -> WorkerList:
-    """Return every process that has said that it lives, the whole service's. A job is named where it is your tenant's."""
+    """Return every process that has said that it lives, the whole service's. A job is named
+    where it is your tenant's.
+    """
     return WorkerList(data=list(processes.views(session, caller.tenant_id)))

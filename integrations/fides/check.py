@@ -1,11 +1,11 @@
-"""What Fides itself makes of the connector. Runs where `ethyca-fides` is installed; imports nothing of ours.
+"""What Fides itself makes of the connector. Runs where `ethyca-fides` is installed; imports nothing
+of ours.
 
     python check.py connector.zip < values.json
 
-Reads what a privacy request and the connector's secrets give. Writes the requests that Fides would send as JSON, after
-Fides' own models have accepted every file. With `responses` in the input it also says which of them Fides takes for the
-end of the erasure.
-"""
+Reads what a privacy request and the connector's secrets give. Writes the requests that Fides
+would send as JSON, after Fides' own models have accepted every file. With `responses` in the
+input it also says which of them Fides takes for the end of the erasure."""
 
 import json
 import sys
@@ -34,7 +34,10 @@ def checked(path: str) -> SaaSConfig:
     """Return the configuration of a zip that Fides accepts whole."""
     with ZipFile(path) as archive:
         verify_zip(archive)
-        files = {name.rpartition(".")[0] or name: archive.read(name).decode() for name in archive.namelist()}
+        files = {
+            name.rpartition(".")[0] or name: archive.read(name).decode()
+            for name in archive.namelist()
+        }
     verify_svg(files["icon"])
     config = SaaSConfig(**load_config_from_string(files["config"]))
     ConnectorTemplate(
@@ -54,7 +57,9 @@ def checked(path: str) -> SaaSConfig:
 
 def built(action: str, request: SaaSRequest, values: dict[str, Any]) -> dict[str, Any]:
     """Return a request with its placeholders filled in by Fides."""
-    filled: dict[str, Any] = map_param_values(action, "the erasure", request, values).model_dump(mode="json")
+    filled: dict[str, Any] = map_param_values(action, "the erasure", request, values).model_dump(
+        mode="json"
+    )
     return filled
 
 

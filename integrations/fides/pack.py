@@ -1,4 +1,6 @@
-"""Packs the connector as Fides takes it: `POST /api/v1/connector-templates/register`, or the page of integrations."""
+"""Packs the connector as Fides takes it: `POST /api/v1/connector-templates/register`, or the
+page of integrations.
+"""
 
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo

@@ -84,7 +84,9 @@ def _link_jobs_in_flight() -> None:
         """
         INSERT INTO job_datasets (job_id, dataset_id, purged)
         SELECT DISTINCT jobs.id, used.id #>> '{}',
-               coalesce(used.id IN (jobs.spec #> '{data,forget,id}', jobs.spec #> '{data,forget_test,id}'), false)
+               coalesce(used.id IN (
+                   jobs.spec #> '{data,forget,id}', jobs.spec #> '{data,forget_test,id}'
+               ), false)
         FROM jobs, jsonb_path_query(jobs.spec -> 'data', 'strict $.**.id') AS used (id)
         WHERE jsonb_typeof(used.id) = 'string'
         """
@@ -101,7 +103,9 @@ def _create_register() -> None:
         sa.Column("first_at", TIME, server_default=sa.text("now()"), nullable=False),
         sa.Column("last_at", TIME, server_default=sa.text("now()"), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_weight_fetches_model_id_models")),
+        sa.ForeignKeyConstraint(
+            ["model_id"], ["models.id"], name=op.f("fk_weight_fetches_model_id_models")
+        ),
         sa.PrimaryKeyConstraint("model_id", "key_id", name=op.f("pk_weight_fetches")),
     )
 
@@ -128,7 +132,9 @@ def _create_audit_log() -> None:
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("entry_id", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["entry_id"], ["audit_log.id"], name=op.f("fk_audit_chain_entry_id_audit_log")),
+        sa.ForeignKeyConstraint(
+            ["entry_id"], ["audit_log.id"], name=op.f("fk_audit_chain_entry_id_audit_log")
+        ),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_chain")),
         sa.UniqueConstraint("entry_id", name=op.f("uq_audit_chain_entry_id")),
     )
@@ -142,7 +148,9 @@ def _create_audit_log() -> None:
 
 
 def _refuse_changes() -> None:
-    """Let the database itself refuse. ALWAYS: also where a session has switched ordinary triggers off."""
+    """Let the database itself refuse. ALWAYS: also where a session has switched ordinary
+    triggers off.
+    """
     op.execute(
         """
         CREATE FUNCTION efface_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$

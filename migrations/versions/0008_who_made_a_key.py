@@ -11,7 +11,9 @@ def upgrade() -> None:
     """Apply. Of keys that are there nobody knows who made them, but the audit log."""
     for column in ("made_by", "rotated_by"):
         op.add_column("api_keys", sa.Column(column, sa.Text(), nullable=True))
-        op.create_foreign_key(op.f(f"fk_api_keys_{column}_api_keys"), "api_keys", "api_keys", [column], ["id"])
+        op.create_foreign_key(
+            op.f(f"fk_api_keys_{column}_api_keys"), "api_keys", "api_keys", [column], ["id"]
+        )
         op.create_index(op.f(f"ix_api_keys_{column}"), "api_keys", [column])
 
 

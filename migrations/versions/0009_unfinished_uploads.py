@@ -1,4 +1,6 @@
-"""Uploads that are on their way to the storage: what dies between object and row is found and deleted."""
+"""Uploads that are on their way to the storage: what dies between object and row is found and
+deleted.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,8 +19,15 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("given_up_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_unfinished_uploads_tenant_id_tenants")),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_unfinished_uploads_tenant_id_tenants")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_unfinished_uploads")),
     )
     op.create_index(op.f("ix_unfinished_uploads_tenant_id"), "unfinished_uploads", ["tenant_id"])

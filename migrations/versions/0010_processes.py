@@ -20,9 +20,17 @@ def upgrade() -> None:
         sa.Column("job_id", sa.Text(), nullable=True),
         sa.Column("facts", postgresql.JSONB(), nullable=False),
         sa.Column(
-            "started_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
         ),
-        sa.Column("seen_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.Column(
+            "seen_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_processes")),
     )
     op.add_column("tenants", sa.Column("served_at", sa.DateTime(timezone=True), nullable=True))
@@ -33,7 +41,10 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'queued' AND held_at IS NULL"),
     )
     op.create_index(
-        "ix_jobs_running", "jobs", ["tenant_id", "lease_expires_at"], postgresql_where=sa.text("state = 'running'")
+        "ix_jobs_running",
+        "jobs",
+        ["tenant_id", "lease_expires_at"],
+        postgresql_where=sa.text("state = 'running'"),
     )
 
 

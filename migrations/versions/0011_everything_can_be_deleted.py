@@ -1,4 +1,6 @@
-"""Models that were deleted, files of jobs that were removed, keys of what jobs keep, the form of stored documents."""
+"""Models that were deleted, files of jobs that were removed, keys of what jobs keep, the form of
+stored documents.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,14 +27,21 @@ def upgrade() -> None:
     op.add_column("artifacts", sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("artifacts", sa.Column("removal_reason", sa.Text(), nullable=True))
     empty = sa.text("'[]'::jsonb")
-    op.add_column("jobs", sa.Column("removals", postgresql.JSONB(), server_default=empty, nullable=False))
-    op.add_column("jobs", sa.Column("document_version", sa.Integer(), server_default=sa.text("1"), nullable=False))
+    op.add_column(
+        "jobs", sa.Column("removals", postgresql.JSONB(), server_default=empty, nullable=False)
+    )
+    op.add_column(
+        "jobs",
+        sa.Column("document_version", sa.Integer(), server_default=sa.text("1"), nullable=False),
+    )
     op.add_column("jobs", sa.Column("data_key", sa.LargeBinary(), nullable=True))
     op.add_column("jobs", sa.Column("key_destroyed_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
-    """Take back. Deleted models have no files any more; they are listed again, and jobs that use them fail."""
+    """Take back. Deleted models have no files any more; they are listed again, and jobs that use
+    them fail.
+    """
     for column in ("key_destroyed_at", "data_key", "document_version", "removals"):
         op.drop_column("jobs", column)
     op.drop_column("artifacts", "removal_reason")

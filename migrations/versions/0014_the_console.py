@@ -16,10 +16,19 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Text(), nullable=False),
         sa.Column("person", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_console_sessions_tenant_id_tenants")),
-        sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name=op.f("fk_console_sessions_key_id_api_keys")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_console_sessions_tenant_id_tenants")
+        ),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["api_keys.id"], name=op.f("fk_console_sessions_key_id_api_keys")
+        ),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_console_sessions")),
         sa.UniqueConstraint("id", name=op.f("uq_console_sessions_id")),
     )
@@ -30,8 +39,12 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_console_links_tenant_id_tenants")),
-        sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name=op.f("fk_console_links_key_id_api_keys")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_console_links_tenant_id_tenants")
+        ),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["api_keys.id"], name=op.f("fk_console_links_key_id_api_keys")
+        ),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_console_links")),
     )
     op.create_index(op.f("ix_console_links_expires_at"), "console_links", ["expires_at"])

@@ -10,7 +10,10 @@ down_revision = "0014"
 
 def upgrade() -> None:
     """Apply."""
-    op.add_column("models", sa.Column("warnings", JSONB(), server_default=sa.text("'[]'::jsonb"), nullable=False))
+    op.add_column(
+        "models",
+        sa.Column("warnings", JSONB(), server_default=sa.text("'[]'::jsonb"), nullable=False),
+    )
 
 
 def downgrade() -> None:

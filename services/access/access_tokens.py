@@ -1,4 +1,6 @@
-"""Access tokens: what a key gets for OAuth2 client credentials. Opaque and looked up, so that a revoked key's are dead at once."""
+"""Access tokens: what a key gets for OAuth2 client credentials. Opaque and looked up, so that a
+revoked key's are dead at once.
+"""
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
@@ -18,7 +20,9 @@ PREFIX = "eft_"
 _KNOWN = (
     select(AccessToken.tenant_id, AccessToken.key_id, AccessToken.scopes)
     .join(ApiKey, ApiKey.id == AccessToken.key_id)
-    .where(AccessToken.hash == bindparam("hash"), AccessToken.expires_at > func.now(), api_keys.valid())
+    .where(
+        AccessToken.hash == bindparam("hash"), AccessToken.expires_at > func.now(), api_keys.valid()
+    )
 )
 
 
@@ -35,8 +39,12 @@ def identify(connection: Connection, bearer: str) -> Principal:
         return api_keys.authenticate(connection, bearer)
     token = connection.execute(_KNOWN, {"hash": api_keys.digest(bearer)}).one_or_none()
     if token is None:
-        raise Unauthenticated("The access token is unknown or has expired; POST /oauth/token gives a new one.")
-    return Principal(token.tenant_id, token.key_id, frozenset(Scope(scope) for scope in token.scopes))
+        raise Unauthenticated(
+            "The access token is unknown or has expired; POST /oauth/token gives a new one."
+        )
+    return Principal(
+        token.tenant_id, token.key_id, frozenset(Scope(scope) for scope in token.scopes)
+    )
 
 
 _GOOD: CompoundSelect[tuple[str]] = union_all(
@@ -45,21 +53,29 @@ _GOOD: CompoundSelect[tuple[str]] = union_all(
     .where(AccessToken.hash.in_(_DIGESTS), AccessToken.expires_at > func.now(), api_keys.valid()),
     select(ApiKey.hash).where(ApiKey.hash.in_(_DIGESTS), api_keys.valid()),
     select(ApiKey.previous_hash).where(
-        ApiKey.previous_hash.in_(_DIGESTS), ApiKey.previous_expires_at > func.now(), api_keys.valid()
+        ApiKey.previous_hash.in_(_DIGESTS),
+        ApiKey.previous_expires_at > func.now(),
+        api_keys.valid(),
     ),
     select(ConsoleSession.hash)
     .join(ApiKey, ApiKey.id == ConsoleSession.key_id)
-    .where(ConsoleSession.hash.in_(_DIGESTS), ConsoleSession.expires_at > func.now(), api_keys.valid()),
+    .where(
+        ConsoleSession.hash.in_(_DIGESTS), ConsoleSession.expires_at > func.now(), api_keys.valid()
+    ),
 )
 
 
 def good(connection: Connection, digests: Collection[str]) -> set[str]:
-    """Return those digests of keys, tokens and sessions of the console that would still be let in."""
+    """Return those digests of keys, tokens and sessions of the console that would still be let
+    in.
+    """
     return set(connection.scalars(_GOOD, {"digests": sorted(digests)}))
 
 
 def client(session: Session, client_id: str, client_secret: str) -> Principal | None:
-    """Return the key that these client credentials name (its id and its secret), None where they name none."""
+    """Return the key that these client credentials name (its id and its secret), None where they
+    name none.
+    """
     try:
         principal = api_keys.authenticate(session.connection(), client_secret)
     except Unauthenticated:

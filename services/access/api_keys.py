@@ -40,9 +40,15 @@ def tenant_named(session: Session, name: str) -> Tenant:
 
 
 def create(
-    session: Session, *, tenant: str, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None
+    session: Session,
+    *,
+    tenant: str,
+    name: str,
+    scopes: Sequence[Scope],
+    expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key for the tenant of this name and return it with its secret, which is shown once and kept nowhere.
+    """Make a key for the tenant of this name and return it with its secret, which is shown once and
+    kept nowhere.
 
     Raises:
         InvalidRequest: it would have expired already.
@@ -60,7 +66,9 @@ def create_for(
     expires_at: datetime | None = None,
     made_by: str | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key as `create` does, for a tenant that is there; `made_by` is the key that asks for it."""
+    """Make a key as `create` does, for a tenant that is there; `made_by` is the key that asks
+    for it.
+    """
     _check_ahead(expires_at)
     secret = new_secret(PREFIX)
     key = ApiKey(
@@ -91,9 +99,9 @@ def rotate(
 ) -> tuple[ApiKey, str]:
     """Give a key a new secret and return both; the old secret works for `grace_seconds` more.
 
-    Only one old secret works beside the new one: a second rotation ends the one before. Without `expires_at` the
-    key expires when it did. `tenant_id` narrows the search to one tenant, None is the operator's view. `rotated_by` is the
-    key that is given the new secret.
+    Only one old secret works beside the new one: a second rotation ends the one before. Without
+    `expires_at` the key expires when it did. `tenant_id` narrows the search to one tenant, None is
+    the operator's view. `rotated_by` is the key that is given the new secret.
 
     Raises:
         NotFound: there is no such key.
@@ -102,7 +110,9 @@ def rotate(
     """
     _check_ahead(expires_at)
     key = _row(session, key_id, tenant_id, lock=True)
-    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
+    if key.revoked_at is not None or (
+        key.expires_at is not None and key.expires_at <= datetime.now(UTC)
+    ):
         raise Conflict("The key is revoked or has expired; make a new one instead.")
     secret = new_secret(PREFIX)
     key.previous_hash, key.hash = key.hash, digest(secret)
@@ -127,8 +137,11 @@ def revoke(session: Session, key_id: str, tenant_id: str | None = None) -> ApiKe
     return key
 
 
-def revoke_with_children(session: Session, key_id: str, tenant_id: str | None = None) -> list[ApiKey]:
-    """Revoke a key, and every key whose secret its owner was given: those that it made or rotated, and those of these.
+def revoke_with_children(
+    session: Session, key_id: str, tenant_id: str | None = None
+) -> list[ApiKey]:
+    """Revoke a key, and every key whose secret its owner was given: those that it made or rotated,
+    and those of these.
 
     Returns all of them, the key itself first; what was revoked before stays as it was.
 
@@ -139,19 +152,28 @@ def revoke_with_children(session: Session, key_id: str, tenant_id: str | None = 
     for parent in revoked:  # grows as it goes
         known = [key.id for key in revoked]
         handed_out = or_(ApiKey.made_by == parent.id, ApiKey.rotated_by == parent.id)
-        children = session.scalars(select(ApiKey.id).where(handed_out, ApiKey.id.not_in(known)).order_by(ApiKey.id))
+        children = session.scalars(
+            select(ApiKey.id).where(handed_out, ApiKey.id.not_in(known)).order_by(ApiKey.id)
+        )
         revoked += [revoke(session, child) for child in children.all()]
     return revoked
 
 
 def valid() -> ColumnElement[bool]:
     """Return the condition on `ApiKey` that a key is neither revoked nor expired."""
-    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
+    return and_(
+        ApiKey.revoked_at.is_(None),
+        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+    )
 
 
 _SECRET: BindParameter[str] = bindparam("hash")
 _KNOWN = select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes).where(
-    or_(ApiKey.hash == _SECRET, and_(ApiKey.previous_hash == _SECRET, ApiKey.previous_expires_at > func.now())), valid()
+    or_(
+        ApiKey.hash == _SECRET,
+        and_(ApiKey.previous_hash == _SECRET, ApiKey.previous_expires_at > func.now()),
+    ),
+    valid(),
 )
 """Asked with every request: built once, and without making an object of the row."""
 
@@ -165,7 +187,9 @@ def authenticate(connection: Connection, secret: str) -> Principal:
     key = connection.execute(_KNOWN, {"hash": digest(secret)}).one_or_none()
     if key is None:
         raise Unauthenticated(
-            "The API key is unknown, has expired or was revoked; 'efface keys create' or 'efface keys rotate' makes one."
+            "The API key is unknown, has expired or was revoked; 'efface keys create' or "
+            "'efface "
+            "keys rotate' makes one."
         )
     return Principal(key.tenant_id, key.id, frozenset(Scope(scope) for scope in key.scopes))
 
@@ -194,7 +218,9 @@ def get(session: Session, tenant_id: str, key_id: str) -> KeyView:
     return view(_row(session, key_id, tenant_id))
 
 
-def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[KeyView]:
+def list_page(
+    session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20
+) -> Page[KeyView]:
     """Return a page of a tenant's keys, newest first."""
     page = page_of(session, select(ApiKey), ApiKey, tenant_id=tenant_id, after=after, limit=limit)
     return Page([view(row) for row in page.data], page.has_more)
@@ -221,7 +247,9 @@ def with_secret(key: ApiKey, secret: str) -> NewKey:
 
 
 def new_secret(prefix: str) -> str:
-    """Return 256 random bits as text; the prefix lets scanners of leaked secrets know what they found."""
+    """Return 256 random bits as text; the prefix lets scanners of leaked secrets know what they
+    found.
+    """
     return prefix + secrets.token_urlsafe(32)
 
 
@@ -242,4 +270,6 @@ def _row(session: Session, key_id: str, tenant_id: str | None, *, lock: bool = F
 
 def _check_ahead(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise InvalidRequest.at("/expires_at", "has passed already; give a time that is still to come")
+        raise InvalidRequest.at(
+            "/expires_at", "has passed already; give a time that is still to come"
+        )

@@ -1,7 +1,8 @@
-"""People at the console: signed in with an API key, or by a link that works once, until their time or their key ends.
+"""People at the console: signed in with an API key, or by a link that works once, until their time
+or their key ends.
 
-A session is opaque and looked up, as an access token is: what is revoked or signed out is dead at once.
-"""
+A session is opaque and looked up, as an access token is: what is revoked or signed out is dead
+at once."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -49,7 +50,11 @@ _KNOWN = (
     )
     .join(ApiKey, ApiKey.id == ConsoleSession.key_id)
     .join(Tenant, Tenant.id == ConsoleSession.tenant_id)
-    .where(ConsoleSession.hash == bindparam("hash"), ConsoleSession.expires_at > func.now(), api_keys.valid())
+    .where(
+        ConsoleSession.hash == bindparam("hash"),
+        ConsoleSession.expires_at > func.now(),
+        api_keys.valid(),
+    )
 )
 """Asked with every page."""
 
@@ -60,7 +65,9 @@ def identify(connection: Connection, cookie: str) -> SignedIn | None:
     row = connection.execute(_KNOWN, {"hash": digest}).one_or_none()
     if row is None:
         return None
-    principal = Principal(row.tenant_id, row.key_id, frozenset(Scope(scope) for scope in row.scopes))
+    principal = Principal(
+        row.tenant_id, row.key_id, frozenset(Scope(scope) for scope in row.scopes)
+    )
     return SignedIn(principal, row.person, row.key_name, row.tenant, row.expires_at, digest)
 
 
@@ -80,9 +87,13 @@ def sign_in_by_link(session: Session, link: str, person: str, seconds: int) -> s
     Raises:
         Unauthenticated: it was used, its time is over, or its key's.
     """
-    used = delete(ConsoleLink).where(ConsoleLink.hash == api_keys.digest(link), ConsoleLink.expires_at > func.now())
+    used = delete(ConsoleLink).where(
+        ConsoleLink.hash == api_keys.digest(link), ConsoleLink.expires_at > func.now()
+    )
     row = session.execute(used.returning(ConsoleLink.tenant_id, ConsoleLink.key_id)).one_or_none()
-    good = row and session.scalar(select(ApiKey.id).where(ApiKey.id == row.key_id, api_keys.valid()))
+    good = row and session.scalar(
+        select(ApiKey.id).where(ApiKey.id == row.key_id, api_keys.valid())
+    )
     if row is None or not good:
         raise Unauthenticated(SPENT)
     return _begin(session, row.tenant_id, row.key_id, person, seconds)
@@ -97,26 +108,40 @@ def make_link(session: Session, key_id: str, seconds: int) -> str:
     """
     tenant_id = api_keys.tenant_of(session, key_id)
     if session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, api_keys.valid())) is None:
-        raise Unauthenticated("The key is revoked or has expired; 'efface keys create' makes a new one.")
+        raise Unauthenticated(
+            "The key is revoked or has expired; 'efface keys create' makes a new one."
+        )
     link = api_keys.new_secret(LINK_PREFIX)
     expires_at = func.now() + timedelta(seconds=seconds)
-    session.add(ConsoleLink(hash=api_keys.digest(link), tenant_id=tenant_id, key_id=key_id, expires_at=expires_at))
+    session.add(
+        ConsoleLink(
+            hash=api_keys.digest(link), tenant_id=tenant_id, key_id=key_id, expires_at=expires_at
+        )
+    )
     session.flush()
     entries.write(session, "console.link_made", key_id, tenant_id=tenant_id)
     return link
 
 
 def key_of_link(connection: Connection, link: str) -> str | None:
-    """Return the name of the key that a link signs in with, without using it up; None where it works no more."""
+    """Return the name of the key that a link signs in with, without using it up; None where it
+    works no more.
+    """
     query = select(ApiKey.name).join(ConsoleLink, ConsoleLink.key_id == ApiKey.id)
-    good = (ConsoleLink.hash == api_keys.digest(link), ConsoleLink.expires_at > func.now(), api_keys.valid())
+    good = (
+        ConsoleLink.hash == api_keys.digest(link),
+        ConsoleLink.expires_at > func.now(),
+        api_keys.valid(),
+    )
     return connection.execute(query.where(*good)).scalar_one_or_none()
 
 
 def sign_out(session: Session, digest: str) -> None:
     """End a session; event streams that were opened with it end within seconds."""
     ended = delete(ConsoleSession).where(ConsoleSession.hash == digest)
-    row = session.execute(ended.returning(ConsoleSession.id, ConsoleSession.tenant_id)).one_or_none()
+    row = session.execute(
+        ended.returning(ConsoleSession.id, ConsoleSession.tenant_id)
+    ).one_or_none()
     if row is not None:
         entries.write(session, "console.signed_out", row.id, tenant_id=row.tenant_id)
 

@@ -1,9 +1,9 @@
 """The same request sent twice does its work once (draft-ietf-httpapi-idempotency-key-header-07).
 
-The answer is written in the transaction that did the work: either both are there, or neither. While that transaction
-is under way it holds an advisory lock on the key, which ends with it even where its process dies. Only what succeeded
-is kept: a request that was refused has done nothing and may be mended and sent again under the same key.
-"""
+The answer is written in the transaction that did the work: either both are there, or neither.
+While that transaction is under way it holds an advisory lock on the key, which ends with it even
+where its process dies. Only what succeeded is kept: a request that was refused has done nothing
+and may be mended and sent again under the same key."""
 
 import hashlib
 import json
@@ -40,13 +40,20 @@ class Call:
 
 
 def call(tenant_id: str, key: str, *, method: str, path: str, payload: object) -> Call:
-    """Return a request under its key; `payload` is what JSON can hold, and the order of its fields does not matter."""
-    canonical = json.dumps([tenant_id, method, path, payload], sort_keys=True, separators=(",", ":"))
+    """Return a request under its key; `payload` is what JSON can hold, and the order of its
+    fields does not matter.
+    """
+    canonical = json.dumps(
+        [tenant_id, method, path, payload], sort_keys=True, separators=(",", ":")
+    )
     return Call(tenant_id, key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def once(session: Session, request: Call | None, work: Callable[[], Answer], seconds: float) -> Answer:
-    """Return what `work` answers, and keep it for `seconds`; or the answer that was kept. Without a key, just work.
+def once(
+    session: Session, request: Call | None, work: Callable[[], Answer], seconds: float
+) -> Answer:
+    """Return what `work` answers, and keep it for `seconds`; or the answer that was kept. Without a
+    key, just work.
 
     Raises:
         StillInFlight: another request holds the key.
@@ -55,7 +62,9 @@ def once(session: Session, request: Call | None, work: Callable[[], Answer], sec
     if request is None:
         return work()
     if not try_lock(session, "idempotency", request.tenant_id, request.key):
-        raise StillInFlight("A request with this Idempotency-Key is still being worked on; ask again in a moment.")
+        raise StillInFlight(
+            "A request with this Idempotency-Key is still being worked on; ask again in a moment."
+        )
     earlier = kept(session, request)
     if earlier is not None:
         return earlier
@@ -65,7 +74,8 @@ def once(session: Session, request: Call | None, work: Callable[[], Answer], sec
 
 
 def kept(session: Session, request: Call) -> Answer | None:
-    """Return the answer that an earlier request under this key got, None where there is none, or no longer.
+    """Return the answer that an earlier request under this key got, None where there is none, or no
+    longer.
 
     Raises:
         IdempotencyKeyReused: it was another request.
@@ -76,13 +86,17 @@ def kept(session: Session, request: Call) -> Answer | None:
         return None
     if row.fingerprint != request.fingerprint:
         raise IdempotencyKeyReused(
-            f"The Idempotency-Key {request.key!r} was used for another request; take a new key for a new request."
+            f"The Idempotency-Key {request.key!r} was used for another request; take a new key "
+            "for "
+            "a new request."
         )
     return Answer(row.status, row.body, dict(row.headers), replayed=True)
 
 
 def _keep(session: Session, request: Call, answer: Answer, seconds: float) -> None:
-    session.execute(delete(IdempotencyKey).where(*_is(request)))  # one that has expired and was not yet swept
+    session.execute(
+        delete(IdempotencyKey).where(*_is(request))
+    )  # one that has expired and was not yet swept
     session.add(
         IdempotencyKey(
             tenant_id=request.tenant_id,

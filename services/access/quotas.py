@@ -1,4 +1,6 @@
-"""What one tenant may ask of the service: requests in a time, jobs at once, what it stores, uploads at once."""
+"""What one tenant may ask of the service: requests in a time, jobs at once, what it stores,
+uploads at once.
+"""
 
 from dataclasses import dataclass
 
@@ -24,7 +26,9 @@ STREAMS_RETRY_SECONDS = 10
 JOBS_RETRY_SECONDS = 30
 """Nobody knows when a job will end; this is a polite time to ask again."""
 CROWD = 100
-"""As many submissions of one tenant as may be under way at once without a lock; close to the limit they queue up."""
+"""As many submissions of one tenant as may be under way at once without a lock; close to the
+limit they queue up.
+"""
 
 
 def check_requests(usage: Usage | None) -> None:
@@ -35,7 +39,11 @@ def check_requests(usage: Usage | None) -> None:
     """
     if usage is not None and not usage.allowed:
         raise QuotaExceeded(
-            f"Your tenant has sent {usage.limit} requests in {usage.window_seconds} s, which is the limit.",
+            (
+                f"Your tenant has sent {usage.limit} requests in {usage.window_seconds} s, which "
+                "is "
+                "the limit."
+            ),
             policy=REQUESTS,
             retry_seconds=usage.reset_seconds,
         )
@@ -49,7 +57,11 @@ def check_streams(opened: int, limit: int) -> None:
     """
     if limit and opened >= limit:
         raise QuotaExceeded(
-            f"Your tenant has {limit} event streams open here, which is the limit; close one, or poll GET /jobs/{{id}}.",
+            (
+                f"Your tenant has {limit} event streams open here, which is the limit; close one, "
+                "or "
+                f"poll GET /jobs/{{id}}."
+            ),
             policy=STREAMS,
             retry_seconds=STREAMS_RETRY_SECONDS,
         )
@@ -58,8 +70,8 @@ def check_streams(opened: int, limit: int) -> None:
 def check_jobs(session: Session, tenant_id: str, limit: int) -> None:
     """Refuse a job of a tenant that has `limit` unfinished ones; 0 is no limit.
 
-    Far from the limit nothing is locked. Close to it the submissions of a tenant take turns until they commit, so
-    that the limit holds exactly.
+    Far from the limit nothing is locked. Close to it the submissions of a tenant take turns until
+    they commit, so that the limit holds exactly.
 
     Raises:
         QuotaExceeded: the tenant must wait for a job to end.
@@ -69,7 +81,12 @@ def check_jobs(session: Session, tenant_id: str, limit: int) -> None:
     lock(session, "jobs", tenant_id)
     if _unfinished(session, tenant_id) >= limit:
         raise QuotaExceeded(
-            f"Your tenant has {limit} unfinished jobs, which is the limit; wait for one to end, or cancel one.",
+            (
+                f"Your tenant has {limit} unfinished jobs, which is the limit; wait for one to "
+                "end, "
+                "or "
+                "cancel one."
+            ),
             policy=JOBS,
             retry_seconds=JOBS_RETRY_SECONDS,
         )
@@ -91,11 +108,13 @@ def stored(session: Session, tenant_id: str) -> Stored:
     return Stored(int(row.bytes), row.datasets, row.models)
 
 
-def check_storage(session: Session, tenant_id: str, kind: str, size_bytes: int, settings: Settings) -> None:
+def check_storage(
+    session: Session, tenant_id: str, kind: str, size_bytes: int, settings: Settings
+) -> None:
     """Refuse a data set or model (`kind`) of `size_bytes` that is more than its tenant may store.
 
-    Until the transaction ends nobody else of the tenant gets past this: what is written in it is counted by the next one,
-    so that the limits hold exactly.
+    Until the transaction ends nobody else of the tenant gets past this: what is written in it is
+    counted by the next one, so that the limits hold exactly.
 
     Raises:
         StorageFull: with what is used and allowed.
@@ -103,16 +122,28 @@ def check_storage(session: Session, tenant_id: str, kind: str, size_bytes: int, 
     lock(session, "storage", tenant_id)
     used = stored(session, tenant_id)
     if kind == "dataset":
-        _check(DATASETS, used.datasets, 1, settings.max_tenant_datasets, "data sets", "EFFACE_MAX_TENANT_DATASETS")
+        _check(
+            DATASETS,
+            used.datasets,
+            1,
+            settings.max_tenant_datasets,
+            "data sets",
+            "EFFACE_MAX_TENANT_DATASETS",
+        )
     else:
-        _check(MODELS, used.models, 1, settings.max_tenant_models, "models", "EFFACE_MAX_TENANT_MODELS")
-    _check(BYTES, used.bytes, size_bytes, settings.max_tenant_bytes, "bytes", "EFFACE_MAX_TENANT_BYTES")
+        _check(
+            MODELS, used.models, 1, settings.max_tenant_models, "models", "EFFACE_MAX_TENANT_MODELS"
+        )
+    _check(
+        BYTES, used.bytes, size_bytes, settings.max_tenant_bytes, "bytes", "EFFACE_MAX_TENANT_BYTES"
+    )
 
 
 def _check(policy: str, used: int, more: int, allowed: int, unit: str, setting: str) -> None:
     if allowed and used + more > allowed:
         raise StorageFull(
-            f"Your tenant stores {used} {unit} of the {allowed} that it may ({setting}), and this would be {more} more;"
+            f"Your tenant stores {used} {unit} of the {allowed} that it may ({setting}), and this "
+            f"would be {more} more;"
             " delete what is no longer needed.",
             policy=policy,
             used=used,
@@ -122,12 +153,16 @@ def _check(policy: str, used: int, more: int, allowed: int, unit: str, setting: 
 
 _OF_TENANT: BindParameter[str] = bindparam("tenant_id")
 _HELD = union_all(
-    select(literal("dataset").label("kind"), Dataset.size_bytes).where(Dataset.tenant_id == _OF_TENANT),
+    select(literal("dataset").label("kind"), Dataset.size_bytes).where(
+        Dataset.tenant_id == _OF_TENANT
+    ),
     select(
         case((Model.job_id.is_(None), "model"), else_="result"),
         case((Model.reference.startswith("storage:"), func.coalesce(Model.size_bytes, 0)), else_=0),
     ).where(Model.tenant_id == _OF_TENANT, Model.deleted_at.is_(None)),
-    select(UnfinishedUpload.kind, UnfinishedUpload.size_bytes).where(UnfinishedUpload.tenant_id == _OF_TENANT),
+    select(UnfinishedUpload.kind, UnfinishedUpload.size_bytes).where(
+        UnfinishedUpload.tenant_id == _OF_TENANT
+    ),
 ).subquery()
 _STORED = select(
     func.coalesce(func.sum(_HELD.c.size_bytes), 0).label("bytes"),
@@ -139,7 +174,9 @@ _STORED = select(
 _UNFINISHED = (
     select(func.count())
     .select_from(Job)
-    .where(Job.tenant_id == bindparam("tenant_id"), Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
+    .where(
+        Job.tenant_id == bindparam("tenant_id"), Job.state.in_((JobState.QUEUED, JobState.RUNNING))
+    )
 )
 """Built once: asked before every job."""
 

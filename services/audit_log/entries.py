@@ -1,9 +1,10 @@
-"""The audit log: what happened to what, by whose key, written in the transaction in which it happened.
+"""The audit log: what happened to what, by whose key, written in the transaction in which it
+happened.
 
-Entries are inserted here and linked into the hash chain a moment later (`audit_chain`), so that no two writers wait for
-each other. The database refuses to change or delete either. No entry holds data of those who asked to be forgotten: ids, codes
-and counts alone, and of whoever acts at the console the name under which they signed in.
-"""
+Entries are inserted here and linked into the hash chain a moment later (`audit_chain`), so that
+no two writers wait for each other. The database refuses to change or delete either. No entry
+holds data of those who asked to be forgotten: ids, codes and counts alone, and of whoever acts
+at the console the name under which they signed in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,9 @@ from shared.postgres.tables import AuditEntry, AuditUnlinked, Job
 ACTOR = "actor"
 """In `Session.info`: the id of the key on whose behalf a transaction acts."""
 PERSON = "person"
-"""In `Session.info`: who uses that key at the console, by their own word. It stands in the entry's detail."""
+"""In `Session.info`: who uses that key at the console, by their own word. It stands in the
+entry's detail.
+"""
 OPERATOR = "operator"
 """Who acts through the command line, on the machine itself."""
 SERVICE = "service"
@@ -26,11 +29,15 @@ NOT_AUDITED = frozenset({"job.stage", "job.progress"})
 """Events of a job that only say how far it is."""
 RENAMED = {"job.queued": "job.submitted"}
 KEPT_DETAIL = frozenset({"attempt", "code", "ground", "result_model", "superseded_by", "until"})
-"""What of an event's data goes into the log. Messages and references of clients may name people, so they do not."""
+"""What of an event's data goes into the log. Messages and references of clients may name people,
+so they do not.
+"""
 
 _ENTRY = (
     insert(AuditEntry)
-    .values({name: bindparam(name) for name in ("tenant_id", "actor", "action", "subject", "detail")})
+    .values(
+        {name: bindparam(name) for name in ("tenant_id", "actor", "action", "subject", "detail")}
+    )
     .returning(AuditEntry.id)
     .cte("entry")
 )
@@ -41,7 +48,12 @@ WRITTEN = _WRITE.cte("written")
 
 
 def write(
-    session: Session, action: str, subject: str, *, tenant_id: str | None, detail: Mapping[str, Any] | None = None
+    session: Session,
+    action: str,
+    subject: str,
+    *,
+    tenant_id: str | None,
+    detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Append an entry.
 
@@ -57,8 +69,12 @@ def write(
     session.connection().execute(_WRITE, values)
 
 
-def entry(session: Session, job: Job, kind: str, data: Mapping[str, object]) -> dict[str, object] | None:
-    """Return the values of `WRITTEN` for an event of a job, None for one that only says how far the job is."""
+def entry(
+    session: Session, job: Job, kind: str, data: Mapping[str, object]
+) -> dict[str, object] | None:
+    """Return the values of `WRITTEN` for an event of a job, None for one that only says how far
+    the job is.
+    """
     if kind in NOT_AUDITED:
         return None
     detail = {name: str(data[name]) for name in sorted(KEPT_DETAIL & data.keys())}

@@ -1,8 +1,9 @@
-"""The audit log as a tenant reads it: its own entries, a page at a time or all of them, each with its place in the chain.
+"""The audit log as a tenant reads it: its own entries, a page at a time or all of them, each with
+its place in the chain.
 
-The chain runs through the entries of all tenants. What a tenant gets of it is, for each entry, the hash before and the
-hash after: whoever computes one from the other has shown that the entry is what was linked.
-"""
+The chain runs through the entries of all tenants. What a tenant gets of it is, for each entry,
+the hash before and the hash after: whoever computes one from the other has shown that the entry
+is what was linked."""
 
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -44,9 +45,16 @@ class Read(NamedTuple):
 
 
 def list_page(
-    session: Session, tenant_id: str, *, subject: str | None = None, before: int | None = None, limit: int = 50
+    session: Session,
+    tenant_id: str,
+    *,
+    subject: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
 ) -> Page[Read]:
-    """Return a page of a tenant's entries, newest first: those before an id, and of one subject where it is given."""
+    """Return a page of a tenant's entries, newest first: those before an id, and of one subject
+    where it is given.
+    """
     link, earlier = aliased(AuditLink), aliased(AuditLink)
     query = (
         select(AuditEntry, link.seq, link.hash, earlier.hash)

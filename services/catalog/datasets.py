@@ -58,8 +58,11 @@ def prefix(tenant_id: str, dataset_id: str) -> str:
     return f"tenants/{tenant_id}/datasets/{dataset_id}"
 
 
-def store(storage: Storage, tenant_id: str, path: Path, settings: Settings, dataset_id: str | None = None) -> Stored:
-    """Seal an inspected archive into the storage, under a key of its own. The row comes after the bytes.
+def store(
+    storage: Storage, tenant_id: str, path: Path, settings: Settings, dataset_id: str | None = None
+) -> Stored:
+    """Seal an inspected archive into the storage, under a key of its own. The row comes after the
+    bytes.
 
     Raises:
         Unavailable: the storage does not answer, or there is no master key.
@@ -92,8 +95,8 @@ def add(
         name: what its owner calls it.
         size_bytes: of the archive.
         summary: what is in it.
-        purge_after_job: true: it goes with the last job that uses it; false: it lives for the retention period; None:
-            the first where a job forgets it, else the second.
+        purge_after_job: true: it goes with the last job that uses it; false: it lives for the
+            retention period; None: the first where a job forgets it, else the second.
     """
     row = Dataset(
         id=stored.dataset_id,
@@ -134,10 +137,18 @@ def find_for_use(session: Session, tenant_id: str, dataset_id: str) -> Dataset |
 
 
 def with_keys(session: Session, spec: JobSpec) -> JobSpec:
-    """Return a job with the sealed keys of its data sets, for the worker that has it. They are stored nowhere else."""
+    """Return a job with the sealed keys of its data sets, for the worker that has it. They are
+    stored nowhere else.
+    """
     ids = {source.id for source in spec.data.all() if source.id is not None}
-    rows = session.execute(select(Dataset.id, Dataset.data_key).where(Dataset.id.in_(ids))) if ids else ()
-    keys = {dataset_id: base64.b64encode(key).decode() for dataset_id, key in rows if key is not None}
+    rows = (
+        session.execute(select(Dataset.id, Dataset.data_key).where(Dataset.id.in_(ids)))
+        if ids
+        else ()
+    )
+    keys = {
+        dataset_id: base64.b64encode(key).decode() for dataset_id, key in rows if key is not None
+    }
 
     def with_key(source: DataSource) -> DataSource:
         return source.model_copy(update={"data_key": keys.get(source.id)}) if source.id else source
@@ -146,7 +157,8 @@ def with_keys(session: Session, spec: JobSpec) -> JobSpec:
 
 
 def with_opened_keys(spec: JobSpec, settings: Settings) -> JobSpec:
-    """Return a job with its own key and those of its data sets opened, for the process that works on it and has no master key.
+    """Return a job with its own key and those of its data sets opened, for the process that works
+    on it and has no master key.
 
     Raises:
         Unavailable: there is no master key, or not the one that sealed a key.
@@ -177,7 +189,9 @@ def get(session: Session, tenant_id: str, dataset_id: str) -> DatasetView:
     return view(row)
 
 
-def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[DatasetView]:
+def list_page(
+    session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20
+) -> Page[DatasetView]:
     """Return a page of a tenant's data sets, newest first."""
     page = page_of(
         session,
@@ -191,9 +205,13 @@ def list_page(session: Session, tenant_id: str, *, after: str | None = None, lim
 
 
 def rewrap(session: Session, settings: Settings) -> int:
-    """Seal every data key under the first master key, so that older ones can go; return how many keys there are."""
+    """Seal every data key under the first master key, so that older ones can go; return how many
+    keys there are.
+    """
     sealer = Sealer.of(settings)
-    rows = session.scalars(select(Dataset).where(Dataset.data_key.is_not(None)).with_for_update()).all()
+    rows = session.scalars(
+        select(Dataset).where(Dataset.data_key.is_not(None)).with_for_update()
+    ).all()
     for row in rows:
         row.data_key = sealer.rewrapped(row.data_key, row.id) if row.data_key else None
     return len(rows)

@@ -1,4 +1,6 @@
-"""The lines of a tenant's models: which was made from which, by which job, and who has fetched its weights."""
+"""The lines of a tenant's models: which was made from which, by which job, and who has fetched
+its weights.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,8 +34,14 @@ class Node:
 
 
 def trees(session: Session, tenant_id: str) -> list[Node]:
-    """Return the newest models of a tenant as trees, the newest tree first; deleted ones only where others come from them."""
-    query = select(Model).where(Model.tenant_id == tenant_id).order_by(Model.created_at.desc(), Model.id.desc())
+    """Return the newest models of a tenant as trees, the newest tree first; deleted ones only
+    where others come from them.
+    """
+    query = (
+        select(Model)
+        .where(Model.tenant_id == tenant_id)
+        .order_by(Model.created_at.desc(), Model.id.desc())
+    )
     rows = session.scalars(query.limit(MOST)).all()
     fetched = _fetched(session, tenant_id)
     known = {row.id for row in rows}
@@ -53,10 +61,15 @@ def users_of(session: Session, tenant_id: str, model_id: str, limit: int = 20) -
 def children_of(session: Session, tenant_id: str, model_id: str) -> list[ModelView]:
     """Return the models that were made from one, and are not deleted."""
     own = (Model.tenant_id == tenant_id, Model.parent_id == model_id, Model.deleted_at.is_(None))
-    return [models.view(row) for row in session.scalars(select(Model).where(*own).order_by(Model.created_at))]
+    return [
+        models.view(row)
+        for row in session.scalars(select(Model).where(*own).order_by(Model.created_at))
+    ]
 
 
-def _node(row: Model, below: Mapping[str | None, list[Model]], fetched: Mapping[str, int]) -> Node | None:
+def _node(
+    row: Model, below: Mapping[str | None, list[Model]], fetched: Mapping[str, int]
+) -> Node | None:
     made = (_node(child, below, fetched) for child in below.get(row.id, ()))
     children = tuple(node for node in made if node is not None)
     deleted = row.deleted_at is not None

@@ -49,12 +49,18 @@ class Checkpoint:
 
 
 def check_upload(
-    path: Path, *, filename: str, architecture: str | None, scratch: Path, check: Check = unpack_checkpoint
+    path: Path,
+    *,
+    filename: str,
+    architecture: str | None,
+    scratch: Path,
+    check: Check = unpack_checkpoint,
 ) -> Checkpoint:
-    """Check an uploaded checkpoint, and lay it out in `scratch`; see `unpack_checkpoint` for what it may be.
+    """Check an uploaded checkpoint, and lay it out in `scratch`; see `unpack_checkpoint` for what
+    it may be.
 
-    Nothing is unpickled: the worker does that with `weights_only`. `check` may do its work in another process: of what it
-    says nothing is believed that a file could have made up.
+    Nothing is unpickled: the worker does that with `weights_only`. `check` may do its work in
+    another process: of what it says nothing is believed that a file could have made up.
 
     Raises:
         InvalidRequest: it is none of these, or damaged.
@@ -77,7 +83,9 @@ def check_upload(
     return Checkpoint(files, tuple(found.weights), found.architecture, warnings)
 
 
-def store(storage: Storage, tenant_id: str, model_id: str, checkpoint: Checkpoint) -> dict[str, object]:
+def store(
+    storage: Storage, tenant_id: str, model_id: str, checkpoint: Checkpoint
+) -> dict[str, object]:
     """Store a checked checkpoint, and return its row's values. The row comes after the bytes.
 
     Raises:
@@ -90,7 +98,10 @@ def store(storage: Storage, tenant_id: str, model_id: str, checkpoint: Checkpoin
         *(name for name in files if name not in weights),
     ):  # the digest is of the weights in their order
         chunks = chunks_of(files[name])
-        storage.put(f"{prefix(tenant_id, model_id)}/{name}", hashed(chunks, digest) if name in weights else chunks)
+        storage.put(
+            f"{prefix(tenant_id, model_id)}/{name}",
+            hashed(chunks, digest) if name in weights else chunks,
+        )
     return {
         "id": model_id,
         "architecture": checkpoint.architecture,
@@ -115,7 +126,9 @@ def add(session: Session, *, tenant_id: str, name: str, values: dict[str, object
     return view(row)
 
 
-def register(session: Session, tenant_id: str, registration: ModelRegistration, settings: Settings) -> ModelView:
+def register(
+    session: Session, tenant_id: str, registration: ModelRegistration, settings: Settings
+) -> ModelView:
     """Register a model by reference.
 
     Raises:
@@ -123,7 +136,9 @@ def register(session: Session, tenant_id: str, registration: ModelRegistration, 
         StorageFull: the tenant has as many models as it may.
     """
     if registration.model.id is not None:
-        raise InvalidRequest.at("/model/id", "is registered already; give a source, or architecture and pretrained")
+        raise InvalidRequest.at(
+            "/model/id", "is registered already; give a source, or architecture and pretrained"
+        )
     quotas.check_storage(session, tenant_id, "model", 0, settings)
     reference = model_reference(registration.model, settings, "/model")
     values: dict[str, object] = {
@@ -136,15 +151,27 @@ def register(session: Session, tenant_id: str, registration: ModelRegistration, 
 
 _SOURCE = (
     select(Model.reference, Model.id, Model.digest)
-    .where(Model.id == bindparam("model_id"), Model.tenant_id == bindparam("tenant_id"), Model.deleted_at.is_(None))
+    .where(
+        Model.id == bindparam("model_id"),
+        Model.tenant_id == bindparam("tenant_id"),
+        Model.deleted_at.is_(None),
+    )
     .with_for_update(read=True, key_share=True)
 )
-"""The lock is the one that a job's reference to its model takes anyway; with it no model is deleted before the job is there."""
+"""The lock is the one that a job's reference to its model takes anyway; with it no model is
+deleted before the job is there.
+"""
 
 
 def source(session: Session, tenant_id: str, model_id: str) -> ModelSource | None:
-    """Return where a tenant's model comes from, or None. Every request asks: built once, without making an object of the row."""
-    row = session.connection().execute(_SOURCE, {"model_id": model_id, "tenant_id": tenant_id}).one_or_none()
+    """Return where a tenant's model comes from, or None. Every request asks: built once, without
+    making an object of the row.
+    """
+    row = (
+        session.connection()
+        .execute(_SOURCE, {"model_id": model_id, "tenant_id": tenant_id})
+        .one_or_none()
+    )
     return ModelSource(reference=row.reference, id=row.id, digest=row.digest) if row else None
 
 
@@ -160,7 +187,9 @@ def get(session: Session, tenant_id: str, model_id: str, *, deleted: bool = Fals
     return view(row)
 
 
-def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[ModelView]:
+def list_page(
+    session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20
+) -> Page[ModelView]:
     """Return a page of a tenant's models, newest first."""
     live = select(Model).where(Model.deleted_at.is_(None))
     page = page_of(session, live, Model, tenant_id=tenant_id, after=after, limit=limit)
@@ -187,4 +216,6 @@ def _architecture(text: str | None) -> str | None:
     try:
         return None if text is None else _ARCHITECTURE.validate_python(text)
     except ValidationError as error:
-        raise InvalidRequest.at("/architecture", "is no name of an architecture, such as ViT-B-32") from error
+        raise InvalidRequest.at(
+            "/architecture", "is no name of an architecture, such as ViT-B-32"
+        ) from error

@@ -14,8 +14,12 @@ def of_models(session: Session, tenant_id: str, ids: Collection[str]) -> dict[st
 
 
 def newest_models(session: Session, tenant_id: str, limit: int = 100) -> dict[str, str]:
-    """Return the names of a tenant's models by id, newest first: what a list offers to choose from."""
-    query = select(Model.id, Model.name).where(Model.tenant_id == tenant_id, Model.deleted_at.is_(None))
+    """Return the names of a tenant's models by id, newest first: what a list offers to choose
+    from.
+    """
+    query = select(Model.id, Model.name).where(
+        Model.tenant_id == tenant_id, Model.deleted_at.is_(None)
+    )
     rows = session.execute(query.order_by(Model.created_at.desc(), Model.id.desc()).limit(limit))
     return {row.id: row.name for row in rows}
 

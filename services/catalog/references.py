@@ -1,10 +1,20 @@
-"""What a request may refer to besides registered things: local paths and model hubs, where the operator allows them."""
+"""What a request may refer to besides registered things: local paths and model hubs, where the
+operator allows them.
+"""
 
 from pathlib import Path
 
 from shared.errors import InvalidRequest
 from shared.ports.object_storage import local_folder
-from shared.request_rules.references import HUB_KINDS, LOCAL_DIR, existing, hub_model, looked_up, model_in, source_of
+from shared.request_rules.references import (
+    HUB_KINDS,
+    LOCAL_DIR,
+    existing,
+    hub_model,
+    looked_up,
+    model_in,
+    source_of,
+)
 from shared.schemas.model_reference import ModelReference
 from shared.settings import Settings
 
@@ -17,11 +27,16 @@ def model_reference(reference: ModelReference, settings: Settings, pointer: str)
     """
     text, pointer = source_of(reference, pointer)
     if text.startswith(LOCAL_DIR):
-        return model_in(allowed_path(text.removeprefix(LOCAL_DIR), settings, pointer), pointer).reference
+        return model_in(
+            allowed_path(text.removeprefix(LOCAL_DIR), settings, pointer), pointer
+        ).reference
     if text.startswith(HUB_KINDS) and not settings.allow_hub:
         raise InvalidRequest.at(
             pointer,
-            "this server takes no model from a hub (EFFACE_ALLOW_HUB is off); register the weights with POST /models",
+            (
+                "this server takes no model from a hub (EFFACE_ALLOW_HUB is off); register the "
+                "weights with POST /models"
+            ),
         )
     return hub_model(text, pointer).reference
 
@@ -40,7 +55,12 @@ def allowed_path(text: str, settings: Settings, pointer: str) -> Path:
     hidden = objects is not None and _overlap(path, objects.resolve())
     if hidden or not any(path.is_relative_to(root) for root in roots):
         raise InvalidRequest.at(
-            pointer, f"{text!r} is no id, and this server allows no path there (EFFACE_PATH_ROOTS); upload it instead"
+            pointer,
+            (
+                f"{text!r} is no id, and this server allows no path there (EFFACE_PATH_ROOTS); "
+                "upload "
+                "it instead"
+            ),
         )
     return existing(path, text, pointer)
 

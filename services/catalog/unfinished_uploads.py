@@ -1,8 +1,9 @@
-"""Uploads that are on their way to the storage. Each has a row before its first object, so that none is left for ever.
+"""Uploads that are on their way to the storage. Each has a row before its first object, so that
+none is left for ever.
 
-`begin` writes the row, `finish` deletes it in the transaction that writes the row of the model or data set, `take_back`
-deletes the objects where it came to nothing: at once by who received the upload, later by the relay where that one died.
-"""
+`begin` writes the row, `finish` deletes it in the transaction that writes the row of the model
+or data set, `take_back` deletes the objects where it came to nothing: at once by who received
+the upload, later by the relay where that one died."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -61,26 +62,34 @@ def begin(session: Session, upload: Unfinished, settings: Settings) -> None:
 
 
 def finish(session: Session, upload_id: str) -> None:
-    """Forget an upload whose objects now have another row, which must be written in the same transaction.
+    """Forget an upload whose objects now have another row, which must be written in the same
+    transaction.
 
     Raises:
         Conflict: it took so long that it was given up, and its objects are being deleted.
     """
     standing = (UnfinishedUpload.id == upload_id, UnfinishedUpload.given_up_at.is_(None))
-    if session.scalar(delete(UnfinishedUpload).where(*standing).returning(UnfinishedUpload.id)) is None:
+    if (
+        session.scalar(delete(UnfinishedUpload).where(*standing).returning(UnfinishedUpload.id))
+        is None
+    ):
         raise Conflict("The upload took so long that it was given up; send it again.")
 
 
 def take_back(begin: Begin, storage: Storage, upload_id: str) -> bool:
-    """Delete the objects of an upload, and then its row; False where it was finished after all, or is gone.
+    """Delete the objects of an upload, and then its row; False where it was finished after all, or
+    is gone.
 
-    A commit whose answer was lost may still have happened: the row says so, once whoever commits has let go of it.
+    A commit whose answer was lost may still have happened: the row says so, once whoever commits
+    has let go of it.
 
     Raises:
         Unavailable: the storage does not answer, or still lists some of it.
     """
     with begin() as session:
-        row = session.scalar(select(UnfinishedUpload).where(UnfinishedUpload.id == upload_id).with_for_update())
+        row = session.scalar(
+            select(UnfinishedUpload).where(UnfinishedUpload.id == upload_id).with_for_update()
+        )
         if row is None:
             return False
         key = row.key
@@ -99,8 +108,11 @@ def try_to_take_back(begin: Begin, storage: Storage, upload_id: str) -> None:
         log.warning("upload.left_for_the_relay", upload=upload_id, error=str(error))
 
 
-def sweep_unfinished_uploads(database: Database, storage: Storage, older_than: timedelta, limit: int = 100) -> int:
-    """Take back uploads that began `older_than` ago, or were given up already; return how many. One that fails holds up no other.
+def sweep_unfinished_uploads(
+    database: Database, storage: Storage, older_than: timedelta, limit: int = 100
+) -> int:
+    """Take back uploads that began `older_than` ago, or were given up already; return how many. One
+    that fails holds up no other.
 
     Raises:
         EffaceError: some could not be taken back; the others were.
@@ -109,7 +121,10 @@ def sweep_unfinished_uploads(database: Database, storage: Storage, older_than: t
     dead = or_(UnfinishedUpload.given_up_at.is_not(None), old)
     with database.transaction() as session:
         found = session.scalars(
-            select(UnfinishedUpload.id).where(dead).order_by(UnfinishedUpload.created_at).limit(limit)
+            select(UnfinishedUpload.id)
+            .where(dead)
+            .order_by(UnfinishedUpload.created_at)
+            .limit(limit)
         ).all()
     done, failure = 0, None
     for upload_id in found:

@@ -46,7 +46,9 @@ class Uploads:
     inspectors: Inspectors
     settings: Settings
     gone: threading.Event
-    """Set when nobody waits for the answer any more: checking stops, what is stored already is finished."""
+    """Set when nobody waits for the answer any more: checking stops, what is stored already is
+    finished.
+    """
 
     def check_room(self, kind: Kind, size_bytes: int) -> None:
         """Refuse an upload before it is received, where that can be told already.
@@ -58,9 +60,16 @@ class Uploads:
             quotas.check_storage(session, self.tenant_id, kind, size_bytes, self.settings)
 
     def add_dataset(
-        self, file: Received, call: Call | None, *, name: str, purge_after_job: bool | None, skip_invalid: bool = False
+        self,
+        file: Received,
+        call: Call | None,
+        *,
+        name: str,
+        purge_after_job: bool | None,
+        skip_invalid: bool = False,
     ) -> Answer:
-        """Make a data set of an archive; with `skip_invalid`, what cannot be used is left out and counted.
+        """Make a data set of an archive; with `skip_invalid`, what cannot be used is left out and
+        counted.
 
         Raises:
             InvalidRequest: it is none that can be taken.
@@ -84,16 +93,27 @@ class Uploads:
             purge_after_job=purge_after_job,
         )
         return self._stored(
-            self._unfinished("dataset", dataset_id, datasets.prefix(self.tenant_id, dataset_id), file.size_bytes),
+            self._unfinished(
+                "dataset", dataset_id, datasets.prefix(self.tenant_id, dataset_id), file.size_bytes
+            ),
             call,
-            lambda: datasets.store(self.storage, self.tenant_id, file.path, self.settings, dataset_id),
+            lambda: datasets.store(
+                self.storage, self.tenant_id, file.path, self.settings, dataset_id
+            ),
             lambda session, stored: add(session, stored=stored).model_dump_json(),
         )
 
     def add_model(
-        self, file: Received, call: Call | None, *, name: str, architecture: str | None, unpacked_bytes: int
+        self,
+        file: Received,
+        call: Call | None,
+        *,
+        name: str,
+        architecture: str | None,
+        unpacked_bytes: int,
     ) -> Answer:
-        """Make a model of a checkpoint, an archive of which may unpack to a file of `unpacked_bytes`.
+        """Make a model of a checkpoint, an archive of which may unpack to a file of
+        `unpacked_bytes`.
 
         Raises:
             InvalidRequest: it is none that can be taken.
@@ -115,7 +135,9 @@ class Uploads:
         model_id = new_id("mdl")
         add = partial(models.add, tenant_id=self.tenant_id, name=name)
         return self._stored(
-            self._unfinished("model", model_id, models.prefix(self.tenant_id, model_id), checkpoint.size_bytes),
+            self._unfinished(
+                "model", model_id, models.prefix(self.tenant_id, model_id), checkpoint.size_bytes
+            ),
             call,
             lambda: models.store(self.storage, self.tenant_id, model_id, checkpoint),
             lambda session, values: add(session, values=values).model_dump_json(),
@@ -128,12 +150,20 @@ class Uploads:
             return idempotency.kept(session, call)
 
     def _unfinished(self, kind: Kind, new: str, key: str, size_bytes: int) -> Unfinished:
-        return Unfinished(id=new, tenant_id=self.tenant_id, kind=kind, key=key, size_bytes=size_bytes)
+        return Unfinished(
+            id=new, tenant_id=self.tenant_id, kind=kind, key=key, size_bytes=size_bytes
+        )
 
     def _stored(
-        self, upload: Unfinished, call: Call | None, put: Callable[[], T], add: Callable[[Session, T], str]
+        self,
+        upload: Unfinished,
+        call: Call | None,
+        put: Callable[[], T],
+        add: Callable[[Session, T], str],
     ) -> Answer:
-        """Store the objects, then write the row; take the objects back where that comes to nothing."""
+        """Store the objects, then write the row; take the objects back where that comes to
+        nothing.
+        """
         with self.begin() as session:
             unfinished_uploads.begin(session, upload, self.settings)
         used = False

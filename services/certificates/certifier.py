@@ -30,10 +30,16 @@ class _Refusal:
 
 
 class Certifier:
-    """Issues what is owed. A job that cannot be certified holds up no other one; it is tried again at growing intervals."""
+    """Issues what is owed. A job that cannot be certified holds up no other one; it is tried
+    again at growing intervals.
+    """
 
     def __init__(
-        self, database: Database, storage: Storage, settings: Settings, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        storage: Storage,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database, self._settings = database, settings
         self._issuer: Issuer = issuing.issuer_of(settings, storage)
@@ -43,7 +49,9 @@ class Certifier:
         self._complained = False
 
     def work(self, stop: threading.Event) -> None:
-        """Do one round, then wait: for `relay_seconds` where nothing is left to do, for longer where there is no key."""
+        """Do one round, then wait: for `relay_seconds` where nothing is left to do, for longer
+        where there is no key.
+        """
         try:
             if not self.round():
                 stop.wait(self._settings.relay_seconds)
@@ -57,7 +65,8 @@ class Certifier:
         """Issue some of what is owed; return how many jobs were looked at.
 
         Raises:
-            NoSigningKey: there is no key and something is owed, or the key must not be used as it lies there.
+            NoSigningKey: there is no key and something is owed, or the key must not be used as it
+                lies there.
         """
         self._publish_key()
         now = self._clock()
@@ -66,7 +75,9 @@ class Certifier:
             jobs = issuing.owed(session, besides=waiting)
         for job_id in jobs:
             self._issue(job_id)
-        if not jobs:  # what is due to be tried again is owed nothing any more: another relay did it, or the job is gone
+        # what is due to be tried again is owed nothing any more: another relay did it, or the job
+        # is gone
+        if not jobs:
             self._refused = {job_id: self._refused[job_id] for job_id in waiting}
         return len(jobs)
 

@@ -1,9 +1,9 @@
 """Certificates of the service: which are owed, and issuing each of them once.
 
-A job with a verdict is owed a certificate by its row alone, so nothing is lost between its end and the signature: the
-relay issues what is owed, and starts again where it was killed. A certificate is never changed. When the removal of a
-request's data is confirmed later, a second one says so and names the first.
-"""
+A job with a verdict is owed a certificate by its row alone, so nothing is lost between its end
+and the signature: the relay issues what is owed, and starts again where it was killed. A
+certificate is never changed. When the removal of a request's data is confirmed later, a second
+one says so and names the first."""
 
 import hashlib
 import re
@@ -72,13 +72,20 @@ def confirmed_purge(session: Session, job_id: str) -> CertifiedPurge | None:
     objects = [*receipt.leftovers, *(found for entry in gone for found in entry.objects)]
     destroyed = [entry.key_destroyed_at for entry in gone if entry.key_destroyed_at is not None]
     versions = {receipt.versions, *(entry.versions for entry in gone)}
-    seen = [receipt.listing_empty_at, *(entry.listing_empty_at for entry in gone if entry.listing_empty_at)]
+    seen = [
+        receipt.listing_empty_at,
+        *(entry.listing_empty_at for entry in gone if entry.listing_empty_at),
+    ]
     return CertifiedPurge(
         data_sets=len(gone),
         kept=len(receipt.datasets) - len(gone),
         objects=len(objects),
         bytes=sum(found.bytes for found in objects),
-        versions="unknown" if "unknown" in versions else "removed" if "deleted" in versions else "none",
+        versions="unknown"
+        if "unknown" in versions
+        else "removed"
+        if "deleted" in versions
+        else "none",
         verified_at=max(seen),
         key_destroyed_at=max(destroyed) if len(destroyed) == len(gone) and gone else None,
     )
@@ -86,14 +93,18 @@ def confirmed_purge(session: Session, job_id: str) -> CertifiedPurge | None:
 
 def owed(session: Session, besides: Collection[str] = (), limit: int = 20) -> list[str]:
     """Return jobs that are owed a certificate, those first that ended first."""
-    query = select(Job.id).where(Job.verdict.is_not(None), Job.certified_at.is_(None), Job.id.not_in(besides))
+    query = select(Job.id).where(
+        Job.verdict.is_not(None), Job.certified_at.is_(None), Job.id.not_in(besides)
+    )
     return list(session.scalars(query.order_by(Job.finished_at).limit(limit)))
 
 
 def issue(session: Session, job_id: str, issuer: Issuer) -> bool:
-    """Issue the certificate that a job is owed; False if it is owed none, or another relay is at it.
+    """Issue the certificate that a job is owed; False if it is owed none, or another relay is at
+    it.
 
-    The object is written before the row: a crash between them leaves an object that the next try writes over.
+    The object is written before the row: a crash between them leaves an object that the next try
+    writes over.
 
     Raises:
         NoSigningKey: there is no key to sign with.
@@ -108,7 +119,9 @@ def issue(session: Session, job_id: str, issuer: Issuer) -> bool:
     receipt = issuer.receipt_of(session, job_id)
     before = _last(session, job_id, issuer.storage)
     reported = session.get(Artifact, (job_id, "report.json"))
-    can = before is None or reported is None or reported.removed_at is None  # without a report the last one stands
+    can = (
+        before is None or reported is None or reported.removed_at is None
+    )  # without a report the last one stands
     if can and (before is None or (receipt is not None and before.receipt is None)):
         facts = _facts(session, job, issuer.storage, receipt, before)
         key = issuer.folder.subject_key(_tenant(session, job))
@@ -128,14 +141,24 @@ def find(session: Session, tenant_id: str, job_id: str, number: int | None = Non
         Conflict: the job ended without a verdict, or has no certificate of this number.
     """
     job = queries.get(session, tenant_id, job_id)
-    found = {n: a for a in queries.artifacts(session, tenant_id, job_id) if (n := _number_of(a.name)) is not None}
+    found = {
+        n: a
+        for a in queries.artifacts(session, tenant_id, job_id)
+        if (n := _number_of(a.name)) is not None
+    }
     if not found:
         if not job.state.final:
             raise NotYet(f"The job is {job.state}; it has no certificate before it ends.")
         if job.verdict is None:
             why = f" ({job.error.code})" if job.error else ""
-            raise Conflict(f"The job has {job.state}{why} without a verdict; there is nothing to certify.")
-        raise NotYet("The certificate is about to be issued; where it does not come, the relay's log says why.")
+            raise Conflict(
+                f"The job has {job.state}{why} without a verdict; there is nothing to certify."
+            )
+        raise NotYet(
+            "The certificate is about to be issued; where it does not come, the relay's log "
+            "says "
+            "why."
+        )
     wanted = max(found) if number is None else number
     if wanted not in found:
         raise Conflict(f"The job has no certificate {wanted}; the last one is {max(found)}.")
@@ -165,12 +188,18 @@ def _last(session: Session, job_id: str, storage: Storage) -> _Before | None:
         payload = unseal(storage.get(numbers[number].key)).payload
         receipt = Statement.model_validate_json(payload, extra="ignore").predicate.purge
     except (ObjectMissing, NotAnEnvelope, ValidationError) as error:
-        raise Uncertifiable(f"Its certificate {number} is not in the storage as it was issued.") from error
+        raise Uncertifiable(
+            f"Its certificate {number} is not in the storage as it was issued."
+        ) from error
     return _Before(number, hashlib.sha256(payload).hexdigest(), receipt)
 
 
 def _facts(
-    session: Session, job: Job, storage: Storage, receipt: CertifiedPurge | None, before: _Before | None
+    session: Session,
+    job: Job,
+    storage: Storage,
+    receipt: CertifiedPurge | None,
+    before: _Before | None,
 ) -> Facts:
     """Gather what was committed, and check that the storage bears it out.
 
@@ -184,14 +213,18 @@ def _facts(
         content = storage.get(committed.key)
         report = Report.model_validate_json(content, extra="ignore")
     except (KeyError, ValidationError) as error:  # ObjectMissing is a KeyError, too
-        raise Uncertifiable(f"{type(error).__name__}: report or weights are missing, or the report is none.") from error
+        raise Uncertifiable(
+            f"{type(error).__name__}: report or weights are missing, or the report is none."
+        ) from error
     if hashlib.sha256(content).hexdigest() != committed.sha256:
         raise Uncertifiable("The report in the storage is not the one that was committed.")
     page = files.get("report.html")
     if page is not None and hashlib.sha256(_stored(storage, page)).hexdigest() != page.sha256:
         raise Uncertifiable("The report's page in the storage is not the one that was committed.")
     if (report.model_after.digest, report.verdict) != (weights.sha256, job.verdict):
-        raise Uncertifiable("The report speaks of other weights, or of another verdict, than was committed.")
+        raise Uncertifiable(
+            "The report speaks of other weights, or of another verdict, than was committed."
+        )
     if before is None:  # later certificates are of the same weights, which may be deleted by then
         _check_weights(storage, weights)
     if job.started_at is None or job.finished_at is None:
@@ -199,7 +232,9 @@ def _facts(
     try:
         spec = stored_spec(job.spec)
     except Unreadable as error:
-        raise Uncertifiable(f"Its specification cannot be read by this version. {error.detail}") from error
+        raise Uncertifiable(
+            f"Its specification cannot be read by this version. {error.detail}"
+        ) from error
     return Facts(
         spec=spec,
         report=report,
@@ -231,7 +266,10 @@ def _check_weights(storage: Storage, committed: Artifact) -> None:
     try:
         size = storage.size(committed.key)
         if size != committed.size_bytes:
-            raise Uncertifiable(f"The weights in the storage have {size} bytes; {committed.size_bytes} were committed.")
+            raise Uncertifiable(
+                f"The weights in the storage have {size} bytes; {committed.size_bytes} were "
+                "committed."
+            )
         digest = hashlib.sha256()
         for chunk in storage.stream(committed.key):
             digest.update(chunk)
@@ -261,7 +299,10 @@ def _keep(session: Session, storage: Storage, facts: Facts, content: bytes) -> N
 
 
 def _artifacts(session: Session, job_id: str) -> dict[str, Artifact]:
-    return {artifact.name: artifact for artifact in session.scalars(select(Artifact).where(Artifact.job_id == job_id))}
+    return {
+        artifact.name: artifact
+        for artifact in session.scalars(select(Artifact).where(Artifact.job_id == job_id))
+    }
 
 
 def _tenant(session: Session, job: Job) -> str:

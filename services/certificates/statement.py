@@ -1,4 +1,5 @@
-"""What a certificate says: a report and a few facts about its job, told to someone who must not learn whom it is about.
+"""What a certificate says: a report and a few facts about its job, told to someone who must not
+learn whom it is about.
 
 Needs no database: `efface run` makes the same statement as the service.
 """
@@ -38,14 +39,21 @@ from shared.schemas.spec import LISTS, DataSource, JobSpec
 CERTIFICATE_NAME = "certificate.json"
 
 LIMITS = (
-    "This certificate states what was measured on the weights that it names, by the software that it names. It does"
+    "This certificate states what was measured on the weights that it names, by the software that "
+    "it names. It does"
     " not state that no trace of the data is left in them.",
-    "The signature shows who issued the certificate and that it is unchanged. It does not show that the data sets fit"
+    "The signature shows who issued the certificate and that it is unchanged. It does not show "
+    "that the data sets fit"
     " their purpose; the report says what they were.",
-    "Copies of the weights from before, and models made from them, may exist elsewhere; nothing is stated about them.",
+    (
+        "Copies of the weights from before, and models made from them, may exist elsewhere; "
+        "nothing "
+        "is stated about them."
+    ),
 )
 UNPURGED = (
-    "When this certificate was issued, the removal of the data that the request brought was not yet confirmed; a later"
+    "When this certificate was issued, the removal of the data that the request brought was not "
+    "yet confirmed; a later"
     " certificate of the same job may confirm it."
 )
 NO_SUBJECT = "The request gave no external id, so this certificate refers to no data subject."
@@ -83,7 +91,8 @@ def make_statement(facts: Facts, subject_key: SubjectKey, *, with_names: bool) -
     Args:
         facts: what is known.
         subject_key: the tenant's; references are hashed under it.
-        with_names: say which classes were to be forgotten; otherwise their references alone stand there.
+        with_names: say which classes were to be forgotten; otherwise their references alone stand
+            there.
     """
     report, request = facts.report, facts.spec.request
     external_id = request.external_id
@@ -104,10 +113,15 @@ def make_statement(facts: Facts, subject_key: SubjectKey, *, with_names: bool) -
         base_model=_model(report.model_before),
         reference_model=_model(report.model_reference) if report.model_reference else None,
         method=CertifiedMethod(
-            name=report.method.get("name", request.method.name), parameters=report.method.get("parameters", {})
+            name=report.method.get("name", request.method.name),
+            parameters=report.method.get("parameters", {}),
         ),
         software=_software(report),
-        times=CertifiedTimes(received_at=facts.received_at, started_at=facts.started_at, finished_at=facts.finished_at),
+        times=CertifiedTimes(
+            received_at=facts.received_at,
+            started_at=facts.started_at,
+            finished_at=facts.finished_at,
+        ),
         thresholds=report.thresholds,
         measurements=_measurements(report),
         report=CertifiedReport(
@@ -134,13 +148,17 @@ def _target(request: ErasureRequest, key: SubjectKey, *, with_names: bool) -> Ce
         type=target.type,
         names=names if with_names else None,
         subgroup=subgroup if with_names else None,
-        references=tuple(key.reference(name) for name in (*names, *([subgroup] if subgroup else []))),
+        references=tuple(
+            key.reference(name) for name in (*names, *([subgroup] if subgroup else []))
+        ),
         labels=len(target.labels),
     )
 
 
 def _model(model: ModelIdentity) -> CertifiedModel:
-    return CertifiedModel(id=model.id, architecture=model.architecture, digest=DigestSet(sha256=model.digest))
+    return CertifiedModel(
+        id=model.id, architecture=model.architecture, digest=DigestSet(sha256=model.digest)
+    )
 
 
 def _data(spec: JobSpec, key: SubjectKey) -> Iterator[CertifiedData]:
@@ -162,7 +180,9 @@ def _software(report: Report) -> CertifiedSoftware:
     if report.build is None:
         return CertifiedSoftware(version=version, code=None, image=None, packages=packages)
     code = DigestSet(sha256=report.build.code)
-    return CertifiedSoftware(version=report.build.version, code=code, image=report.build.image, packages=packages)
+    return CertifiedSoftware(
+        version=report.build.version, code=code, image=report.build.image, packages=packages
+    )
 
 
 def _measurements(report: Report) -> Measurements:
@@ -170,7 +190,8 @@ def _measurements(report: Report) -> Measurements:
     return Measurements(
         target=report.target,
         evaluations=tuple(
-            CertifiedEvaluation(name=e.name, role=e.role, forget=e.forget, retain=e.retain) for e in report.evaluations
+            CertifiedEvaluation(name=e.name, role=e.role, forget=e.forget, retain=e.retain)
+            for e in report.evaluations
         ),
         measures=tuple(
             CertifiedMeasure(
@@ -185,7 +206,8 @@ def _measurements(report: Report) -> Measurements:
         ),
         not_measured=report.not_measured,
         separation=tuple(
-            CertifiedSeparation.model_validate(pair.model_dump(exclude={"example"})) for pair in report.separation
+            CertifiedSeparation.model_validate(pair.model_dump(exclude={"example"}))
+            for pair in report.separation
         ),
     )
 

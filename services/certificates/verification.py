@@ -1,8 +1,9 @@
-"""Whether a certificate holds: from its bytes and public keys alone, with no database and no network.
+"""Whether a certificate holds: from its bytes and public keys alone, with no database and no
+network.
 
-In this order, so that nothing is read before it is known to be signed: the envelope, its type, the key, the payload,
-the signature; then what the statement is, and whether the files at hand are the ones that it is about.
-"""
+In this order, so that nothing is read before it is known to be signed: the envelope, its type,
+the key, the payload, the signature; then what the statement is, and whether the files at hand
+are the ones that it is about."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +16,13 @@ from shared.crypto.certificate_keys import SubjectKey
 from shared.crypto.dsse import NotAnEnvelope, Opened, unseal
 from shared.crypto.public_keys import PublicKeys
 from shared.files.image_archives import file_sha256
-from shared.schemas.certificate import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Predicate, Statement
+from shared.schemas.certificate import (
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    Predicate,
+    Statement,
+)
 
 
 class Outcome(StrEnum):
@@ -109,12 +116,20 @@ def _refuse_signature(opened: Opened, keys: PublicKeys) -> Finding | None:
         return Finding(Outcome.WRONG_PAYLOAD_TYPE, reason)
     if not opened.candidates(keys):
         named = ", ".join(sorted({key_id[:100] or "no key" for key_id, _ in opened.signatures}))
-        return Finding(Outcome.UNKNOWN_KEY, f"it is signed by {named}, which is none of the {len(keys)} keys given")
+        return Finding(
+            Outcome.UNKNOWN_KEY,
+            f"it is signed by {named}, which is none of the {len(keys)} keys given",
+        )
     if opened.intact is False:
-        return Finding(Outcome.PAYLOAD_CHANGED, "it was changed after it was signed: payload and payloadDigest differ")
+        return Finding(
+            Outcome.PAYLOAD_CHANGED,
+            "it was changed after it was signed: payload and payloadDigest differ",
+        )
     if opened.signed_by(keys) is not None:
         return None
-    return Finding(Outcome.WRONG_SIGNATURE, "the signature is not one of this payload by the key that it names")
+    return Finding(
+        Outcome.WRONG_SIGNATURE, "the signature is not one of this payload by the key that it names"
+    )
 
 
 def _statement(payload: bytes) -> Statement | Finding:
@@ -127,7 +142,8 @@ def _statement(payload: bytes) -> Statement | Finding:
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE):
         return Finding(
             Outcome.WRONG_PREDICATE,
-            f"the statement is of type {str(kinds[0])[:100]!r} with predicate {str(kinds[1])[:100]!r}; this version"
+            f"the statement is of type {str(kinds[0])[:100]!r} with predicate "
+            f"{str(kinds[1])[:100]!r}; this version"
             f" reads {STATEMENT_TYPE!r} with {PREDICATE_TYPE!r}",
         )
     try:
@@ -135,7 +151,10 @@ def _statement(payload: bytes) -> Statement | Finding:
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         field = ".".join(map(str, wrong["loc"]))
-        return Finding(Outcome.NOT_A_CERTIFICATE, f"what is signed is no certificate; field {field}: {wrong['msg']}")
+        return Finding(
+            Outcome.NOT_A_CERTIFICATE,
+            f"what is signed is no certificate; field {field}: {wrong['msg']}",
+        )
 
 
 def _compare(statement: Statement, exhibits: Exhibits, key_id: str) -> Finding:
@@ -145,20 +164,36 @@ def _compare(statement: Statement, exhibits: Exhibits, key_id: str) -> Finding:
         return Finding(outcome, reason, key_id, statement)
 
     if exhibits.weights is not None and (other := file_sha256(exhibits.weights)) != weights:
-        return found(Outcome.WRONG_WEIGHTS, f"the weights have SHA-256 {other}, the certificate is about {weights}")
+        return found(
+            Outcome.WRONG_WEIGHTS,
+            f"the weights have SHA-256 {other}, the certificate is about {weights}",
+        )
     certified = predicate.report.digest.sha256
     if exhibits.report is not None and (other := file_sha256(exhibits.report)) != certified:
-        return found(Outcome.WRONG_REPORT, f"the report has SHA-256 {other}, the certificate names {certified}")
+        return found(
+            Outcome.WRONG_REPORT,
+            f"the report has SHA-256 {other}, the certificate names {certified}",
+        )
     if exhibits.page is not None:
         page = predicate.report.page.sha256 if predicate.report.page else None
         if page is None:
-            return found(Outcome.WRONG_PAGE, "the certificate names no page; it was issued before pages were certified")
+            return found(
+                Outcome.WRONG_PAGE,
+                "the certificate names no page; it was issued before pages were certified",
+            )
         if (other := file_sha256(exhibits.page)) != page:
-            return found(Outcome.WRONG_PAGE, f"the page has SHA-256 {other}, the certificate names {page}")
+            return found(
+                Outcome.WRONG_PAGE, f"the page has SHA-256 {other}, the certificate names {page}"
+            )
     if exhibits.subject is not None and exhibits.subject.reference() != predicate.subject_reference:
-        return found(Outcome.WRONG_SUBJECT, "the external id is not the one that the certificate refers to")
+        return found(
+            Outcome.WRONG_SUBJECT, "the external id is not the one that the certificate refers to"
+        )
     if predicate.verdict == "failed":
-        return found(Outcome.VERDICT_FAILED, f"the signature is right, and certifies that {_missed(predicate)}")
+        return found(
+            Outcome.VERDICT_FAILED,
+            f"the signature is right, and certifies that {_missed(predicate)}",
+        )
     return found(Outcome.VALID, _words(predicate, weights))
 
 
@@ -170,9 +205,12 @@ def _missed(predicate: Predicate) -> str:
 def _words(predicate: Predicate, weights: str) -> str:
     purge = predicate.purge
     removal = (
-        f"{purge.data_sets} data sets removed, {purge.kept} kept" if purge else "removal of its data not confirmed"
+        f"{purge.data_sets} data sets removed, {purge.kept} kept"
+        if purge
+        else "removal of its data not confirmed"
     )
     return (
-        f"weights {weights[:12]}... met all {len(predicate.thresholds)} thresholds; job {predicate.job}, issued"
+        f"weights {weights[:12]}... met all {len(predicate.thresholds)} thresholds; job "
+        f"{predicate.job}, issued"
         f" {predicate.issued_at:%Y-%m-%d %H:%M} UTC, {removal}"
     )

@@ -1,4 +1,6 @@
-"""What of the service is silent beyond the gateway that is asked: relays, workers, the key that signs."""
+"""What of the service is silent beyond the gateway that is asked: relays, workers, the key that
+signs.
+"""
 
 from dataclasses import dataclass
 
@@ -25,13 +27,26 @@ def look(session: Session) -> Findings:
     known = processes.seen(session)
     relays = [process for process in known if process.kind is ProcessKind.RELAY]
     workers = [process for process in known if process.kind is ProcessKind.WORKER]
-    notes = [*_silent(relays, "relay", "efface relay"), *_silent(workers, "worker", "efface worker")]
+    notes = [
+        *_silent(relays, "relay", "efface relay"),
+        *_silent(workers, "worker", "efface worker"),
+    ]
     for relay in filter(_alive, relays):
-        notes += [f"{part} of the relay on {relay.host} is stuck" for part in relay.facts.get("stuck", ())]
-    if any(map(_alive, relays)) and not any(r.facts.get("signing_key") for r in filter(_alive, relays)):
-        notes.append("no relay has a key that signs certificates; 'efface keys signing create' makes one")
-    deaf = [w.host for w in filter(_alive, workers) if w.facts.get("doorbell") == DoorbellState.SILENT]
-    notes += [f"the worker on {host} hears no messages; it looks for jobs by itself" for host in deaf]
+        notes += [
+            f"{part} of the relay on {relay.host} is stuck" for part in relay.facts.get("stuck", ())
+        ]
+    if any(map(_alive, relays)) and not any(
+        r.facts.get("signing_key") for r in filter(_alive, relays)
+    ):
+        notes.append(
+            "no relay has a key that signs certificates; 'efface keys signing create' makes one"
+        )
+    deaf = [
+        w.host for w in filter(_alive, workers) if w.facts.get("doorbell") == DoorbellState.SILENT
+    ]
+    notes += [
+        f"the worker on {host} hears no messages; it looks for jobs by itself" for host in deaf
+    ]
     return Findings(tuple(notes), queue_stats.owed(session))
 
 
@@ -48,7 +63,9 @@ def _alive(process: Seen) -> bool:
 
 
 def silent_here(session: Session, kind: ProcessKind, host: str) -> str | None:
-    """Return why the process of this kind on this host does not count as healthy, None where it does."""
+    """Return why the process of this kind on this host does not count as healthy, None where it
+    does.
+    """
     here = [process for process in processes.seen(session, kind) if process.host == host]
     if not here:
         return f"no {kind} on {host} has said that it lives"

@@ -1,4 +1,6 @@
-"""Workers and relays that say every few seconds that they live, and which of them have fallen silent."""
+"""Workers and relays that say every few seconds that they live, and which of them have fallen
+silent.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,17 +86,23 @@ def seen(session: Session, kind: ProcessKind | None = None) -> list[Seen]:
     if kind is not None:
         query = query.where(ServiceProcess.kind == kind)
     return [
-        Seen(row.id, ProcessKind(row.kind), row.host, row.job_id, row.facts, max(0.0, float(seconds)))
+        Seen(
+            row.id, ProcessKind(row.kind), row.host, row.job_id, row.facts, max(0.0, float(seconds))
+        )
         for row, seconds in session.execute(query)
     ]
 
 
 def views(session: Session, tenant_id: str) -> Sequence[WorkerView]:
-    """Return every process as an administrator of a tenant sees it: of a job, only whether there is one, unless it is theirs."""
+    """Return every process as an administrator of a tenant sees it: of a job, only whether there
+    is one, unless it is theirs.
+    """
     query = select(ServiceProcess, Job.tenant_id).outerjoin(Job, Job.id == ServiceProcess.job_id)
     now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     found = []
-    for row, owner in session.execute(query.order_by(ServiceProcess.kind, ServiceProcess.started_at)):
+    for row, owner in session.execute(
+        query.order_by(ServiceProcess.kind, ServiceProcess.started_at)
+    ):
         silent = (now - row.seen_at).total_seconds()
         found.append(
             WorkerView(

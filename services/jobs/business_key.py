@@ -1,8 +1,7 @@
 """When two requests ask for the same erasure: the business key of a job.
 
-It is made of the model, what is to be forgotten, the method's name and the client's own `external_id`, and unique within
-a tenant (`uq_jobs_business_key`). See docs/decisions/0011.
-"""
+It is made of the model, what is to be forgotten, the method's name and the client's own
+`external_id`, and unique within a tenant (`uq_jobs_business_key`). See docs/decisions/0011."""
 
 import hashlib
 import json
@@ -24,10 +23,10 @@ OVER = (JobState.FAILED, JobState.CANCELLED)
 def business_key(request: ErasureRequest, model: ModelSource, data: DataSources) -> str | None:
     """Return the SHA-256 of what is asked for, None without an `external_id`.
 
-    Names in another spelling are the same names. A model is its digest, so that two uploads of the same weights are one;
-    where it is not known, its reference. A subgroup is also the images that show it. Labels, thresholds, parameters and
-    seed say how to work and measure, not what to forget, and are left out.
-    """
+    Names in another spelling are the same names. A model is its digest, so that two uploads of
+    the same weights are one; where it is not known, its reference. A subgroup is also the images
+    that show it. Labels, thresholds, parameters and seed say how to work and measure, not what
+    to forget, and are left out."""
     if request.external_id is None:
         return None
     target = request.target
@@ -45,4 +44,6 @@ def standing(session: Session, tenant_id: str, key: str) -> Job | None:
     """
     lock(session, "business_key", tenant_id, key)
     stands = (Job.state.not_in(OVER), Job.cancel_requested_at.is_(None))
-    return session.scalar(select(Job).where(Job.tenant_id == tenant_id, Job.business_key == key, *stands))
+    return session.scalar(
+        select(Job).where(Job.tenant_id == tenant_id, Job.business_key == key, *stands)
+    )

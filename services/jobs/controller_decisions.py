@@ -1,4 +1,6 @@
-"""What the controller rules on a request while its job has not ended: hold, release, extend, refuse."""
+"""What the controller rules on a request while its job has not ended: hold, release, extend,
+refuse.
+"""
 
 from datetime import UTC, datetime
 
@@ -15,7 +17,8 @@ from shared.states import JobState
 
 
 def hold(session: Session, tenant_id: str, job_id: str, reason: str) -> JobView:
-    """Stop the clock and keep workers away, because the data subject's identity is in doubt (Art. 12(6)). Idempotent.
+    """Stop the clock and keep workers away, because the data subject's identity is in doubt (Art.
+    12(6)). Idempotent.
 
     Raises:
         NotFound: the tenant has none of this id.
@@ -48,8 +51,11 @@ def release(session: Session, tenant_id: str, job_id: str, settings: Settings) -
     return queries.view(job)
 
 
-def extend(session: Session, tenant_id: str, job_id: str, reason: str, settings: Settings) -> JobView:
-    """Extend the period by two further months. Art. 12(3) wants the reason given within the first month.
+def extend(
+    session: Session, tenant_id: str, job_id: str, reason: str, settings: Settings
+) -> JobView:
+    """Extend the period by two further months. Art. 12(3) wants the reason given within the first
+    month.
 
     Raises:
         NotFound: the tenant has none of this id.
@@ -61,7 +67,9 @@ def extend(session: Session, tenant_id: str, job_id: str, reason: str, settings:
     if job.extension is not None:
         raise Conflict("The period was extended already; the law allows it once, by two months.")
     if (job.held_at or now) > job.due_at:
-        raise Conflict(f"The period ended at {job.due_at.isoformat()}; it can be extended only before its end.")
+        raise Conflict(
+            f"The period ended at {job.due_at.isoformat()}; it can be extended only before its end."
+        )
     job.extension = Extension(reason=reason, extended_at=now).model_dump(mode="json")
     job.due_at = _due(job, settings)
     _note(session, job, "job.extended", {"reason": reason, "due_at": job.due_at.isoformat()})
@@ -69,7 +77,8 @@ def extend(session: Session, tenant_id: str, job_id: str, reason: str, settings:
 
 
 def refuse(session: Session, tenant_id: str, job_id: str, ruling: RefusalRequest) -> JobView:
-    """Refuse the erasure (Art. 12(5), 17(3)): the job is cancelled, and says on what ground. The same twice is no error.
+    """Refuse the erasure (Art. 12(5), 17(3)): the job is cancelled, and says on what ground. The
+    same twice is no error.
 
     Raises:
         NotFound: the tenant has none of this id.
@@ -89,7 +98,9 @@ def refuse(session: Session, tenant_id: str, job_id: str, ruling: RefusalRequest
 
 def _must_go_on(job: Job) -> None:
     if JobState(job.state).final:
-        raise Conflict(f"The job has ended: it is {job.state}. Nothing can be ruled on it any more.")
+        raise Conflict(
+            f"The job has ended: it is {job.state}. Nothing can be ruled on it any more."
+        )
 
 
 def _same(refusal: Refusal, ruling: RefusalRequest) -> bool:
@@ -98,7 +109,9 @@ def _same(refusal: Refusal, ruling: RefusalRequest) -> bool:
 
 def _due(job: Job, settings: Settings) -> datetime:
     extended = job.extension is not None
-    return deadlines.due(job.received_at, settings.deadline_time_zone, extended=extended, held_for=job.held_for)
+    return deadlines.due(
+        job.received_at, settings.deadline_time_zone, extended=extended, held_for=job.held_for
+    )
 
 
 def _note(session: Session, job: Job, kind: str, data: dict[str, object]) -> None:

@@ -1,4 +1,6 @@
-"""Which jobs are expected to end after they are due. Each is told of once: `job.deadline_at_risk`."""
+"""Which jobs are expected to end after they are due. Each is told of once:
+`job.deadline_at_risk`.
+"""
 
 import heapq
 import statistics
@@ -50,7 +52,8 @@ def expected_ends(
     served: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> dict[str, datetime]:
-    """Return when each job is expected to end, if workers take turns as `services.jobs.queries.turns` has them do.
+    """Return when each job is expected to end, if workers take turns as
+    `services.jobs.queries.turns` has them do.
 
     Args:
         now: the time.
@@ -85,7 +88,9 @@ def _take_turns(
     workers: list[tuple[datetime, str]],
     seconds: Mapping[str, float],
 ) -> None:
-    """Let each worker, given as when it is free and whose job it has until then, take jobs until none waits."""
+    """Let each worker, given as when it is free and whose job it has until then, take jobs until
+    none waits.
+    """
     heapq.heapify(workers)
     turn = max((tenant.served for tenant in tenants.values()), default=0.0)
     waiting = {name for name, tenant in tenants.items() if tenant.waiting}
@@ -93,7 +98,9 @@ def _take_turns(
         at, last = heapq.heappop(workers)
         if last:
             tenants[last].running -= 1
-        name = min(waiting, key=lambda n: (tenants[n].running / tenants[n].weight, tenants[n].served, n))
+        name = min(
+            waiting, key=lambda n: (tenants[n].running / tenants[n].weight, tenants[n].served, n)
+        )
         tenant, turn = tenants[name], turn + 1.0
         job = tenant.waiting.popleft()
         tenant.running, tenant.served = tenant.running + 1, turn
@@ -103,15 +110,34 @@ def _take_turns(
             waiting.remove(name)
 
 
-def flag(session: Session, *, longest_seconds: float, weights: Mapping[str, float] | None = None) -> int:
-    """Record which jobs are newly at risk; return how many. A method that has no history takes `longest_seconds`."""
+def flag(
+    session: Session, *, longest_seconds: float, weights: Mapping[str, float] | None = None
+) -> int:
+    """Record which jobs are newly at risk; return how many. A method that has no history takes
+    `longest_seconds`.
+    """
     now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     unfinished = (Job.state.in_((JobState.QUEUED, JobState.RUNNING)), Job.held_at.is_(None))
-    columns = (Job.id, Job.method, Job.due_at, Job.state, Job.started_at, Job.at_risk_at, Tenant.name, Tenant.served_at)
+    columns = (
+        Job.id,
+        Job.method,
+        Job.due_at,
+        Job.state,
+        Job.started_at,
+        Job.at_risk_at,
+        Tenant.name,
+        Tenant.served_at,
+    )
     query = select(*columns).join(Tenant, Tenant.id == Job.tenant_id).where(*unfinished)
     rows = session.execute(query.order_by(TURN, Job.id)).all()
     line = [
-        Unfinished(row.id, row.method, row.due_at, row.started_at if row.state == JobState.RUNNING else None, row.name)
+        Unfinished(
+            row.id,
+            row.method,
+            row.due_at,
+            row.started_at if row.state == JobState.RUNNING else None,
+            row.name,
+        )
         for row in rows
     ]
     ends = expected_ends(
@@ -128,7 +154,10 @@ def flag(session: Session, *, longest_seconds: float, weights: Mapping[str, floa
     for job in jobs:
         job.at_risk_at = now
         job.version += 1
-        data: dict[str, object] = {"due_at": job.due_at.isoformat(), "expected_at": ends[job.id].isoformat()}
+        data: dict[str, object] = {
+            "due_at": job.due_at.isoformat(),
+            "expected_at": ends[job.id].isoformat(),
+        }
         record(session, job, "job.deadline_at_risk", data)
     return len(jobs)
 
@@ -140,5 +169,7 @@ def _seconds(session: Session, methods: Iterable[str], longest_seconds: float) -
         duration = extract("epoch", Job.finished_at - Job.started_at)
         recent = select(duration).where(Job.method == method, Job.verdict.is_not(None))
         durations = session.scalars(recent.order_by(Job.finished_at.desc()).limit(RECENT)).all()
-        taken[method] = statistics.median(float(d) for d in durations) if durations else longest_seconds
+        taken[method] = (
+            statistics.median(float(d) for d in durations) if durations else longest_seconds
+        )
     return taken

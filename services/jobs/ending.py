@@ -13,7 +13,8 @@ from shared.states import JobState
 
 
 def cancel(session: Session, tenant_id: str, job_id: str) -> JobView:
-    """Cancel a job: at once while it waits; while it runs, its worker is told with the next heartbeat. Idempotent.
+    """Cancel a job: at once while it waits; while it runs, its worker is told with the next
+    heartbeat. Idempotent.
 
     Raises:
         NotFound: the tenant has none of this id.

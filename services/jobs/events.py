@@ -8,7 +8,9 @@ from services.webhooks import deliveries
 from shared.postgres.database import EVENTS_CHANNEL
 from shared.postgres.tables import Job, JobEvent
 
-_LAST = select(func.coalesce(func.max(JobEvent.seq), 0)).where(JobEvent.job_id == bindparam("job_id"))
+_LAST = select(func.coalesce(func.max(JobEvent.seq), 0)).where(
+    JobEvent.job_id == bindparam("job_id")
+)
 _APPEND = (
     insert(JobEvent)
     .values(
@@ -18,7 +20,11 @@ _APPEND = (
         type=bindparam("type"),
         data=bindparam("data"),
     )
-    .returning(JobEvent.seq, JobEvent.created_at, func.pg_notify(EVENTS_CHANNEL, JobEvent.job_id).label("called"))
+    .returning(
+        JobEvent.seq,
+        JobEvent.created_at,
+        func.pg_notify(EVENTS_CHANNEL, JobEvent.job_id).label("called"),
+    )
 )
 _APPENDED = _APPEND.cte("appended")
 _APPEND_AND_AUDIT = select(_APPENDED.c.seq, _APPENDED.c.created_at).add_cte(entries.WRITTEN)

@@ -1,4 +1,6 @@
-"""The key of a job: checkpoints, features and samples of it are encrypted with it, and its end destroys it (`jobs.finish`)."""
+"""The key of a job: checkpoints, features and samples of it are encrypted with it, and its end
+destroys it (`jobs.finish`).
+"""
 
 import base64
 
@@ -12,10 +14,11 @@ from shared.settings import Settings
 
 
 def with_key(session: Session, spec: JobSpec, settings: Settings) -> JobSpec:
-    """Return a job that was just claimed with its sealed key, made at the first claim. The later attempts get the same.
+    """Return a job that was just claimed with its sealed key, made at the first claim. The later
+    attempts get the same.
 
-    Without a master key there is none, and no uploaded data set either: everything lies as it is in files of the operator's.
-    """
+    Without a master key there is none, and no uploaded data set either: everything lies as it is
+    in files of the operator's."""
     if settings.master_key is None:
         return spec
     job = session.scalars(select(Job).where(Job.id == spec.job_id).with_for_update()).one()
@@ -25,7 +28,9 @@ def with_key(session: Session, spec: JobSpec, settings: Settings) -> JobSpec:
 
 
 def rewrap(session: Session, settings: Settings) -> int:
-    """Seal the key of every job under the first master key, so that older ones can go; return how many there are."""
+    """Seal the key of every job under the first master key, so that older ones can go; return
+    how many there are.
+    """
     sealer = Sealer.of(settings)
     rows = session.scalars(select(Job).where(Job.data_key.is_not(None)).with_for_update()).all()
     for row in rows:

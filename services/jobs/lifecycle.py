@@ -1,4 +1,5 @@
-"""What workers and the reconciler do to jobs. Every write names the attempt that it belongs to: the fence.
+"""What workers and the reconciler do to jobs. Every write names the attempt that it belongs to: the
+fence.
 
 A worker that lost its lease finds its writes refused, whatever it believes about itself.
 """
@@ -30,8 +31,8 @@ WORKER_LOST = "worker_lost"
 TRIES = 50
 """So often a worker asks anew whose turn it is where another one was quicker each time."""
 PATIENCE = "10s"
-"""For a row that somebody holds. A worker that was frozen amid a claim must not hold up the others: Postgres ends its
-transaction after as long, and whoever waited looks again."""
+"""For a row that somebody holds. A worker that was frozen amid a claim must not hold up the
+others: Postgres ends its transaction after as long, and whoever waited looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Step:
 def claim_next(
     session: Session, owner: str, lease_seconds: float, weights: Mapping[str, float] | None = None
 ) -> Claim | None:
-    """Take the job whose turn it is (`services.jobs.queries.turns`), or return None where none waits.
+    """Take the job whose turn it is (`services.jobs.queries.turns`), or return None where none
+    waits.
 
     Nothing tells a worker which job it is: whoever wakes up asks here.
 
@@ -97,11 +99,12 @@ def claim_next(
 
 
 def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
-    """Take a job by compare-and-set, or return None: it is taken, on hold, finished or was never there.
+    """Take a job by compare-and-set, or return None: it is taken, on hold, finished or was never
+    there.
 
-    What may be taken: a job that waits, and one whose lease has run out. A row that is locked is waited for. A job whose
-    specification cannot be read by this version fails: no worker of this version could run it.
-    """
+    What may be taken: a job that waits, and one whose lease has run out. A row that is locked is
+    waited for. A job whose specification cannot be read by this version fails: no worker of this
+    version could run it."""
     now = func.clock_timestamp()
     waited = func.extract("epoch", now - func.coalesce(Job.doorbell_at, Job.created_at))
     row = session.execute(
@@ -163,8 +166,12 @@ def enter_stage(session: Session, job_id: str, attempt: int, stage: Stage) -> bo
     return True
 
 
-def record_steps(session: Session, job_id: str, attempt: int, steps: Sequence[Step], progress: float | None) -> bool:
-    """Record what was measured, and how far the stage is; False if the attempt is no longer current."""
+def record_steps(
+    session: Session, job_id: str, attempt: int, steps: Sequence[Step], progress: float | None
+) -> bool:
+    """Record what was measured, and how far the stage is; False if the attempt is no longer
+    current.
+    """
     job = _current(session, job_id, attempt)
     if job is None:
         return False
@@ -200,23 +207,30 @@ def record_steps(session: Session, job_id: str, attempt: int, steps: Sequence[St
 def complete(session: Session, job_id: str, attempt: int, result: PipelineResult) -> bool:
     """Commit how a run ended: artifacts, the published model, verdict and final state.
 
-    A job whose owner cancelled it meanwhile is cancelled: once a cancel was accepted, nothing is published.
-    False if the attempt is not current: then nothing is written.
-    """
+    A job whose owner cancelled it meanwhile is cancelled: once a cancel was accepted, nothing is
+    published. False if the attempt is not current: then nothing is written."""
     job = _current(session, job_id, attempt)
     if job is None:
         return False
     if _cancelled(session, job):
         return True
     for artifact in result.artifacts:
-        session.add(Artifact(job_id=job_id, tenant_id=job.tenant_id, attempt=attempt, **artifact.model_dump()))
+        session.add(
+            Artifact(
+                job_id=job_id, tenant_id=job.tenant_id, attempt=attempt, **artifact.model_dump()
+            )
+        )
     job.verdict = result.verdict
     if result.verdict == "passed":
         job.result_model_id = _publish(session, job, result).id
         finish(session, job, JobState.SUCCEEDED, {"result_model": job.result_model_id})
         weight_downloads.notify_superseded(session, job)
     else:
-        _fail(session, job, result.error or JobError(code="failed", message="The pipeline gave no reason."))
+        _fail(
+            session,
+            job,
+            result.error or JobError(code="failed", message="The pipeline gave no reason."),
+        )
     return True
 
 
@@ -231,7 +245,9 @@ def fail(session: Session, job_id: str, attempt: int, error: JobError) -> bool:
 
 
 def confirm_cancel(session: Session, job_id: str, attempt: int) -> bool:
-    """End a job whose child was killed because its owner cancelled it; False if the attempt is not current."""
+    """End a job whose child was killed because its owner cancelled it; False if the attempt is
+    not current.
+    """
     job = _current(session, job_id, attempt)
     if job is None:
         return False
@@ -239,11 +255,14 @@ def confirm_cancel(session: Session, job_id: str, attempt: int) -> bool:
     return True
 
 
-def give_back(session: Session, job_id: str, attempt: int, reason: JobError, *, counts: bool = True) -> bool:
-    """Queue a job again whose attempt was lost, or fail it with `reason` when its attempts are used up.
+def give_back(
+    session: Session, job_id: str, attempt: int, reason: JobError, *, counts: bool = True
+) -> bool:
+    """Queue a job again whose attempt was lost, or fail it with `reason` when its attempts are used
+    up.
 
-    An attempt that ended because its worker was told to stop does not count (`counts=False`): the limit grows by one.
-    """
+    An attempt that ended because its worker was told to stop does not count (`counts=False`):
+    the limit grows by one."""
     job = _current(session, job_id, attempt)
     if job is None:
         return False
@@ -254,23 +273,31 @@ def give_back(session: Session, job_id: str, attempt: int, reason: JobError, *, 
 
 
 def take_back(session: Session, limit: int = 100) -> int:
-    """Queue again, or end, the jobs whose lease ran out; return how many. Rows that another one holds are skipped."""
+    """Queue again, or end, the jobs whose lease ran out; return how many. Rows that another one
+    holds are skipped.
+    """
     expired = (Job.state == JobState.RUNNING, Job.lease_expires_at < func.clock_timestamp())
     query = select(Job).where(*expired).order_by(Job.created_at).limit(limit)
     jobs = session.scalars(query.with_for_update(skip_locked=True)).all()
     for job in jobs:
         _requeue(
-            session, job, JobError(code=WORKER_LOST, message="its worker was not heard of until the lease ran out")
+            session,
+            job,
+            JobError(
+                code=WORKER_LOST, message="its worker was not heard of until the lease ran out"
+            ),
         )
     return len(jobs)
 
 
-def ring_again(session: Session, *, messages: int, republish_seconds: float, limit: int = 1000) -> int:
+def ring_again(
+    session: Session, *, messages: int, republish_seconds: float, limit: int = 1000
+) -> int:
     """Ring for jobs whose message seems lost, those first that waited longest; return for how many.
 
-    A job that waits long need not have lost its message: the workers may be busy. Messages are missing only where
-    fewer lie on the queue (`messages`) than jobs wait, so the queue never grows longer than the line of jobs.
-    """
+    A job that waits long need not have lost its message: the workers may be busy. Messages are
+    missing only where fewer lie on the queue (`messages`) than jobs wait, so the queue never
+    grows longer than the line of jobs."""
     owed = select(Outbox.id).where(Outbox.job_id == Job.id).exists()
     rung = (Job.state == JobState.QUEUED, Job.held_at.is_(None), ~owed)
     expected = session.scalar(select(func.count()).select_from(Job).where(*rung)) or 0
@@ -317,7 +344,10 @@ def _requeue(session: Session, job: Job, reason: JobError) -> None:
     if _cancelled(session, job):
         return
     if job.attempt >= job.max_attempts:
-        message = f"The job was started {job.attempt} times and lost each time; the last time {reason.message}."
+        message = (
+            f"The job was started {job.attempt} times and lost each time; the last time "
+            f"{reason.message}."
+        )
         _fail(session, job, JobError(code=reason.code, message=message, detail=reason.detail))
         return
     job.state, job.progress = JobState.QUEUED, 0.0
@@ -353,4 +383,6 @@ def _publish(session: Session, job: Job, result: PipelineResult) -> Model:
 
 
 def _finite(step: Step) -> dict[str, object]:
-    return {"metrics": {name: value for name, value in step.metrics.items() if math.isfinite(value)}}
+    return {
+        "metrics": {name: value for name, value in step.metrics.items() if math.isfinite(value)}
+    }

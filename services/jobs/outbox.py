@@ -10,7 +10,9 @@ from shared.postgres.tables import Job, Outbox
 
 
 def owe(session: Session, job_ids: Sequence[str]) -> None:
-    """Owe jobs a certificate once more: there is something new to certify, such as the receipt of their purge."""
+    """Owe jobs a certificate once more: there is something new to certify, such as the receipt
+    of their purge.
+    """
     session.execute(update(Job).where(Job.id.in_(job_ids)).values(certified_at=None))
 
 

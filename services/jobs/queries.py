@@ -53,7 +53,9 @@ class Look(NamedTuple):
     events: tuple[EventView, ...]
     has_more: bool
     ended: bool
-    """True if the job had ended before the events were read: what is not among them, or behind them, will never come."""
+    """True if the job had ended before the events were read: what is not among them, or behind
+    them, will never come.
+    """
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> JobView:
@@ -66,7 +68,12 @@ def get(session: Session, tenant_id: str, job_id: str) -> JobView:
 
 
 def list_page(
-    session: Session, tenant_id: str, wanted: JobFilter, *, after: str | None = None, limit: int = 20
+    session: Session,
+    tenant_id: str,
+    wanted: JobFilter,
+    *,
+    after: str | None = None,
+    limit: int = 20,
 ) -> Page[JobView]:
     """Return a page of a tenant's jobs, newest first, or with `by_due` what is due first."""
     query = select(Job).where(*_narrowed(wanted))
@@ -101,12 +108,17 @@ def _narrowed(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield or_(*(place.icontains(wanted.text, autoescape=True) for place in places))
 
 
-def events(session: Session, tenant_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Page[EventView]:
+def events(
+    session: Session, tenant_id: str, job_id: str, *, after: int = 0, limit: int = 100
+) -> Page[EventView]:
     """Return a job's events with `seq` above `after`, oldest first."""
     _row(session, tenant_id, job_id)
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
     rows = session.scalars(query.order_by(JobEvent.seq).limit(limit + 1)).all()
-    data = [EventView(seq=row.seq, type=row.type, data=row.data, created_at=row.created_at) for row in rows[:limit]]
+    data = [
+        EventView(seq=row.seq, type=row.type, data=row.data, created_at=row.created_at)
+        for row in rows[:limit]
+    ]
     return Page(data, len(rows) > limit)
 
 
@@ -116,7 +128,9 @@ def look(session: Session, tenant_id: str, job_id: str, *, after: int, limit: in
     Raises:
         NotFound: the tenant has no job of this id.
     """
-    ended = JobState(_row(session, tenant_id, job_id).state).final  # before the events: what comes later is not missed
+    ended = JobState(
+        _row(session, tenant_id, job_id).state
+    ).final  # before the events: what comes later is not missed
     page = events(session, tenant_id, job_id, after=after, limit=limit)
     return Look(tuple(page.data), page.has_more, ended)
 
@@ -125,16 +139,22 @@ def metrics(session: Session, tenant_id: str, job_id: str) -> list[MetricSeries]
     """Return every series that the job's method reported, in order of time."""
     _row(session, tenant_id, job_id)
     series: dict[str, list[MetricPoint]] = defaultdict(list)
-    for row in session.scalars(select(JobMetric).where(JobMetric.job_id == job_id).order_by(JobMetric.id)):
+    for row in session.scalars(
+        select(JobMetric).where(JobMetric.job_id == job_id).order_by(JobMetric.id)
+    ):
         value = row.value if row.value is not None and math.isfinite(row.value) else None
-        series[row.name].append(MetricPoint(attempt=row.attempt, stage=Stage(row.stage), step=row.step, value=value))
+        series[row.name].append(
+            MetricPoint(attempt=row.attempt, stage=Stage(row.stage), step=row.step, value=value)
+        )
     return [MetricSeries(name=name, points=tuple(points)) for name, points in series.items()]
 
 
 def artifacts(session: Session, tenant_id: str, job_id: str) -> list[ArtifactView]:
     """Return the files that a finished job left."""
     _row(session, tenant_id, job_id)
-    rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name))
+    rows = session.scalars(
+        select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)
+    )
     return [
         ArtifactView(
             name=r.name,
@@ -189,7 +209,9 @@ def view(job: Job) -> JobView:
         attempt=job.attempt,
         request=readable(ErasureRequest, job.request, job.id),
         thresholds=readable(Thresholds, job.spec.get("thresholds"), job.id),
-        warnings=tuple(w for w in (readable(RequestWarning, row, job.id) for row in job.warnings) if w),
+        warnings=tuple(
+            w for w in (readable(RequestWarning, row, job.id) for row in job.warnings) if w
+        ),
         verdict=job.verdict,
         error=readable(JobError, job.error, job.id) if job.error else None,
         result_model=job.result_model_id,
@@ -201,7 +223,9 @@ def view(job: Job) -> JobView:
         extension=readable(Extension, job.extension, job.id) if job.extension else None,
         refusal=readable(Refusal, job.refusal, job.id) if job.refusal else None,
         at_risk_at=job.at_risk_at,
-        removals=tuple(entry for row in job.removals or () if (entry := readable(Removal, row, job.id))),
+        removals=tuple(
+            entry for row in job.removals or () if (entry := readable(Removal, row, job.id))
+        ),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -236,12 +260,17 @@ def _artifact(session: Session, tenant_id: str, job_id: str, name: str) -> Artif
     if not JobState(job.state).final:
         raise Conflict(f"The job is {job.state}; it has no {what} before it ends.")
     if published and (missed := _missed(job)):
-        raise Conflict(f"No weights were published: {missed} missed. See GET /jobs/{job.id}/report.")
+        raise Conflict(
+            f"No weights were published: {missed} missed. See GET /jobs/{job.id}/report."
+        )
     why = f" ({job.error['code']})" if job.error else ""
     raise Conflict(f"The job has {job.state}{why} and left no {what}.")
 
 
-REMOVED = {"model_deleted": "its model was deleted", "retention_ended": "the time for which it is kept is over"}
+REMOVED = {
+    "model_deleted": "its model was deleted",
+    "retention_ended": "the time for which it is kept is over",
+}
 
 
 def _still_there(artifact: ArtifactView) -> None:
@@ -252,11 +281,17 @@ def _still_there(artifact: ArtifactView) -> None:
     """
     if artifact.removed_at is not None:
         why = REMOVED.get(artifact.removal_reason or "", "it was removed")
-        raise Gone(f"{artifact.name} was removed at {artifact.removed_at.isoformat(timespec='seconds')}: {why}.")
+        raise Gone(
+            f"{artifact.name} was removed at "
+            f"{artifact.removed_at.isoformat(timespec='seconds')}: "
+            f"{why}."
+        )
 
 
 def _missed(job: Job) -> str | None:
-    """Return how many of how many thresholds a job missed, None where that is not how it ended or is not known."""
+    """Return how many of how many thresholds a job missed, None where that is not how it ended
+    or is not known.
+    """
     error = JobError.model_validate(job.error) if job.error else None
     if error is None or error.code != THRESHOLDS_NOT_MET:
         return None

@@ -1,4 +1,6 @@
-"""How many jobs there are, how long they wait, what is owed and who works: figures of the whole service, for its operator."""
+"""How many jobs there are, how long they wait, what is owed and who works: figures of the whole
+service, for its operator.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -50,7 +52,9 @@ class Census:
 
 def take(session: Session) -> Census:
     """Count."""
-    counted: dict[str, int] = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
+    counted: dict[str, int] = dict(
+        session.execute(select(Job.state, func.count()).group_by(Job.state)).all()
+    )
     waiting = select(extract("epoch", func.now() - func.min(Job.created_at))).where(
         Job.state == JobState.QUEUED, Job.held_at.is_(None)
     )
@@ -59,7 +63,11 @@ def take(session: Session) -> Census:
     relays = [process.silent_seconds for process in known if process.kind is ProcessKind.RELAY]
     workers = [process.facts for process in alive if process.kind is ProcessKind.WORKER]
     doing = Counter((process.kind, "busy" if process.job_id else "idle") for process in alive)
-    kinds = [(ProcessKind.WORKER, "busy"), (ProcessKind.WORKER, "idle"), (ProcessKind.RELAY, "idle")]
+    kinds = [
+        (ProcessKind.WORKER, "busy"),
+        (ProcessKind.WORKER, "idle"),
+        (ProcessKind.RELAY, "idle"),
+    ]
     return Census(
         jobs={state: counted.get(state, 0) for state in JobState},
         oldest_queued_seconds=float(session.scalar(waiting) or 0.0),
@@ -76,11 +84,16 @@ def take(session: Session) -> Census:
 def owed(session: Session) -> Owed:
     """Count what the relay has still to do."""
     purging = select(func.count()).select_from(Dataset).where(Dataset.purging_at.is_not(None))
-    due = (WebhookDelivery.state == DeliveryState.PENDING, WebhookDelivery.next_attempt_at <= func.now())
+    due = (
+        WebhookDelivery.state == DeliveryState.PENDING,
+        WebhookDelivery.next_attempt_at <= func.now(),
+    )
     return Owed(
         certificates=_count(session, Job.verdict.is_not(None), Job.certified_at.is_(None)),
-        purges=_count(session, Job.finished_at.is_not(None), Job.purged_at.is_(None)) + (session.scalar(purging) or 0),
-        deliveries=session.scalar(select(func.count()).select_from(WebhookDelivery).where(*due)) or 0,
+        purges=_count(session, Job.finished_at.is_not(None), Job.purged_at.is_(None))
+        + (session.scalar(purging) or 0),
+        deliveries=session.scalar(select(func.count()).select_from(WebhookDelivery).where(*due))
+        or 0,
     )
 
 

@@ -30,11 +30,17 @@ QUEUED = "job.queued"
 
 
 def validated(
-    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData | None = None
+    session: Session,
+    tenant_id: str,
+    request: ErasureRequest,
+    settings: Settings,
+    local: LocalData | None = None,
 ) -> JobDraft | JobView:
-    """Check a request as `submit` does, and write nothing. Return what it would be, or the job that stands for it already.
+    """Check a request as `submit` does, and write nothing. Return what it would be, or the job that
+    stands for it already.
 
-    `local` is what `checks.read_local` has read of the request. Whoever gives none must hold no connection yet.
+    `local` is what `checks.read_local` has read of the request. Whoever gives none must hold no
+    connection yet.
 
     Raises:
         InvalidRequest: with every field that is wrong.
@@ -57,12 +63,17 @@ def validated(
 
 
 def submit(
-    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData | None = None
+    session: Session,
+    tenant_id: str,
+    request: ErasureRequest,
+    settings: Settings,
+    local: LocalData | None = None,
 ) -> JobView:
     """Check a request, and write job, event and outbox row.
 
-    Where a job stands for the same erasure already (see `services.jobs.queries.business_key`), that one is returned as `existing`.
-    `local` is what `checks.read_local` has read of the request. Whoever gives none must hold no connection yet.
+    Where a job stands for the same erasure already (see `services.jobs.queries.business_key`), that
+    one is returned as `existing`. `local` is what `checks.read_local` has read of the request.
+    Whoever gives none must hold no connection yet.
 
     Raises:
         InvalidRequest: with every field that is wrong.
@@ -81,7 +92,11 @@ def submit(
 
 
 def _columns(
-    tenant_id: str, request: ErasureRequest, resolved: Resolved, business_key: str | None, settings: Settings
+    tenant_id: str,
+    request: ErasureRequest,
+    resolved: Resolved,
+    business_key: str | None,
+    settings: Settings,
 ) -> dict[str, Any]:
     """Return the row of a new job."""
     now = datetime.now(UTC)
@@ -113,14 +128,20 @@ def _columns(
 
 @cache
 def _submit(columns: tuple[str, ...]) -> Select[tuple[int, datetime, None]]:
-    """Return the statement that makes a job from these columns, given as `job_<column>`, with all that goes along."""
+    """Return the statement that makes a job from these columns, given as `job_<column>`, with
+    all that goes along.
+    """
     made = insert(Job).values({name: bindparam(f"job_{name}") for name in columns}).cte("made")
     notify = func.pg_notify(OUTBOX_CHANNEL, "")
-    return select(_APPENDED.c.seq, _APPENDED.c.created_at, notify).add_cte(made, entries.WRITTEN, _OWED)
+    return select(_APPENDED.c.seq, _APPENDED.c.created_at, notify).add_cte(
+        made, entries.WRITTEN, _OWED
+    )
 
 
 def _write(session: Session, job: Job, columns: dict[str, Any]) -> None:
-    """Do for a new job what `record` and `ring_later` do for one that is there, in the statement that makes it."""
+    """Do for a new job what `record` and `ring_later` do for one that is there, in the statement
+    that makes it.
+    """
     entry = entries.entry(session, job, QUEUED, {}) or {}
     values = {"job_id": job.id, "tenant_id": job.tenant_id, "type": QUEUED, "data": {}} | entry
     values |= {f"job_{name}": value for name, value in columns.items()}
@@ -132,4 +153,6 @@ def _due(received_at: datetime, settings: Settings) -> datetime:
     try:
         return deadlines.due(received_at, settings.deadline_time_zone)
     except (OverflowError, ValueError) as error:
-        raise InvalidRequest.at("/received_at", "lies outside the calendar; give the time of the request") from error
+        raise InvalidRequest.at(
+            "/received_at", "lies outside the calendar; give the time of the request"
+        ) from error

@@ -1,4 +1,6 @@
-"""What the references of a tenant's request stand for: its rows, and the paths that the operator allows."""
+"""What the references of a tenant's request stand for: its rows, and the paths that the operator
+allows.
+"""
 
 from contextlib import suppress
 
@@ -18,11 +20,15 @@ from shared.settings import Settings
 
 FORGET_POINTERS = frozenset({"/data/forget", "/data/forget_test"})
 EARLIER = "/data/earlier"
-"""Where the images to be forgotten are, and those that were: unless their owner has said otherwise, they go when the job ends."""
+"""Where the images to be forgotten are, and those that were: unless their owner has said
+otherwise, they go when the job ends.
+"""
 
 
 def read_local(request: ErasureRequest, settings: Settings) -> LocalData:
-    """Read the data sets that a request names by a path. Slow, for archives are decoded: hold no transaction."""
+    """Read the data sets that a request names by a path. Slow, for archives are decoded: hold no
+    transaction.
+    """
     local = LocalData(ArchiveLimits.of(settings))
     for pointer, name, reference in given_sets(request):
         if not reference.startswith("ds_"):
@@ -32,11 +38,17 @@ def read_local(request: ErasureRequest, settings: Settings) -> LocalData:
 
 
 def resolve(
-    session: Session, tenant_id: str, request: ErasureRequest, settings: Settings, local: LocalData | None = None
+    session: Session,
+    tenant_id: str,
+    request: ErasureRequest,
+    settings: Settings,
+    local: LocalData | None = None,
 ) -> Resolved:
-    """Check a request against what the tenant has, and resolve it; `local` is what `read_local` has read of it.
+    """Check a request against what the tenant has, and resolve it; `local` is what `read_local` has
+    read of it.
 
-    Without it, the data sets that are named by a path are read here: then the caller must hold no connection yet.
+    Without it, the data sets that are named by a path are read here: then the caller must hold no
+    connection yet.
 
     Raises:
         InvalidRequest: with every error that was found, not just the first.
@@ -46,8 +58,15 @@ def resolve(
 
 
 class _TenantFinder:
-    def __init__(self, session: Session, tenant_id: str, settings: Settings, local: LocalData) -> None:
-        self._session, self._tenant_id, self._settings, self._local = session, tenant_id, settings, local
+    def __init__(
+        self, session: Session, tenant_id: str, settings: Settings, local: LocalData
+    ) -> None:
+        self._session, self._tenant_id, self._settings, self._local = (
+            session,
+            tenant_id,
+            settings,
+            local,
+        )
 
     def model(self, pointer: str, reference: ModelReference) -> ModelSource:
         if reference.id is None:
@@ -63,7 +82,9 @@ class _TenantFinder:
             return self._local.at(allowed_path(reference, self._settings, pointer), pointer, name)
         row = datasets.find_for_use(self._session, self._tenant_id, reference)
         if row is None:
-            raise InvalidRequest.at(pointer, f"there is no data set {reference!r}; upload it with POST /datasets")
+            raise InvalidRequest.at(
+                pointer, f"there is no data set {reference!r}; upload it with POST /datasets"
+            )
         forgotten = pointer in FORGET_POINTERS or pointer.startswith(EARLIER)
         purged = forgotten if row.purge_after_job is None else row.purge_after_job
         source = DataSource(

@@ -1,4 +1,6 @@
-"""How long data sets are kept, as people ask for it, and the receipts of those that went. `dataset_purge` purges them."""
+"""How long data sets are kept, as people ask for it, and the receipts of those that went.
+`dataset_purge` purges them.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -21,7 +23,9 @@ class Keeping:
     """Until when a data set is kept, and why."""
 
     why: Literal["in_use", "going", "unused", "retention"]
-    """An erasure uses it; the relay is about to purge it; no erasure has used it yet; it was used, or is kept on demand."""
+    """An erasure uses it; the relay is about to purge it; no erasure has used it yet; it was
+    used, or is kept on demand.
+    """
     until: datetime | None
     """Null where it is kept for as long as something needs it, or is going now."""
     goes_with_job: bool
@@ -33,7 +37,11 @@ def of(session: Session, found: Sequence[DatasetView], settings: Settings) -> di
     """Return how long each of these data sets is kept."""
     uses: dict[str, list[tuple[JobDataset, Job]]] = defaultdict(list)
     ids = [one.id for one in found]
-    query = select(JobDataset, Job).join(Job, Job.id == JobDataset.job_id).where(JobDataset.dataset_id.in_(ids))
+    query = (
+        select(JobDataset, Job)
+        .join(Job, Job.id == JobDataset.job_id)
+        .where(JobDataset.dataset_id.in_(ids))
+    )
     for use, job in session.execute(query) if ids else ():
         uses[use.dataset_id].append((use, job))
     return {one.id: _keeping(one, uses[one.id], settings) for one in found}
@@ -41,7 +49,11 @@ def of(session: Session, found: Sequence[DatasetView], settings: Settings) -> di
 
 def receipts(session: Session, tenant_id: str, limit: int = 50) -> list[DatasetPurgeView]:
     """Return the receipts of a tenant's purged data sets, the newest first."""
-    query = select(DatasetPurge).where(DatasetPurge.tenant_id == tenant_id).order_by(DatasetPurge.verified_at.desc())
+    query = (
+        select(DatasetPurge)
+        .where(DatasetPurge.tenant_id == tenant_id)
+        .order_by(DatasetPurge.verified_at.desc())
+    )
     return [purged_view(row) for row in session.scalars(query.limit(limit))]
 
 
@@ -52,7 +64,9 @@ def receipt(session: Session, tenant_id: str, dataset_id: str) -> DatasetPurgeVi
     return purged_view(row) if row else None
 
 
-def _keeping(one: DatasetView, uses: Collection[tuple[JobDataset, Job]], settings: Settings) -> Keeping:
+def _keeping(
+    one: DatasetView, uses: Collection[tuple[JobDataset, Job]], settings: Settings
+) -> Keeping:
     """Say the same as `dataset_purge` does in SQL."""
     busy = tuple(sorted(job.id for _, job in uses if job.finished_at is None))
     goes = any(use.purged for use, _ in uses) or one.purge_after_job is True
@@ -61,6 +75,10 @@ def _keeping(one: DatasetView, uses: Collection[tuple[JobDataset, Job]], setting
     if any(use.purged for use, _ in uses):
         return Keeping("going", None, True, ())
     if not uses and one.purge_after_job is not False:
-        return Keeping("unused", one.created_at + timedelta(hours=settings.unused_upload_hours), goes, ())
-    last = max((job.finished_at for _, job in uses if job.finished_at is not None), default=one.created_at)
+        return Keeping(
+            "unused", one.created_at + timedelta(hours=settings.unused_upload_hours), goes, ()
+        )
+    last = max(
+        (job.finished_at for _, job in uses if job.finished_at is not None), default=one.created_at
+    )
     return Keeping("retention", last + timedelta(days=settings.dataset_retention_days), goes, ())

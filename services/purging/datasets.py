@@ -1,9 +1,10 @@
-"""Purging data sets: destroy the key, delete the object and what was computed from it, look that they are gone.
+"""Purging data sets: destroy the key, delete the object and what was computed from it, look that
+they are gone.
 
-Three steps, each of which may be done again after a crash: `begin` destroys the key in one transaction, from then on
-no copy can be read and no job can take the data set; `delete` takes the bytes; `finish` writes the receipt and drops
-the row. A data set that an unfinished job uses is left alone: a retry may need it.
-"""
+Three steps, each of which may be done again after a crash: `begin` destroys the key in one
+transaction, from then on no copy can be read and no job can take the data set; `delete` takes
+the bytes; `finish` writes the receipt and drops the row. A data set that an unfinished job uses
+is left alone: a retry may need it."""
 
 import json
 from collections.abc import Collection
@@ -26,7 +27,9 @@ from shared.schemas.spec import cached_evaluations
 from shared.settings import Settings
 
 LIST_PREFIX = "purged"
-"""One small object for each purged data set: a list that does not go back in time when Postgres is restored."""
+"""One small object for each purged data set: a list that does not go back in time when Postgres
+is restored.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +46,28 @@ class Doomed:
     key_destroyed_at: datetime | None
 
 
-def due(session: Session, settings: Settings, besides: Collection[str] = (), limit: int = 20) -> list[str]:
-    """Return data sets that must go, then those that are on their way, but for those in `besides`."""
+def due(
+    session: Session, settings: Settings, besides: Collection[str] = (), limit: int = 20
+) -> list[str]:
+    """Return data sets that must go, then those that are on their way, but for those in
+    `besides`.
+    """
     overdue = or_(Dataset.purging_at.is_not(None), _reason(settings).is_not(None))
     others = Dataset.id != all_(cast(list(besides), ARRAY(Text)))
     order = (Dataset.purging_at.is_not(None), Dataset.created_at)
-    return list(session.scalars(select(Dataset.id).where(overdue, others).order_by(*order).limit(limit)))
+    return list(
+        session.scalars(select(Dataset.id).where(overdue, others).order_by(*order).limit(limit))
+    )
 
 
-def begin(session: Session, dataset_id: str, settings: Settings, forced: PurgeReason | None = None) -> Doomed | None:
-    """Destroy a data set's key; None where the data set is needed after all, or somebody else is at it.
+def begin(
+    session: Session, dataset_id: str, settings: Settings, forced: PurgeReason | None = None
+) -> Doomed | None:
+    """Destroy a data set's key; None where the data set is needed after all, or somebody else is at
+    it.
 
-    Whoever submits a job holds a share of the row, and is seen here only once the row is locked: two statements.
-    """
+    Whoever submits a job holds a share of the row, and is seen here only once the row is locked:
+    two statements."""
     locked = select(Dataset).where(Dataset.id == dataset_id).with_for_update(skip_locked=True)
     row = session.scalar(locked)
     if row is None:
@@ -78,7 +90,9 @@ def begin(session: Session, dataset_id: str, settings: Settings, forced: PurgeRe
     )
 
 
-def begin_deletion(session: Session, tenant_id: str, dataset_id: str, settings: Settings) -> Doomed | None:
+def begin_deletion(
+    session: Session, tenant_id: str, dataset_id: str, settings: Settings
+) -> Doomed | None:
     """Destroy the key of a data set that its owner wants deleted; None where it is purged already.
 
     Raises:
@@ -93,7 +107,9 @@ def begin_deletion(session: Session, tenant_id: str, dataset_id: str, settings: 
         return None
     uses = select(JobDataset.job_id).where(JobDataset.dataset_id == dataset_id)
     if users := unfinished(session, tenant_id, Job.id.in_(uses)):
-        raise Conflict(f"The data set is needed by {users}; cancel what uses it, or wait for it to end.")
+        raise Conflict(
+            f"The data set is needed by {users}; cancel what uses it, or wait for it to end."
+        )
     return begin(session, dataset_id, settings, forced="deleted")
 
 
@@ -109,7 +125,9 @@ def delete(storage: Storage, doomed: Doomed) -> Deleted:
         Unavailable: the storage does not answer, or still lists some of it.
     """
     archive = delete_all(storage, doomed.key)
-    objects = [found.model_copy(update={"sha256": doomed.sealed_sha256}) for found in archive.objects]
+    objects = [
+        found.model_copy(update={"sha256": doomed.sealed_sha256}) for found in archive.objects
+    ]
     if doomed.digest is not None:
         objects += delete_all(storage, cached_evaluations(doomed.tenant_id, doomed.digest)).objects
     note = {"dataset": doomed.id, "tenant": doomed.tenant_id}
@@ -141,21 +159,40 @@ def finish(session: Session, doomed: Doomed, deleted: Deleted) -> None:
     receipt.versions, receipt.verified_at = deleted.versions, now
     if row is not None:
         session.delete(row)
-    detail = {"reason": doomed.reason, "objects": len(objects), "bytes": sum(found.bytes for found in deleted.objects)}
+    detail = {
+        "reason": doomed.reason,
+        "objects": len(objects),
+        "bytes": sum(found.bytes for found in deleted.objects),
+    }
     entries.write(session, "dataset.purged", doomed.id, tenant_id=doomed.tenant_id, detail=detail)
 
 
 def abandoned(tenant_id: str, dataset_id: str, reason: PurgeReason) -> Doomed:
     """Return an object that no row knows: its key was never stored, or is gone."""
-    return Doomed(dataset_id, tenant_id, reason, f"tenants/{tenant_id}/datasets/{dataset_id}", None, None, None)
+    return Doomed(
+        dataset_id,
+        tenant_id,
+        reason,
+        f"tenants/{tenant_id}/datasets/{dataset_id}",
+        None,
+        None,
+        None,
+    )
 
 
 def _reason(settings: Settings) -> ColumnElement[str | None]:
     """Return why a data set must go, as SQL; null where it must not."""
-    uses = select(JobDataset.job_id).join(Job).where(JobDataset.dataset_id == Dataset.id).correlate(Dataset)
+    uses = (
+        select(JobDataset.job_id)
+        .join(Job)
+        .where(JobDataset.dataset_id == Dataset.id)
+        .correlate(Dataset)
+    )
     busy = uses.where(Job.finished_at.is_(None)).exists()
     used, goes = uses.exists(), uses.where(JobDataset.purged).exists()
-    last_use = uses.with_only_columns(func.max(Job.finished_at), maintain_column_froms=True).scalar_subquery()
+    last_use = uses.with_only_columns(
+        func.max(Job.finished_at), maintain_column_froms=True
+    ).scalar_subquery()
     now = func.clock_timestamp()
     unused_since = now - timedelta(hours=settings.unused_upload_hours)
     kept_since = now - timedelta(days=settings.dataset_retention_days)
@@ -163,9 +200,14 @@ def _reason(settings: Settings) -> ColumnElement[str | None]:
     return case(
         (busy, null()),
         (goes, "job_ended"),
-        (and_(~used, ~func.coalesce(explicitly_kept, False), Dataset.created_at < unused_since), "unused"),
         (
-            and_(or_(used, explicitly_kept), func.coalesce(last_use, Dataset.created_at) < kept_since),
+            and_(~used, ~func.coalesce(explicitly_kept, False), Dataset.created_at < unused_since),
+            "unused",
+        ),
+        (
+            and_(
+                or_(used, explicitly_kept), func.coalesce(last_use, Dataset.created_at) < kept_since
+            ),
             "retention_ended",
         ),
         else_=null(),

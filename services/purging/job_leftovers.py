@@ -1,4 +1,6 @@
-"""What a finished job leaves behind and must not, and the receipt for it. Data sets go by `dataset_purge`."""
+"""What a finished job leaves behind and must not, and the receipt for it. Data sets go by
+`dataset_purge`.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,13 +52,20 @@ def unpurged(session: Session, after: Mark | None = None, limit: int = 20) -> li
     return _ended(session, [Job.finished_at.is_not(None), Job.purged_at.is_(None)], after, limit)
 
 
-def unsure(session: Session, seconds: float, after: Mark | None = None, limit: int = 20) -> list[Ended]:
-    """Return jobs that ended `seconds` ago and whose leftovers were last looked for before that, as `unpurged` does.
+def unsure(
+    session: Session, seconds: float, after: Mark | None = None, limit: int = 20
+) -> list[Ended]:
+    """Return jobs that ended `seconds` ago and whose leftovers were last looked for before that, as
+    `unpurged` does.
 
-    An upload that was under way when its process was killed, or a process that was frozen meanwhile, writes after the end.
-    """
+    An upload that was under way when its process was killed, or a process that was frozen
+    meanwhile, writes after the end."""
     later = Job.finished_at + timedelta(seconds=seconds)
-    looked = select(JobPurge.job_id).where(JobPurge.job_id == Job.id, JobPurge.verified_at < later).exists()
+    looked = (
+        select(JobPurge.job_id)
+        .where(JobPurge.job_id == Job.id, JobPurge.verified_at < later)
+        .exists()
+    )
     overdue = [Job.purged_at.is_not(None), looked, later < func.clock_timestamp()]
     return _ended(session, overdue, after, limit)
 
@@ -74,15 +83,25 @@ def delete_leftovers(storage: Storage, ended: Ended) -> Deleted:
 def remove_overdue(session: Session, settings: Settings, limit: int = 100) -> int:
     """Remove reports and quarantined weights whose time is over; return of how many jobs.
 
-    From now on asking for them says that they were removed. Their objects go with the sweep of leftovers, which is owed again,
-    and stand in the receipt. A report is what a certificate is made from: it stays while one is owed.
-    """
+    From now on asking for them says that they were removed. Their objects go with the sweep of
+    leftovers, which is owed again, and stand in the receipt. A report is what a certificate is
+    made from: it stays while one is owed."""
     overdue = or_(
         and_(Artifact.name.like(QUARANTINED), _older(settings.quarantine_retention_days)),
-        and_(Artifact.name.in_(REPORTS), _older(settings.report_retention_days), Job.certified_at.is_not(None)),
+        and_(
+            Artifact.name.in_(REPORTS),
+            _older(settings.report_retention_days),
+            Job.certified_at.is_not(None),
+        ),
     )
-    found = select(Artifact).join(Job, Job.id == Artifact.job_id).where(Artifact.removed_at.is_(None), overdue)
-    rows = session.scalars(found.order_by(Job.finished_at).limit(limit).with_for_update(skip_locked=True)).all()
+    found = (
+        select(Artifact)
+        .join(Job, Job.id == Artifact.job_id)
+        .where(Artifact.removed_at.is_(None), overdue)
+    )
+    rows = session.scalars(
+        found.order_by(Job.finished_at).limit(limit).with_for_update(skip_locked=True)
+    ).all()
     for job_id in dict.fromkeys(row.job_id for row in rows):
         names = [row.name for row in rows if row.job_id == job_id]
         quarantined = any(name.startswith("quarantine/") for name in names)
@@ -95,7 +114,9 @@ def remove_overdue(session: Session, settings: Settings, limit: int = 100) -> in
 
 
 def remove(session: Session, job_id: str, what: What, reason: RemovalReason) -> None:
-    """Hand files of a job out no longer, and say so in its view. Whoever calls this deletes the objects."""
+    """Hand files of a job out no longer, and say so in its view. Whoever calls this deletes the
+    objects.
+    """
     job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).one()
     names = {
         "weights": Artifact.name.like("model/%"),
@@ -112,7 +133,9 @@ def remove(session: Session, job_id: str, what: What, reason: RemovalReason) -> 
 
 
 def sweep_again(session: Session, job_id: str) -> None:
-    """Have a finished job's leftovers deleted once more: an attempt without a lease may have written meanwhile."""
+    """Have a finished job's leftovers deleted once more: an attempt without a lease may have
+    written meanwhile.
+    """
     session.execute(update(Job).where(Job.id == job_id).values(purged_at=None))
 
 
@@ -121,7 +144,11 @@ def mark_purged(session: Session, ended: Ended, deleted: Deleted) -> None:
     now = func.clock_timestamp()
     objects = [found.model_dump(mode="json", exclude={"sha256"}) for found in deleted.objects]
     row = insert(JobPurge).values(
-        job_id=ended.job_id, tenant_id=ended.tenant_id, objects=objects, versions=deleted.versions, verified_at=now
+        job_id=ended.job_id,
+        tenant_id=ended.tenant_id,
+        objects=objects,
+        versions=deleted.versions,
+        verified_at=now,
     )
     more = {
         "objects": JobPurge.objects.op("||")(row.excluded.objects),
@@ -136,7 +163,9 @@ def mark_purged(session: Session, ended: Ended, deleted: Deleted) -> None:
 
 def mark_looked(session: Session, job_id: str) -> None:
     """Note that nothing had been written since the leftovers were deleted."""
-    session.execute(update(JobPurge).where(JobPurge.job_id == job_id).values(verified_at=func.clock_timestamp()))
+    session.execute(
+        update(JobPurge).where(JobPurge.job_id == job_id).values(verified_at=func.clock_timestamp())
+    )
 
 
 def receipt(session: Session, tenant_id: str, job_id: str) -> PurgeReceipt:
@@ -164,12 +193,20 @@ def receipt(session: Session, tenant_id: str, job_id: str) -> PurgeReceipt:
     )
 
 
-def _ended(session: Session, wanted: list[ColumnElement[bool]], after: Mark | None, limit: int) -> list[Ended]:
-    """Return jobs by their columns alone: what else is stored of them need not be readable any more."""
+def _ended(
+    session: Session, wanted: list[ColumnElement[bool]], after: Mark | None, limit: int
+) -> list[Ended]:
+    """Return jobs by their columns alone: what else is stored of them need not be readable any
+    more.
+    """
     own = Artifact.job_id == Job.id
     winner = select(Artifact.attempt).where(own).limit(1).scalar_subquery()
-    keys = select(func.array_agg(Artifact.key, type_=ARRAY(Text))).where(own, Artifact.removed_at.is_not(None))
-    query = select(Job.id, Job.tenant_id, Job.finished_at, winner, keys.scalar_subquery()).where(*wanted)
+    keys = select(func.array_agg(Artifact.key, type_=ARRAY(Text))).where(
+        own, Artifact.removed_at.is_not(None)
+    )
+    query = select(Job.id, Job.tenant_id, Job.finished_at, winner, keys.scalar_subquery()).where(
+        *wanted
+    )
     if after is not None:
         query = query.where(tuple_(Job.finished_at, Job.id) > tuple_(*after))
     rows = session.execute(query.order_by(Job.finished_at, Job.id).limit(limit))
@@ -183,7 +220,9 @@ def _older(days: float | None) -> ColumnElement[bool]:
 
 
 def _datasets(session: Session, job_id: str) -> tuple[DatasetPurgeView, ...]:
-    uses = select(JobDataset, DatasetPurge).outerjoin(DatasetPurge, DatasetPurge.dataset_id == JobDataset.dataset_id)
+    uses = select(JobDataset, DatasetPurge).outerjoin(
+        DatasetPurge, DatasetPurge.dataset_id == JobDataset.dataset_id
+    )
     rows = session.execute(uses.where(JobDataset.job_id == job_id).order_by(JobDataset.dataset_id))
     return tuple(_view(use, purge) for use, purge in rows)
 

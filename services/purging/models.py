@@ -1,9 +1,9 @@
 """Deleting models: nobody can use one any more, its files go, a receipt says so.
 
-Three steps, each of which may be done again after a crash, as with data sets (`dataset_purge`): `begin` marks the row in one
-transaction, from then on no job can take the model; `delete` takes the files; `finish` writes the receipt. The row stays, for jobs,
-certificates and the line of parents name it.
-"""
+Three steps, each of which may be done again after a crash, as with data sets (`dataset_purge`):
+`begin` marks the row in one transaction, from then on no job can take the model; `delete` takes
+the files; `finish` writes the receipt. The row stays, for jobs, certificates and the line of
+parents name it."""
 
 import json
 from dataclasses import dataclass
@@ -40,7 +40,8 @@ class DoomedModel:
 def begin(session: Session, tenant_id: str, model_id: str, *, forced: bool = False) -> DoomedModel:
     """Mark a model as deleted. One that is marked already is returned as it is.
 
-    Whoever submits a job holds a share of the row, and is seen here only once the row is locked: two statements.
+    Whoever submits a job holds a share of the row, and is seen here only once the row is locked:
+    two statements.
 
     Args:
         session: its transaction.
@@ -60,7 +61,9 @@ def begin(session: Session, tenant_id: str, model_id: str, *, forced: bool = Fal
     if row.deleted_at is None:
         users = unfinished(session, tenant_id, _uses(model_id))
         if users and not forced:
-            raise Conflict(f"The model is needed by {users}; cancel what uses it, or wait for it to end.")
+            raise Conflict(
+                f"The model is needed by {users}; cancel what uses it, or wait for it to end."
+            )
         row.deleted_at = datetime.now(UTC)
         if row.job_id is not None and prefix is not None:
             _withdraw(session, row.job_id)
@@ -88,7 +91,9 @@ def finish(session: Session, doomed: DoomedModel, deleted: Deleted) -> ModelPurg
     objects = [found.model_dump(mode="json", exclude={"sha256"}) for found in deleted.objects]
     first = purge is None
     if purge is None:
-        purge = ModelPurge(model_id=doomed.id, tenant_id=doomed.tenant_id, prefix=doomed.prefix, objects=[])
+        purge = ModelPurge(
+            model_id=doomed.id, tenant_id=doomed.tenant_id, prefix=doomed.prefix, objects=[]
+        )
         session.add(purge)
     purge.objects = [*purge.objects, *objects]
     purge.versions, purge.verified_at = deleted.versions, datetime.now(UTC)
@@ -96,7 +101,9 @@ def finish(session: Session, doomed: DoomedModel, deleted: Deleted) -> ModelPurg
         row.size_bytes = None  # it takes no room any more; the receipt has the sizes
     if first or objects:
         detail = {"objects": len(objects), "bytes": sum(found.bytes for found in deleted.objects)}
-        entries.write(session, "model.deleted", doomed.id, tenant_id=doomed.tenant_id, detail=detail)
+        entries.write(
+            session, "model.deleted", doomed.id, tenant_id=doomed.tenant_id, detail=detail
+        )
     session.flush()
     return _view(session, purge, row)
 
@@ -104,7 +111,11 @@ def finish(session: Session, doomed: DoomedModel, deleted: Deleted) -> ModelPurg
 def pending(session: Session, limit: int = 20) -> list[DoomedModel]:
     """Return models that were marked, and whose files may still be there."""
     done = select(ModelPurge.model_id).where(ModelPurge.model_id == Model.id).exists()
-    query = select(Model).where(Model.deleted_at.is_not(None), ~done).order_by(Model.deleted_at, Model.id)
+    query = (
+        select(Model)
+        .where(Model.deleted_at.is_not(None), ~done)
+        .order_by(Model.deleted_at, Model.id)
+    )
     rows = session.scalars(query.limit(limit)).all()
     return [begin(session, row.tenant_id, row.id) for row in rows]
 
@@ -116,7 +127,11 @@ def _uses(model_id: str) -> ColumnElement[bool]:
 
 def _withdraw(session: Session, job_id: str) -> None:
     """Have the job that published a model hand its weights out no longer."""
-    published = (Artifact.job_id == job_id, Artifact.name.like("model/%"), Artifact.removed_at.is_(None))
+    published = (
+        Artifact.job_id == job_id,
+        Artifact.name.like("model/%"),
+        Artifact.removed_at.is_(None),
+    )
     if session.scalar(select(Artifact.name).where(*published).limit(1)) is not None:
         job_leftovers.remove(session, job_id, "weights", "model_deleted")
 

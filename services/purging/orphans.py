@@ -1,8 +1,8 @@
-"""Objects that no row knows: what uploads, jobs and restores have left in the storage, found by comparing it with the rows.
+"""Objects that no row knows: what uploads, jobs and restores have left in the storage, found by
+comparing it with the rows.
 
-Every kind of place that the service writes to below `tenants/` is looked at. What lies under a name that the service never gives is
-somebody else's: it is counted as foreign and left alone.
-"""
+Every kind of place that the service writes to below `tenants/` is looked at. What lies under a
+name that the service never gives is somebody else's: it is counted as foreign and left alone."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -70,7 +70,8 @@ class _Group:
 
 
 def find(database: Database, storage: Storage, before: datetime | None = None) -> Iterator[Orphan]:
-    """Yield what no row knows and is older than `before` (by default a day), tenant by tenant. Slow: it lists everything.
+    """Yield what no row knows and is older than `before` (by default a day), tenant by tenant.
+    Slow: it lists everything.
 
     Raises:
         Unavailable: the storage does not answer.
@@ -125,7 +126,9 @@ def _rows(database: Database, tenant_id: str, places: Collection[Place]) -> dict
     }
     found: dict[Kind, set[str]] = {kind: set() for kind in WORDS}
     for kind, (query, column) in queries.items():
-        found[kind] = _known(database, query, column, [p.rpartition("/")[2] for k, p in places if k == kind])
+        found[kind] = _known(
+            database, query, column, [p.rpartition("/")[2] for k, p in places if k == kind]
+        )
     return found
 
 
@@ -142,7 +145,9 @@ def _known(
 
 
 def _made(name: str, group: _Group) -> datetime:
-    """Return when something was begun: its id says so; features and samples are as old as the newest of their objects."""
+    """Return when something was begun: its id says so; features and samples are as old as the
+    newest of their objects.
+    """
     return created_at(name) if _ID.fullmatch(name) else group.newest
 
 

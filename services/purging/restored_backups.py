@@ -1,8 +1,8 @@
 """The list of what was purged, to purge it again where a backup has brought it back.
 
-The list is in Postgres and, one small object for each data set and model, in the object storage: whichever of the two is restored,
-the other one still knows. An operator may keep a copy outside of both.
-"""
+The list is in Postgres and, one small object for each data set and model, in the object storage:
+whichever of the two is restored, the other one still knows. An operator may keep a copy outside
+of both."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,9 @@ class Purged:
     id: str
     tenant: str
     prefix: str = ""
-    """Where a model's files were; empty for a data set, and for a model that was only a reference."""
+    """Where a model's files were; empty for a data set, and for a model that was only a
+    reference.
+    """
     model: bool = False
 
     @property
@@ -71,7 +73,8 @@ def parse(lines: Iterable[bytes]) -> list[Purged]:
             found.append(_entry(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
             detail = (
-                f'line {number} is not {{"dataset": ..., "tenant": ...}}; give what "efface purge list" has written'
+                f'line {number} is not {{"dataset": ..., "tenant": ...}}; give what "efface '
+                'purge list" has written'
             )
             raise InvalidRequest.at("/from", detail) from error
     return found
@@ -90,14 +93,21 @@ def pending(session: Session, storage: Storage, listed: Iterable[Purged]) -> lis
         if found.size
     }
     back = [e for e in datasets if e.id in rows or e.key in stored]
-    return back + [e for e in models if e.id in rows or (e.prefix and any(o.size for o in storage.each(e.prefix)))]
+    return back + [
+        e
+        for e in models
+        if e.id in rows or (e.prefix and any(o.size for o in storage.each(e.prefix)))
+    ]
 
 
-def purge_again(database: Database, storage: Storage, settings: Settings, listed: Iterable[Purged]) -> int:
-    """Purge what is back, also where a restored job would still use it; return how many data sets and models that were.
+def purge_again(
+    database: Database, storage: Storage, settings: Settings, listed: Iterable[Purged]
+) -> int:
+    """Purge what is back, also where a restored job would still use it; return how many data sets
+    and models that were.
 
-    The leftovers of every job that has ended are swept once more: the storage may have brought them back, too.
-    """
+    The leftovers of every job that has ended are swept once more: the storage may have brought
+    them back, too."""
     with database.transaction() as session:
         back = pending(session, storage, listed)
         session.execute(update(Job).where(Job.finished_at.is_not(None)).values(purged_at=None))
@@ -117,7 +127,9 @@ def purge_again(database: Database, storage: Storage, settings: Settings, listed
 def _entry(entry: dict[str, Any]) -> Purged:
     tenant = str(entry["tenant"])
     if "model" in entry:
-        return Purged(str(entry["model"]), tenant, _own_prefix(tenant, str(entry["prefix"] or "")), model=True)
+        return Purged(
+            str(entry["model"]), tenant, _own_prefix(tenant, str(entry["prefix"] or "")), model=True
+        )
     return Purged(str(entry["dataset"]), tenant)
 
 
@@ -144,7 +156,10 @@ def _doomed_model(database: Database, entry: Purged) -> DoomedModel:
 
 
 def _present(
-    session: Session, column: InstrumentedAttribute[str], ids: Sequence[str], *where: ColumnElement[bool]
+    session: Session,
+    column: InstrumentedAttribute[str],
+    ids: Sequence[str],
+    *where: ColumnElement[bool],
 ) -> set[str]:
     """Return those of `ids` that have a row, asked for in batches: the list grows for ever."""
     found: set[str] = set()

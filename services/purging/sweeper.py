@@ -1,8 +1,9 @@
-"""Deletes what must not stay: leftovers of finished jobs, data sets whose time is over, deleted models, objects that no row knows.
+"""Deletes what must not stay: leftovers of finished jobs, data sets whose time is over, deleted
+models, objects that no row knows.
 
-The backstop of every purge, and where it runs: what a crash interrupts is taken up again from the rows. One thing that cannot be
-deleted, whatever the reason, is logged with its key and holds up no other.
-"""
+The backstop of every purge, and where it runs: what a crash interrupts is taken up again from
+the rows. One thing that cannot be deleted, whatever the reason, is logged with its key and holds
+up no other."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -29,7 +30,8 @@ Work = tuple[str, Callable[[], bool]]
 
 
 def sweep(database: Database, storage: Storage, settings: Settings) -> int:
-    """Delete everything that is due; return of how many things. Each kind is tried, also where one before it has failed.
+    """Delete everything that is due; return of how many things. Each kind is tried, also where one
+    before it has failed.
 
     Raises:
         EffaceError: some could not be deleted; the others were.
@@ -67,7 +69,8 @@ def sweep_jobs(database: Database, storage: Storage) -> int:
 
 
 def sweep_stragglers(database: Database, storage: Storage, settings: Settings) -> int:
-    """Look once more for leftovers, two leases after each job's end, by when nobody writes any more; return at how many jobs.
+    """Look once more for leftovers, two leases after each job's end, by when nobody writes any
+    more; return at how many jobs.
 
     Raises:
         EffaceError: some could not be deleted; the others were.
@@ -82,7 +85,9 @@ def sweep_stragglers(database: Database, storage: Storage, settings: Settings) -
         with database.transaction() as session:
             if deleted.objects:
                 job_leftovers.mark_purged(session, ended, deleted)
-                log.warning("job.stragglers_deleted", job_id=ended.job_id, objects=len(deleted.objects))
+                log.warning(
+                    "job.stragglers_deleted", job_id=ended.job_id, objects=len(deleted.objects)
+                )
             else:
                 job_leftovers.mark_looked(session, ended.job_id)
         return True
@@ -118,7 +123,8 @@ def sweep_datasets(database: Database, storage: Storage, settings: Settings) -> 
 
 
 def sweep_models(database: Database, storage: Storage) -> int:
-    """Delete the files of models that are marked as deleted, where whoever marked them did not come so far; return of how many.
+    """Delete the files of models that are marked as deleted, where whoever marked them did not come
+    so far; return of how many.
 
     Raises:
         EffaceError: some could not be deleted; the others were.
@@ -134,7 +140,8 @@ def sweep_models(database: Database, storage: Storage) -> int:
 
 
 def sweep_abandoned(database: Database, storage: Storage) -> int:
-    """Delete objects that no row knows, such as uploads that died between storage and commit. Return of how many things.
+    """Delete objects that no row knows, such as uploads that died between storage and commit.
+    Return of how many things.
 
     Raises:
         EffaceError: some could not be deleted; the others were.
@@ -148,10 +155,17 @@ def sweep_abandoned(database: Database, storage: Storage) -> int:
             purge(database, storage, datasets.abandoned(orphan.tenant_id, orphan.id, "abandoned"))
             return True
         deleted = deletion.delete_all(storage, orphan.prefix)
-        log.warning("sweep.orphan_deleted", key=orphan.prefix, why=WORDS[orphan.kind], objects=len(deleted.objects))
+        log.warning(
+            "sweep.orphan_deleted",
+            key=orphan.prefix,
+            why=WORDS[orphan.kind],
+            objects=len(deleted.objects),
+        )
         return True
 
-    return _each((orphan.prefix, partial(work, orphan)) for orphan in orphans.find(database, storage))
+    return _each(
+        (orphan.prefix, partial(work, orphan)) for orphan in orphans.find(database, storage)
+    )
 
 
 def purge(database: Database, storage: Storage, doomed: Doomed) -> None:
@@ -160,7 +174,9 @@ def purge(database: Database, storage: Storage, doomed: Doomed) -> None:
     with database.transaction() as session:
         datasets.finish(session, doomed, deleted)
         outbox.owe(session, data_used.users_of(session, doomed.id))
-    log.info("dataset.purged", dataset_id=doomed.id, reason=doomed.reason, objects=len(deleted.objects))
+    log.info(
+        "dataset.purged", dataset_id=doomed.id, reason=doomed.reason, objects=len(deleted.objects)
+    )
 
 
 def purge_model(database: Database, storage: Storage, doomed: DoomedModel) -> ModelPurge:
@@ -178,7 +194,9 @@ def _remove(database: Database, settings: Settings) -> int:
 
 
 def _batches(due: Callable[[Mark | None], list[Ended]]) -> Iterator[Ended]:
-    """Yield everything that is due, each once: what fails is not met again before the next sweep."""
+    """Yield everything that is due, each once: what fails is not met again before the next
+    sweep.
+    """
     after: Mark | None = None
     while batch := due(after):
         yield from batch
@@ -186,7 +204,8 @@ def _batches(due: Callable[[Mark | None], list[Ended]]) -> Iterator[Ended]:
 
 
 def _each(works: Iterable[Work]) -> int:
-    """Do every work, so that one that fails holds up no other, and return how many did something; then fail.
+    """Do every work, so that one that fails holds up no other, and return how many did something;
+    then fail.
 
     Raises:
         Unavailable: with the number of those that failed, and what the first one said.

@@ -1,8 +1,8 @@
-"""Erasures that Fides asks for: a job for each privacy request, a status that fails where the job has, and the call-back.
+"""Erasures that Fides asks for: a job for each privacy request, a status that fails where the job
+has, and the call-back.
 
-Fides knows one word for success and takes everything else for work in progress, for 30 days. So a job that has failed
-or was cancelled is an error here, which ends the task in Fides at once.
-"""
+Fides knows one word for success and takes everything else for work in progress, for 30 days. So
+a job that has failed or was cancelled is an error here, which ends the task in Fides at once."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,7 +45,8 @@ def submit(
     received_at: datetime | None,
     reply_to: ReplyTo | None,
 ) -> FidesJob:
-    """Make the job of a privacy request. Sent twice there is one, unless the first has failed or was cancelled.
+    """Make the job of a privacy request. Sent twice there is one, unless the first has failed or
+    was cancelled.
 
     Raises:
         InvalidRequest: with every field that is wrong.
@@ -58,7 +59,9 @@ def submit(
     request = _request(wanted, class_, privacy_request, received_at)
     job = submission.submit(session, tenant_id, request, settings)
     if url and reply_to:
-        _call_later(session, queries.locked(session, tenant_id, job.id), url, reply_to.token, settings)
+        _call_later(
+            session, queries.locked(session, tenant_id, job.id), url, reply_to.token, settings
+        )
     return FidesJob(id=job.id, status=job.state)
 
 
@@ -72,21 +75,29 @@ def status(session: Session, tenant_id: str, job_id: str) -> FidesJob:
     job = queries.get(session, tenant_id, job_id)
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         why = job.error.code if job.error else job.refusal.ground if job.refusal else None
-        raise Conflict(f"The job has ended without an erasure: {job.state}{f' ({why})' if why else ''}.")
+        raise Conflict(
+            f"The job has ended without an erasure: {job.state}{f' ({why})' if why else ''}."
+        )
     return FidesJob(id=job.id, status=job.state)
 
 
 def _call_later(session: Session, job: Job, url: str, token: str, settings: Settings) -> None:
-    """Have Fides called once the job has succeeded, at once where it has: a task that is tried again has a new token."""
+    """Have Fides called once the job has succeeded, at once where it has: a task that is tried
+    again has a new token.
+    """
     session.execute(delete(Webhook).where(Webhook.job_id == job.id, Webhook.kind == CallKind.FIDES))
-    webhook_id = endpoints.add_for_job(session, job.tenant_id, job.id, CallKind.FIDES, url, ["job.succeeded"])
+    webhook_id = endpoints.add_for_job(
+        session, job.tenant_id, job.id, CallKind.FIDES, url, ["job.succeeded"]
+    )
     endpoints.add_token(session, job.tenant_id, webhook_id, token, settings)
     if job.state == JobState.SUCCEEDED:
         event = deliveries.Event("job.succeeded", 0, datetime.now(UTC))
         deliveries.owe(session, job, event, only=webhook_id)
 
 
-def _request(wanted: FidesErasure, class_: str, privacy_request: str, received_at: datetime | None) -> ErasureRequest:
+def _request(
+    wanted: FidesErasure, class_: str, privacy_request: str, received_at: datetime | None
+) -> ErasureRequest:
     body = wanted.model_dump(mode="json", exclude_unset=True)
     body["target"] = {"type": "class", "class": class_, "labels": body.pop("labels")}
     body |= {"external_id": f"fides-{privacy_request}", "received_at": received_at}
@@ -106,7 +117,11 @@ def _callback_url(reply_to: ReplyTo | None, settings: Settings) -> str | None:
     if reply_to is None:
         return None
     if settings.fides_url is None:
-        raise InvalidRequest.at("", "asks for a call-back, which is off here; set EFFACE_FIDES_URL, or let Fides poll")
+        raise InvalidRequest.at(
+            "", "asks for a call-back, which is off here; set EFFACE_FIDES_URL, or let Fides poll"
+        )
     if reply_to.path != CALLBACK_PATH:
-        raise InvalidRequest.at("", f"has a reply-to header that is not {CALLBACK_PATH}, where Fides takes call-backs")
+        raise InvalidRequest.at(
+            "", f"has a reply-to header that is not {CALLBACK_PATH}, where Fides takes call-backs"
+        )
     return settings.fides_url.rstrip("/") + CALLBACK_PATH

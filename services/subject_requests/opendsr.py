@@ -1,8 +1,8 @@
 """OpenDSR 2.0: data subject requests as that specification writes them, fulfilled by ordinary jobs.
 
-Such a request names a person, a job names a class of a model: our extension of the request says which. What it says of
-the person is not needed, and neither kept nor logged. See docs/decisions/0019.
-"""
+Such a request names a person, a job names a class of a model: our extension of the request says
+which. What it says of the person is not needed, and neither kept nor logged. See
+docs/decisions/0019."""
 
 import base64
 import hashlib
@@ -38,7 +38,9 @@ PREFIX = "/opendsr/v2"
 CERTIFICATE_PATH = f"{PREFIX}/certificate.pem"
 EXTENSION_SCHEMA = "/openapi.json#/components/schemas/ErasureRequest"
 GIVEN_OUTSIDE = ("external_id", "received_at")
-"""Fields of an erasure that the request has in other places: `subject_request_id` and `submitted_time`."""
+"""Fields of an erasure that the request has in other places: `subject_request_id` and
+`submitted_time`.
+"""
 
 
 def discovery(settings: Settings) -> Discovery:
@@ -57,7 +59,8 @@ def discovery(settings: Settings) -> Discovery:
 
 
 def check_callbacks(request: SubjectRequest, outbound: Outbound) -> None:
-    """Find out whether the call-backs may be called. Slow, for it asks the name server: hold no transaction.
+    """Find out whether the call-backs may be called. Slow, for it asks the name server: hold no
+    transaction.
 
     Raises:
         InvalidRequest: one may not.
@@ -66,8 +69,11 @@ def check_callbacks(request: SubjectRequest, outbound: Outbound) -> None:
         endpoints.check_url(url, outbound, f"/status_callback_urls/{number}")
 
 
-def submit(session: Session, tenant_id: str, request: SubjectRequest, body: bytes, settings: Settings) -> Receipt:
-    """Make the job that fulfils a request. The same request again is answered as it was the first time.
+def submit(
+    session: Session, tenant_id: str, request: SubjectRequest, body: bytes, settings: Settings
+) -> Receipt:
+    """Make the job that fulfils a request. The same request again is answered as it was the first
+    time.
 
     Raises:
         InvalidRequest: it is no erasure, or our extension is missing or wrong.
@@ -84,7 +90,10 @@ def submit(session: Session, tenant_id: str, request: SubjectRequest, body: byte
         job_id = submission.submit(session, tenant_id, erasure, settings, local=local).id
         row = _add(session, tenant_id, request, job_id, key.domain, _base_url(settings, key))
     elif row.fingerprint != _fingerprint(request):
-        raise Conflict("The subject_request_id was used for another request; make a new UUID for a new request.")
+        raise Conflict(
+            "The subject_request_id was used for another request; make a new UUID for a new "
+            "request."
+        )
     return Receipt(
         controller_id=tenant_id,
         expected_completion_time=_job(session, row).due_at.astimezone(UTC),
@@ -103,7 +112,9 @@ def status(session: Session, tenant_id: str, subject_request_id: str) -> Status:
     row = _existing(session, tenant_id, subject_request_id)
     said = opendsr_body.status(row, _job(session, row))
     failed = (Webhook.job_id == row.job_id, WebhookDelivery.state == DeliveryState.FAILED)
-    undelivered = session.scalar(select(func.count()).select_from(WebhookDelivery).join(Webhook).where(*failed))
+    undelivered = session.scalar(
+        select(func.count()).select_from(WebhookDelivery).join(Webhook).where(*failed)
+    )
     extension = said.extensions[row.domain] | {"undelivered_callbacks": undelivered or 0}
     return said.model_copy(update={"extensions": {row.domain: extension}})
 
@@ -121,24 +132,34 @@ def cancel(session: Session, tenant_id: str, subject_request_id: str) -> Cancell
         raise Conflict(f"The request is {said}; only one that is pending can be cancelled here.")
     ending.cancel(session, tenant_id, row.job_id)
     return CancellationReceipt(
-        controller_id=tenant_id, received_time=datetime.now(UTC), subject_request_id=row.subject_request_id
+        controller_id=tenant_id,
+        received_time=datetime.now(UTC),
+        subject_request_id=row.subject_request_id,
     )
 
 
 def _erasure(request: SubjectRequest, domain: str) -> ErasureRequest:
     """Return the erasure that a request asks for."""
     if request.subject_request_type != "erasure":
-        raise InvalidRequest.at("/subject_request_type", "must be erasure; a model holds no file to give access to")
+        raise InvalidRequest.at(
+            "/subject_request_type", "must be erasure; a model holds no file to give access to"
+        )
     asked = request.extensions.get(domain)
     if asked is None:
         raise InvalidRequest.at(
             "/extensions",
-            f"must say under {domain!r} what to forget: model, target and method, as POST /jobs takes them",
+            (
+                f"must say under {domain!r} what to forget: model, target and method, as POST "
+                "/jobs "
+                "takes them"
+            ),
         )
     pointer = "/extensions/" + domain
     for name in GIVEN_OUTSIDE:
         if name in asked:
-            raise InvalidRequest.at(f"{pointer}/{name}", "is taken from the request itself; leave it out here")
+            raise InvalidRequest.at(
+                f"{pointer}/{name}", "is taken from the request itself; leave it out here"
+            )
     check_received(request.submitted_time, "/submitted_time")
     outside = {"external_id": request.subject_request_id, "received_at": request.submitted_time}
     try:
@@ -148,7 +169,12 @@ def _erasure(request: SubjectRequest, domain: str) -> ErasureRequest:
 
 
 def _add(
-    session: Session, tenant_id: str, request: SubjectRequest, job_id: str, domain: str, base_url: str
+    session: Session,
+    tenant_id: str,
+    request: SubjectRequest,
+    job_id: str,
+    domain: str,
+    base_url: str,
 ) -> OpenDsrRequest:
     row = OpenDsrRequest(
         tenant_id=tenant_id,
@@ -161,14 +187,18 @@ def _add(
     )
     session.add(row)
     for url in dict.fromkeys(request.status_callback_urls):
-        endpoints.add_for_job(session, tenant_id, job_id, CallKind.OPENDSR, url, opendsr_body.CALLED_FOR)
+        endpoints.add_for_job(
+            session, tenant_id, job_id, CallKind.OPENDSR, url, opendsr_body.CALLED_FOR
+        )
     session.flush()
     session.refresh(row)
     return row
 
 
 def _fingerprint(request: SubjectRequest) -> str:
-    """Return a digest that tells nothing of the person: a digest of an address could be found by trying addresses."""
+    """Return a digest that tells nothing of the person: a digest of an address could be found by
+    trying addresses.
+    """
     said = request.model_dump(mode="json", exclude={"subject_identities"})
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

@@ -1,7 +1,8 @@
-"""Calls that events owe to webhooks: written with the event, sent by the relay, tried again, replayed.
+"""Calls that events owe to webhooks: written with the event, sent by the relay, tried again,
+replayed.
 
-`webhook_deliveries` is the outbox of these calls: a row is there if and only if the event's transaction was committed.
-"""
+`webhook_deliveries` is the outbox of these calls: a row is there if and only if the event's
+transaction was committed."""
 
 import json
 import random
@@ -24,12 +25,27 @@ from shared.schemas.stored import stored
 from shared.schemas.webhook import EVENT_TYPES, DeliveryAttempt, DeliveryView
 from shared.states import CallKind, DeliveryState
 
-SCHEDULE_SECONDS = (0, 5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
-"""How long after the one before each try comes: the schedule of the specification, ten tries in three days."""
+SCHEDULE_SECONDS = (
+    0,
+    5,
+    5 * 60,
+    30 * 60,
+    2 * 3600,
+    5 * 3600,
+    10 * 3600,
+    14 * 3600,
+    20 * 3600,
+    24 * 3600,
+)
+"""How long after the one before each try comes: the schedule of the specification, ten tries in
+three days.
+"""
 JITTER = 0.1
 """Up to this share is added to each pause, so that what failed together is not tried together."""
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600
-THROTTLED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT})
+THROTTLED = frozenset(
+    {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+)
 THROTTLE_SECONDS = 30
 """How long an endpoint that is overloaded is left alone where it does not say."""
 OWN_FAULT_SECONDS = 300
@@ -77,7 +93,9 @@ class Event(NamedTuple):
 
 
 TOLD = ("model", "superseded_by", "by_job")
-"""What of an event's own data its receivers are told: ids alone. Messages and reasons may name people."""
+"""What of an event's own data its receivers are told: ids alone. Messages and reasons may name
+people.
+"""
 
 
 _WANTING = (
@@ -90,8 +108,8 @@ _WANTING = (
     )
     .with_for_update(read=True, key_share=True)
 )
-"""Who wants an event, built once. Locked against deletion alone: a row that goes away meanwhile must not fail the job's
-transaction."""
+"""Who wants an event, built once. Locked against deletion alone: a row that goes away meanwhile
+must not fail the job's transaction."""
 
 
 def owe(session: Session, job: Job, event: Event, *, only: str | None = None) -> None:
@@ -99,8 +117,8 @@ def owe(session: Session, job: Job, event: Event, *, only: str | None = None) ->
 
     With `only`, to that endpoint alone: one that was added after the event.
 
-    The body names ids and states and nothing else: what a receiver wants to know it asks for, with its key.
-    """
+    The body names ids and states and nothing else: what a receiver wants to know it asks for,
+    with its key."""
     if event.type not in EVENT_TYPES:
         return
     query = _WANTING if only is None else _WANTING.where(Webhook.id == only)
@@ -124,12 +142,17 @@ def owe(session: Session, job: Job, event: Event, *, only: str | None = None) ->
 
 
 def take_due(
-    session: Session, *, limit: int, lease_seconds: float, under_way: Mapping[str, int] | None = None
+    session: Session,
+    *,
+    limit: int,
+    lease_seconds: float,
+    under_way: Mapping[str, int] | None = None,
 ) -> list[Due]:
-    """Take the calls that are due, oldest first, so many for each endpoint that with those `under_way` they are a few.
+    """Take the calls that are due, oldest first, so many for each endpoint that with those
+    `under_way` they are a few.
 
-    Each counts as tried now. Whoever takes one and is not heard of again loses it when the lease ends.
-    """
+    Each counts as tried now. Whoever takes one and is not heard of again loses it when the lease
+    ends."""
     now = func.clock_timestamp()
     ready = (
         WebhookDelivery.state == DeliveryState.PENDING,
@@ -138,31 +161,58 @@ def take_due(
         or_(Webhook.paused_until.is_(None), Webhook.paused_until <= now),
     )
     place = func.row_number().over(
-        partition_by=WebhookDelivery.webhook_id, order_by=(WebhookDelivery.next_attempt_at, WebhookDelivery.id)
+        partition_by=WebhookDelivery.webhook_id,
+        order_by=(WebhookDelivery.next_attempt_at, WebhookDelivery.id),
     )
-    free = PER_ENDPOINT - case(under_way, value=WebhookDelivery.webhook_id, else_=0) if under_way else PER_ENDPOINT
-    ranked = select(WebhookDelivery.id, (place <= free).label("taken")).join(Webhook).where(*ready).subquery()
+    free = (
+        PER_ENDPOINT - case(under_way, value=WebhookDelivery.webhook_id, else_=0)
+        if under_way
+        else PER_ENDPOINT
+    )
+    ranked = (
+        select(WebhookDelivery.id, (place <= free).label("taken"))
+        .join(Webhook)
+        .where(*ready)
+        .subquery()
+    )
     first = select(ranked.c.id).where(ranked.c.taken)
     query = (
-        select(WebhookDelivery, Webhook.kind, Webhook.url).join(Webhook).where(WebhookDelivery.id.in_(first), *ready)
+        select(WebhookDelivery, Webhook.kind, Webhook.url)
+        .join(Webhook)
+        .where(WebhookDelivery.id.in_(first), *ready)
     )
     query = query.order_by(WebhookDelivery.next_attempt_at).limit(limit)
     taken = session.execute(query.with_for_update(of=WebhookDelivery, skip_locked=True)).all()
     due = []
     for delivery, kind, url in taken:
         delivery.attempts += 1
-        delivery.next_attempt_at = now + timedelta(seconds=lease_seconds)  # by the clock that it is compared with
+        delivery.next_attempt_at = now + timedelta(
+            seconds=lease_seconds
+        )  # by the clock that it is compared with
         secrets = endpoints.valid_secrets(session, delivery.webhook_id)
         due.append(
-            Due(delivery.id, delivery.attempts, delivery.webhook_id, CallKind(kind), url, delivery.body, secrets)
+            Due(
+                delivery.id,
+                delivery.attempts,
+                delivery.webhook_id,
+                CallKind(kind),
+                url,
+                delivery.body,
+                secrets,
+            )
         )
     return due
 
 
 def settle(session: Session, due: Due, outcome: Outcome) -> None:
-    """Record how a call went and when the next try is; nothing if somebody else has taken the call since."""
-    # the endpoint first, as whoever deletes one does: two that lock in opposite orders would wait for each other
-    session.execute(select(Webhook.id).where(Webhook.id == due.webhook_id).with_for_update(key_share=True))
+    """Record how a call went and when the next try is; nothing if somebody else has taken the
+    call since.
+    """
+    # the endpoint first, as whoever deletes one does: two that lock in opposite orders would wait
+    # for each other
+    session.execute(
+        select(Webhook.id).where(Webhook.id == due.webhook_id).with_for_update(key_share=True)
+    )
     held = (WebhookDelivery.id == due.delivery_id, WebhookDelivery.attempts == due.attempt)
     delivery = session.scalar(select(WebhookDelivery).where(*held).with_for_update())
     if delivery is None or delivery.state != DeliveryState.PENDING:
@@ -174,7 +224,9 @@ def settle(session: Session, due: Due, outcome: Outcome) -> None:
     if outcome.own_fault:
         delivery.attempts -= 1
         delivery.next_attempt_at = func.clock_timestamp() + timedelta(seconds=OWN_FAULT_SECONDS)
-    elif outcome.status is not None and HTTPStatus.OK <= outcome.status < HTTPStatus.MULTIPLE_CHOICES:
+    elif (
+        outcome.status is not None and HTTPStatus.OK <= outcome.status < HTTPStatus.MULTIPLE_CHOICES
+    ):
         _end(delivery, DeliveryState.DELIVERED)
     elif outcome.status == HTTPStatus.GONE:
         _disable(session, delivery.webhook_id, "it answered 410 Gone")
@@ -191,12 +243,18 @@ def replay(session: Session, tenant_id: str, webhook_id: str, delivery_id: str) 
     """
     webhook = endpoints.row(session, tenant_id, webhook_id)
     if webhook.disabled_at is not None:
-        raise Conflict(f"The webhook is disabled, for {webhook.disabled_reason}; register it again.")
+        raise Conflict(
+            f"The webhook is disabled, for {webhook.disabled_reason}; register it again."
+        )
     of_it = (WebhookDelivery.id == delivery_id, WebhookDelivery.webhook_id == webhook_id)
     delivery = session.scalar(select(WebhookDelivery).where(*of_it).with_for_update())
     if delivery is None:
         raise NotFound("delivery", delivery_id, listed=f"/webhooks/{webhook_id}/deliveries")
-    delivery.state, delivery.attempts, delivery.next_attempt_at = DeliveryState.PENDING, 0, func.clock_timestamp()
+    delivery.state, delivery.attempts, delivery.next_attempt_at = (
+        DeliveryState.PENDING,
+        0,
+        func.clock_timestamp(),
+    )
     session.flush()
     session.refresh(delivery)
     return _view(delivery)
@@ -225,7 +283,9 @@ def list_page(
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float:
-    """Return what a Retry-After header asks for (RFC 9110, 10.2.3), from 0 to a day; 0 where it says nothing."""
+    """Return what a Retry-After header asks for (RFC 9110, 10.2.3), from 0 to a day; 0 where it
+    says nothing.
+    """
     text = (header or "").strip()
     if text.isascii() and text.isdigit():
         seconds = float(text[:9])
@@ -242,7 +302,9 @@ def _try_again(session: Session, delivery: WebhookDelivery, outcome: Outcome) ->
     asked = retry_after_seconds(outcome.retry_after, outcome.at)
     if asked or outcome.status in THROTTLED:
         until = func.clock_timestamp() + timedelta(seconds=asked or THROTTLE_SECONDS)
-        session.execute(update(Webhook).where(Webhook.id == delivery.webhook_id).values(paused_until=until))
+        session.execute(
+            update(Webhook).where(Webhook.id == delivery.webhook_id).values(paused_until=until)
+        )
     if delivery.attempts >= len(SCHEDULE_SECONDS):
         _end(delivery, DeliveryState.FAILED)
         return
@@ -253,9 +315,20 @@ def _try_again(session: Session, delivery: WebhookDelivery, outcome: Outcome) ->
 def _disable(session: Session, webhook_id: str, reason: str) -> None:
     """Send nothing more to an endpoint; what was still to be sent has failed."""
     disabled = {"disabled_at": func.clock_timestamp(), "disabled_reason": reason}
-    session.execute(update(Webhook).where(Webhook.id == webhook_id, Webhook.disabled_at.is_(None)).values(**disabled))
-    waiting = (WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.state == DeliveryState.PENDING)
-    session.execute(update(WebhookDelivery).where(*waiting).values(state=DeliveryState.FAILED, next_attempt_at=None))
+    session.execute(
+        update(Webhook)
+        .where(Webhook.id == webhook_id, Webhook.disabled_at.is_(None))
+        .values(**disabled)
+    )
+    waiting = (
+        WebhookDelivery.webhook_id == webhook_id,
+        WebhookDelivery.state == DeliveryState.PENDING,
+    )
+    session.execute(
+        update(WebhookDelivery)
+        .where(*waiting)
+        .values(state=DeliveryState.FAILED, next_attempt_at=None)
+    )
 
 
 def _end(delivery: WebhookDelivery, state: DeliveryState) -> None:
@@ -277,7 +350,11 @@ def _body(session: Session, job: Job, event: Event, kind: CallKind, url: str) ->
         "error": job.error["code"] if job.error else None,
         "result_model": job.result_model_id,
     } | {name: event.data[name] for name in TOLD if name in event.data}
-    payload = {"type": event.type, "timestamp": event.created_at.astimezone(UTC).isoformat(), "data": data}
+    payload = {
+        "type": event.type,
+        "timestamp": event.created_at.astimezone(UTC).isoformat(),
+        "data": data,
+    }
     return json.dumps(payload, separators=(",", ":"))
 
 

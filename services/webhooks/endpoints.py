@@ -26,19 +26,25 @@ PER_TENANT = 20
 PRIVATE_KEY_BYTES = 32
 HIGHEST_PORT = 65_535
 _ELSEWHERE = (
-    "give one that the public internet can reach, or have the operator add its network to EFFACE_WEBHOOK_ALLOW_NETWORKS"
+    "give one that the public internet can reach, or have the operator add its network "
+    "to EFFACE_WEBHOOK_ALLOW_NETWORKS"
 )
 LISTED = Webhook.job_id.is_(None)
-"""What a tenant has registered here; call-backs of a single job belong to the request that named them."""
+"""What a tenant has registered here; call-backs of a single job belong to the request that named
+them.
+"""
 
 
 def outbound(settings: Settings) -> Outbound:
     """Return what calls endpoints."""
-    return Outbound(allowed=settings.webhook_allow_networks, timeout_seconds=settings.webhook_timeout_seconds)
+    return Outbound(
+        allowed=settings.webhook_allow_networks, timeout_seconds=settings.webhook_timeout_seconds
+    )
 
 
 def check_url(url: str, outbound: Outbound, field: str = "/url") -> None:
-    """Find out whether a URL, which stood in `field`, may be called. Slow, for it asks the name server: hold no transaction.
+    """Find out whether a URL, which stood in `field`, may be called. Slow, for it asks the name
+    server: hold no transaction.
 
     Raises:
         InvalidRequest: it is no http or https URL, or leads where no call may go.
@@ -51,9 +57,13 @@ def check_url(url: str, outbound: Outbound, field: str = "/url") -> None:
     if parsed.scheme not in ("https", "http") or not host:
         raise InvalidRequest.at(field, "must begin with https:// and name a host")
     if parsed.port is not None and not 0 < parsed.port <= HIGHEST_PORT:
-        raise InvalidRequest.at(field, f"has port {parsed.port}; a port lies between 1 and {HIGHEST_PORT}")
+        raise InvalidRequest.at(
+            field, f"has port {parsed.port}; a port lies between 1 and {HIGHEST_PORT}"
+        )
     if parsed.userinfo or parsed.fragment:
-        raise InvalidRequest.at(field, "must hold no user name, password or fragment; the signature proves who calls")
+        raise InvalidRequest.at(
+            field, "must hold no user name, password or fragment; the signature proves who calls"
+        )
     try:
         asyncio.run(outbound.check(url))
     except CallFailed as error:
@@ -61,7 +71,9 @@ def check_url(url: str, outbound: Outbound, field: str = "/url") -> None:
         raise InvalidRequest.at(field, detail) from error
 
 
-def register(session: Session, tenant_id: str, wanted: WebhookRegistration, settings: Settings) -> WebhookWithSecret:
+def register(
+    session: Session, tenant_id: str, wanted: WebhookRegistration, settings: Settings
+) -> WebhookWithSecret:
     """Add an endpoint whose URL was checked (`check_url`).
 
     Raises:
@@ -69,9 +81,17 @@ def register(session: Session, tenant_id: str, wanted: WebhookRegistration, sett
         Unavailable: there is no master key to seal its secret with.
     """
     box = SecretBox.of(settings)
-    lock(session, "webhooks", tenant_id)  # registrations of one tenant take turns, so that the limit holds exactly
-    if (session.scalar(select(func.count()).where(Webhook.tenant_id == tenant_id, LISTED)) or 0) >= PER_TENANT:
-        raise Conflict(f"There are {PER_TENANT} webhooks already, which is the limit; delete one that is not needed.")
+    lock(
+        session, "webhooks", tenant_id
+    )  # registrations of one tenant take turns, so that the limit holds exactly
+    if (
+        session.scalar(select(func.count()).where(Webhook.tenant_id == tenant_id, LISTED)) or 0
+    ) >= PER_TENANT:
+        raise Conflict(
+            f"There are {PER_TENANT} webhooks already, which is the limit; delete one that is "
+            "not "
+            "needed."
+        )
     webhook = Webhook(
         id=new_id("whk"),
         tenant_id=tenant_id,
@@ -85,34 +105,52 @@ def register(session: Session, tenant_id: str, wanted: WebhookRegistration, sett
 
 
 def add_for_job(
-    session: Session, tenant_id: str, job_id: str, kind: CallKind, url: str, events: Sequence[EventType]
+    session: Session,
+    tenant_id: str,
+    job_id: str,
+    kind: CallKind,
+    url: str,
+    events: Sequence[EventType],
 ) -> str:
     """Have one job's events told to a URL, in the manner of `kind`; return the end point's id.
 
-    Only what a request itself asks for is added here: it is not listed, and lives as long as its job.
-    """
+    Only what a request itself asks for is added here: it is not listed, and lives as long as its
+    job."""
     webhook = Webhook(
-        id=new_id("whk"), tenant_id=tenant_id, kind=kind, job_id=job_id, url=url, events=sorted(set(events))
+        id=new_id("whk"),
+        tenant_id=tenant_id,
+        kind=kind,
+        job_id=job_id,
+        url=url,
+        events=sorted(set(events)),
     )
     session.add(webhook)
     session.flush()
     return webhook.id
 
 
-def add_token(session: Session, tenant_id: str, webhook_id: str, token: str, settings: Settings) -> None:
+def add_token(
+    session: Session, tenant_id: str, webhook_id: str, token: str, settings: Settings
+) -> None:
     """Keep the token that calls to an end point bear, sealed.
 
     Raises:
         Unavailable: there is no master key to seal it with.
     """
     box = SecretBox.of(settings)
-    sealed = {"sealed_secret": box.seal(token.encode(), webhook_id), "sealed_private_key": box.seal(b"", webhook_id)}
+    sealed = {
+        "sealed_secret": box.seal(token.encode(), webhook_id),
+        "sealed_private_key": box.seal(b"", webhook_id),
+    }
     session.add(WebhookSecret(webhook_id=webhook_id, tenant_id=tenant_id, public_key="", **sealed))
     session.flush()
 
 
-def rotate(session: Session, tenant_id: str, webhook_id: str, settings: Settings) -> WebhookWithSecret:
-    """Give an endpoint a new secret; the one before signs along until the grace period ends, an older one ends now.
+def rotate(
+    session: Session, tenant_id: str, webhook_id: str, settings: Settings
+) -> WebhookWithSecret:
+    """Give an endpoint a new secret; the one before signs along until the grace period ends, an
+    older one ends now.
 
     Raises:
         NotFound: the tenant has none of this id.
@@ -135,9 +173,18 @@ def get(session: Session, tenant_id: str, webhook_id: str) -> WebhookView:
     return _view(session, row(session, tenant_id, webhook_id))
 
 
-def list_page(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[WebhookView]:
+def list_page(
+    session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20
+) -> Page[WebhookView]:
     """Return a page of endpoints, newest first."""
-    page = page_of(session, select(Webhook).where(LISTED), Webhook, tenant_id=tenant_id, after=after, limit=limit)
+    page = page_of(
+        session,
+        select(Webhook).where(LISTED),
+        Webhook,
+        tenant_id=tenant_id,
+        after=after,
+        limit=limit,
+    )
     return Page([_view(session, webhook) for webhook in page.data], page.has_more)
 
 
@@ -165,7 +212,9 @@ def row(session: Session, tenant_id: str, webhook_id: str, *, lock: bool = False
 
 def valid_secrets(session: Session, webhook_id: str) -> Sequence[WebhookSecret]:
     """Return what a call is signed with now, the current generation first."""
-    valid = or_(WebhookSecret.expires_at.is_(None), WebhookSecret.expires_at > func.clock_timestamp())
+    valid = or_(
+        WebhookSecret.expires_at.is_(None), WebhookSecret.expires_at > func.clock_timestamp()
+    )
     query = select(WebhookSecret).where(WebhookSecret.webhook_id == webhook_id, valid)
     return session.scalars(query.order_by(WebhookSecret.id.desc())).all()
 
@@ -176,7 +225,10 @@ def opened(secrets: Sequence[WebhookSecret], box: SecretBox) -> list[tuple[bytes
     Raises:
         Unavailable: none of the master keys opens them.
     """
-    return [(box.open(s.sealed_secret, s.webhook_id), box.open(s.sealed_private_key, s.webhook_id)) for s in secrets]
+    return [
+        (box.open(s.sealed_secret, s.webhook_id), box.open(s.sealed_private_key, s.webhook_id))
+        for s in secrets
+    ]
 
 
 def _with_new_secret(session: Session, webhook: Webhook, box: SecretBox) -> WebhookWithSecret:
@@ -196,12 +248,17 @@ def _with_new_secret(session: Session, webhook: Webhook, box: SecretBox) -> Webh
 
 
 def forget_ended(session: Session) -> None:
-    """Delete what calls for one job alone were made with, once the job has ended and none of its calls is still to be made.
+    """Delete what calls for one job alone were made with, once the job has ended and none of its
+    calls is still to be made.
 
     The secret or token goes at once, the end point with the log of its last call.
     """
     mine = WebhookDelivery.webhook_id == Webhook.id
-    pending = select(WebhookDelivery.id).where(mine, WebhookDelivery.state == DeliveryState.PENDING).exists()
+    pending = (
+        select(WebhookDelivery.id)
+        .where(mine, WebhookDelivery.state == DeliveryState.PENDING)
+        .exists()
+    )
     ended = select(Job.id).where(Job.id == Webhook.job_id, Job.finished_at.is_not(None)).exists()
     done = select(Webhook.id).where(Webhook.job_id.is_not(None), ended, ~pending)
     session.execute(delete_rows(WebhookSecret).where(WebhookSecret.webhook_id.in_(done)))
@@ -210,7 +267,9 @@ def forget_ended(session: Session) -> None:
 
 
 def rewrap(session: Session, settings: Settings) -> int:
-    """Seal every secret under the first master key, so that older ones can go; return how many there are."""
+    """Seal every secret under the first master key, so that older ones can go; return how many
+    there are.
+    """
     box = SecretBox.of(settings)
     rows = session.scalars(select(WebhookSecret).with_for_update()).all()
     for row in rows:

@@ -11,15 +11,21 @@ from shared.schemas.opendsr import Callback, RequestStatus, Status
 from shared.schemas.webhook import EventType
 from shared.states import JobState
 
-CALLED_FOR: tuple[EventType, ...] = ("job.started", "job.extended", "job.succeeded", "job.failed", "job.cancelled")
+CALLED_FOR: tuple[EventType, ...] = (
+    "job.started",
+    "job.extended",
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+)
 """Events after which the status, or the time that it promises, is another one."""
 
 
 def request_status(job: Job) -> RequestStatus:
     """Return the status of a request (section 8).
 
-    There is no word for a failure: what has failed is not completed, and stays `in_progress` until somebody acts.
-    """
+    There is no word for a failure: what has failed is not completed, and stays `in_progress`
+    until somebody acts."""
     if job.state == JobState.SUCCEEDED:
         return "completed"
     if job.state == JobState.CANCELLED:
@@ -35,13 +41,17 @@ def status(request: OpenDsrRequest, job: Job) -> Status:
         expected_completion_time=job.due_at.astimezone(UTC),
         subject_request_id=request.subject_request_id,
         request_status=said,
-        results_url=f"{request.base_url}/jobs/{job.id}/certificate" if said == "completed" else None,
+        results_url=f"{request.base_url}/jobs/{job.id}/certificate"
+        if said == "completed"
+        else None,
         extensions={request.domain: _extension(job)},
     )
 
 
 def callback_body(session: Session, job: Job, event_type: str, url: str) -> str | None:
-    """Return what a request's controller is told of an event, None where its status is what it was."""
+    """Return what a request's controller is told of an event, None where its status is what it
+    was.
+    """
     if event_type == "job.started" and job.attempt > 1:
         return None
     row = session.scalar(select(OpenDsrRequest).where(OpenDsrRequest.job_id == job.id))

@@ -1,4 +1,6 @@
-"""The courier: makes the calls that are due, many at a time, each within a time limit. A part of the relay."""
+"""The courier: makes the calls that are due, many at a time, each within a time limit. A part of
+the relay.
+"""
 
 import asyncio
 import threading
@@ -22,7 +24,9 @@ from shared.settings import Settings
 from shared.states import CallKind
 
 SETTLE_SECONDS = 60.0
-"""A call is taken for lost this long after its time limit: time enough to write down how it went."""
+"""A call is taken for lost this long after its time limit: time enough to write down how it
+went.
+"""
 
 log = structlog.get_logger()
 
@@ -30,22 +34,29 @@ Call = asyncio.Task[tuple[Due, Outcome]]
 
 
 class Courier:
-    """Sends until it is told to stop. Any number of couriers may run: each call is taken by one of them."""
+    """Sends until it is told to stop. Any number of couriers may run: each call is taken by one
+    of them.
+    """
 
-    def __init__(self, database: Database, settings: Settings, beat: Callable[[], None] = lambda: None) -> None:
-        """Take the database that calls are owed in; `beat` is called whenever the courier looks for what is due."""
+    def __init__(
+        self, database: Database, settings: Settings, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take the database that calls are owed in; `beat` is called whenever the courier looks
+        for what is due.
+        """
         self._database, self._settings, self._beat = database, settings, beat
         self._outbound = endpoints.outbound(settings)
 
     def work(self, stop: threading.Event) -> None:
-        """Send what is due until `stop` is set. Calls under way are then dropped; they are made again later."""
+        """Send what is due until `stop` is set. Calls under way are then dropped; they are made
+        again later.
+        """
         with ThreadPoolExecutor(1) as books:
             asyncio.run(self._run(stop, books))
 
     async def _run(self, stop: threading.Event, books: ThreadPoolExecutor) -> None:
-        """Keep as many calls under way as may be. `books` is for the database alone: names that resolve slowly fill
-        the loop's own threads, and must not hold up what was sent elsewhere.
-        """
+        """Keep as many calls under way as may be. `books` is for the database alone: names that
+        resolve slowly fill the loop's own threads, and must not hold up what was sent elsewhere."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(self._settings.webhook_concurrency))
         calls: dict[Call, Due] = {}
@@ -75,7 +86,9 @@ class Courier:
         counted = Counter(due.webhook_id for due in under_way)
         lease_seconds = self._settings.webhook_timeout_seconds + SETTLE_SECONDS
         with self._database.transaction() as session:
-            return deliveries.take_due(session, limit=free, lease_seconds=lease_seconds, under_way=counted)
+            return deliveries.take_due(
+                session, limit=free, lease_seconds=lease_seconds, under_way=counted
+            )
 
     async def _send(self, due: Due) -> tuple[Due, Outcome]:
         """Make one call. Whatever goes wrong becomes its outcome."""
@@ -87,7 +100,9 @@ class Courier:
         body = due.body.encode()
         try:
             signed = self._signed(due, at, body)
-            answer = await self._outbound.post(due.url, body, {"Content-Type": "application/json", **signed})
+            answer = await self._outbound.post(
+                due.url, body, {"Content-Type": "application/json", **signed}
+            )
         except CallFailed as error:
             return due, outcome(error=str(error))
         except Unavailable as error:

@@ -1,10 +1,11 @@
-"""Archives sealed at rest: each under a data key of its own, which is sealed under the operator's master key.
+"""Archives sealed at rest: each under a data key of its own, which is sealed under the operator's
+master key.
 
-Whoever destroys a data key has destroyed the archive, in every copy and version of it (NIST SP 800-88 Rev. 1,
-section 2.6, "cryptographic erase"). The archive is AES-256-GCM in segments of 1 MiB, Tink's streaming AEAD (Hoang,
-Reyhanitabar, Rogaway and Vizar 2015): segments can be neither exchanged nor left out. The id of the data set is
-authenticated with both, so that one data set's key or bytes cannot stand for another's.
-"""
+Whoever destroys a data key has destroyed the archive, in every copy and version of it (NIST SP
+800-88 Rev. 1, section 2.6, "cryptographic erase"). The archive is AES-256-GCM in segments of 1
+MiB, Tink's streaming AEAD (Hoang, Reyhanitabar, Rogaway and Vizar 2015): segments can be neither
+exchanged nor left out. The id of the data set is authenticated with both, so that one data set's
+key or bytes cannot stand for another's."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -32,7 +33,8 @@ class Sealer:
     """Makes data keys, seals and opens with them.
 
     Raises:
-        Unavailable: there is no master key, or not the one that is needed. The operator can mend that.
+        Unavailable: there is no master key, or not the one that is needed. The operator can mend
+            that.
     """
 
     def __init__(self, *master_keys: bytes) -> None:
@@ -53,7 +55,9 @@ class Sealer:
         return self._box.resealed(data_key, name)
 
     def opened(self, data_key: bytes, name: str) -> bytes:
-        """Return a data key as `sealed` and `unsealed` take it: whoever has it needs no master key, and opens this alone."""
+        """Return a data key as `sealed` and `unsealed` take it: whoever has it needs no master
+        key, and opens this alone.
+        """
         return self._box.open(data_key, name)
 
     def seal(self, chunks: Iterable[bytes], data_key: bytes, name: str) -> Iterator[bytes]:
@@ -70,7 +74,9 @@ class Sealer:
 
 
 def sealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[bytes]:
-    """Yield `chunks` encrypted with an opened data key, as they come; they open under the same `name` alone."""
+    """Yield `chunks` encrypted with an opened data key, as they come; they open under the same
+    `name` alone.
+    """
     sink = _Sink()
     stream = _primitive(opened_key).new_encrypting_stream(sink, name.encode())
     for chunk in chunks:
@@ -81,7 +87,8 @@ def sealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[by
 
 
 def unsealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[bytes]:
-    """Yield what was encrypted with an opened data key. Every chunk is authentic when it is yielded.
+    """Yield what was encrypted with an opened data key. Every chunk is authentic when it is
+    yielded.
 
     Raises:
         SealBroken: the bytes are not those that were sealed under this name, to the last one.
@@ -95,12 +102,16 @@ def unsealed(chunks: Iterable[bytes], opened_key: bytes, name: str) -> Iterator[
     except tink.TinkError as error:
         if source.error is not None:  # the storage failed, not the seal
             raise source.error from None
-        raise SealBroken(f"{name} was changed or cut off in the storage; upload it again.") from error
+        raise SealBroken(
+            f"{name} was changed or cut off in the storage; upload it again."
+        ) from error
 
 
 def _primitive(opened_key: bytes) -> streaming_aead.StreamingAead:
     _register()
-    return proto_keyset_format.parse(opened_key, secret_key_access.TOKEN).primitive(streaming_aead.StreamingAead)
+    return proto_keyset_format.parse(opened_key, secret_key_access.TOKEN).primitive(
+        streaming_aead.StreamingAead
+    )
 
 
 @cache

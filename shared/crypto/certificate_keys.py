@@ -1,4 +1,5 @@
-"""The Ed25519 keys that sign certificates: a folder with one private key, every public key, and the key of subjects.
+"""The Ed25519 keys that sign certificates: a folder with one private key, every public key, and the
+key of subjects.
 
     <folder>/signing-key.pem         the key in use, PKCS#8, mode 0600
     <folder>/public/<key id>.pem     it and all that were in use before it
@@ -62,7 +63,9 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class SubjectKey:
-    """The key under which one tenant's references are hashed; who holds it can tell whom a certificate is about."""
+    """The key under which one tenant's references are hashed; who holds it can tell whom a
+    certificate is about.
+    """
 
     key: bytes
 
@@ -91,7 +94,8 @@ class KeyFolder:
         with self._locked():
             if self.has_signer:
                 raise Conflict(
-                    f"There is a signing key in {self.folder} already; 'efface keys signing rotate' replaces it."
+                    f"There is a signing key in {self.folder} already; 'efface keys signing "
+                    "rotate' replaces it."
                 )
             subject = self.folder / SUBJECT_NAME
             if not subject.exists():
@@ -99,7 +103,8 @@ class KeyFolder:
             return self._install()
 
     def rotate(self) -> tuple[str, str]:
-        """Replace the private key, whose public half stays; return the ids of the old and the new key.
+        """Replace the private key, whose public half stays; return the ids of the old and the new
+        key.
 
         Raises:
             NoSigningKey: there is none to replace.
@@ -117,16 +122,22 @@ class KeyFolder:
         key = _private(self.folder / PRIVATE_NAME)
         if not isinstance(key, Ed25519PrivateKey):
             raise NoSigningKey(
-                f"{self.folder / PRIVATE_NAME} is not an Ed25519 key; only such a key signs certificates."
+                f"{self.folder / PRIVATE_NAME} is not an Ed25519 key; only such a key signs "
+                "certificates."
             )
         return Signer(key_id(key.public_key()), key)
 
     def public_keys(self) -> dict[str, Ed25519PublicKey]:
         """Return every public key, oldest first."""
         files = sorted(
-            (self.folder / PUBLIC_FOLDER).glob("*.pem"), key=lambda file: (file.stat().st_mtime_ns, file.name)
+            (self.folder / PUBLIC_FOLDER).glob("*.pem"),
+            key=lambda file: (file.stat().st_mtime_ns, file.name),
         )
-        return {key_id(key): key for file in files for key in read_public_keys(file.read_bytes()).values()}
+        return {
+            key_id(key): key
+            for file in files
+            for key in read_public_keys(file.read_bytes()).values()
+        }
 
     def forget(self, identifier: str) -> bool:
         """Take a public key out of the folder; False if it was not there."""
@@ -136,13 +147,16 @@ class KeyFolder:
         return found
 
     def subject_key(self, tenant: str) -> SubjectKey:
-        """Return the key of the tenant of this name, derived from the folder's: it may be handed out without the others.
+        """Return the key of the tenant of this name, derived from the folder's: it may be handed
+        out without the others.
 
         Raises:
             NoSigningKey: the folder has none, or others than its owner may read it.
         """
         text = _secret(self.folder / SUBJECT_NAME)
-        return SubjectKey(hmac.digest(bytes.fromhex(text.decode().strip()), tenant.encode(), "sha256"))
+        return SubjectKey(
+            hmac.digest(bytes.fromhex(text.decode().strip()), tenant.encode(), "sha256")
+        )
 
     def _install(self) -> str:
         """Make a key, publish its public half, and only then put the private one in place."""
@@ -168,7 +182,9 @@ def _private(path: Path) -> object:
     try:
         return load_pem_private_key(_secret(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise NoSigningKey(f"{path} is not a private key in PEM; restore it, or make a new one.") from error
+        raise NoSigningKey(
+            f"{path} is not a private key in PEM; restore it, or make a new one."
+        ) from error
 
 
 def new_secret(path: Path, content: bytes) -> None:
@@ -199,7 +215,8 @@ def _secret(path: Path) -> bytes:
         return read_secret(path)
     except OSError as error:
         raise NoSigningKey(
-            f"{path} cannot be read ({error.strerror}); 'efface keys signing create' makes the keys."
+            f"{path} cannot be read ({error.strerror}); 'efface keys signing create' makes the "
+            "keys."
         ) from error
 
 

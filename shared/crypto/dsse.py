@@ -2,10 +2,10 @@
 
 Bytes in, bytes out: what is signed is not looked at here.
 
-An envelope carries one field besides those of the specification, which allows that: `payloadDigest`, the SHA-256 of the
-payload. It is not signed and proves nothing. It tells damage from forgery: where it does not match, the payload was
-changed after it was signed; where it does and the signature still fails, the signature is not of this payload.
-"""
+An envelope carries one field besides those of the specification, which allows that:
+`payloadDigest`, the SHA-256 of the payload. It is not signed and proves nothing. It tells damage
+from forgery: where it does not match, the payload was changed after it was signed; where it does
+and the signature still fails, the signature is not of this payload."""
 
 import base64
 import hashlib
@@ -34,14 +34,20 @@ class EnvelopeSignature(BaseModel):
 
 
 class Envelope(BaseModel):
-    """The JSON envelope. Fields that a newer version may add are ignored, as the specification wants it."""
+    """The JSON envelope. Fields that a newer version may add are ignored, as the specification
+    wants it.
+    """
 
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, populate_by_name=True, serialize_by_alias=True
+    )
 
     payload: str = Field(description="base64 of what is signed")
     payload_type: str = Field(alias="payloadType", examples=["application/vnd.in-toto+json"])
     payload_digest: str | None = Field(
-        None, alias="payloadDigest", description="SHA-256 of the payload, to tell damage from forgery; not signed"
+        None,
+        alias="payloadDigest",
+        description="SHA-256 of the payload, to tell damage from forgery; not signed",
     )
     signatures: tuple[EnvelopeSignature, ...] = Field(min_length=1)
 
@@ -58,12 +64,16 @@ class Opened:
     """Key id, signature."""
 
     def candidates(self, keys: Mapping[str, Ed25519PublicKey]) -> list[str]:
-        """Return the ids of the keys that signatures name; a signature that names none may be of any key."""
+        """Return the ids of the keys that signatures name; a signature that names none may be of
+        any key.
+        """
         named = {key_id for key_id, _ in self.signatures}
         return [key_id for key_id in keys if key_id in named or "" in named]
 
     def signed_by(self, keys: Mapping[str, Ed25519PublicKey]) -> str | None:
-        """Return the id of the first key that one of the signatures is right under, None if there is none."""
+        """Return the id of the first key that one of the signatures is right under, None if
+        there is none.
+        """
         message = pae(self.payload_type, self.payload)
         for named, signature in self.signatures:
             for key_id, key in keys.items():
@@ -73,7 +83,9 @@ class Opened:
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """Return the pre-authentication encoding: the bytes that are signed (protocol.md, "Signature Definition")."""
+    """Return the pre-authentication encoding: the bytes that are signed (protocol.md, "Signature
+    Definition").
+    """
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -85,7 +97,9 @@ def seal(payload_type: str, payload: bytes, signer: Signer) -> bytes:
         payload=base64.b64encode(payload).decode(),
         payload_type=payload_type,
         payload_digest=hashlib.sha256(payload).hexdigest(),
-        signatures=(EnvelopeSignature(keyid=signer.key_id, sig=base64.b64encode(signature).decode()),),
+        signatures=(
+            EnvelopeSignature(keyid=signer.key_id, sig=base64.b64encode(signature).decode()),
+        ),
     )
     return envelope.model_dump_json(indent=2).encode() + b"\n"
 
@@ -100,7 +114,9 @@ def unseal(content: bytes) -> Opened:
         envelope = Envelope.model_validate(json.loads(content))
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
-        raise NotAnEnvelope(f"field {'.'.join(map(str, wrong['loc'])) or '(all)'}: {wrong['msg']}") from error
+        raise NotAnEnvelope(
+            f"field {'.'.join(map(str, wrong['loc'])) or '(all)'}: {wrong['msg']}"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise NotAnEnvelope("it is not JSON") from error
     payload = _decoded(envelope.payload, "payload")
@@ -114,7 +130,9 @@ def unseal(content: bytes) -> Opened:
 
 
 def _decoded(text: str, field: str) -> bytes:
-    """Decode base64, standard or URL-safe: the specification allows both. No two texts stand for the same bytes."""
+    """Decode base64, standard or URL-safe: the specification allows both. No two texts stand for
+    the same bytes.
+    """
     standard = text.replace("-", "+").replace("_", "/")
     try:
         content = base64.b64decode(standard, validate=True)

@@ -1,7 +1,7 @@
 """Public Ed25519 keys as they are handed out and read back: PEM and JSON Web Key Sets.
 
-A key id is the first 32 hexadecimal digits of the SHA-256 of the public key in DER (SubjectPublicKeyInfo).
-"""
+A key id is the first 32 hexadecimal digits of the SHA-256 of the public key in DER
+(SubjectPublicKeyInfo)."""
 
 import base64
 import hashlib
@@ -19,11 +19,13 @@ KEY_ID_DIGITS = 32
 
 FIELD = 2**255 - 19
 ORDER_8_Y = int.from_bytes(
-    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), byteorder="little"
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+    byteorder="little",
 )
 SMALL_ORDER_Y = frozenset({0, 1, FIELD - 1, ORDER_8_Y, FIELD - ORDER_8_Y})
-"""The y of the eight points of Curve25519 in Edwards form whose order divides 8. A signature of one message under such a
-key holds for others, so a set that holds one verifies what nobody signed."""
+"""The y of the eight points of Curve25519 in Edwards form whose order divides 8. A signature of
+one message under such a key holds for others, so a set that holds one verifies what nobody
+signed."""
 
 PublicKeys = Mapping[str, Ed25519PublicKey]
 """By key id."""
@@ -51,7 +53,9 @@ def jwk_set(keys: PublicKeys) -> dict[str, Any]:
         return base64.urlsafe_b64encode(key.public_bytes_raw()).decode().rstrip("=")
 
     common = {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig"}
-    return {"keys": [common | {"kid": identifier, "x": number(key)} for identifier, key in keys.items()]}
+    return {
+        "keys": [common | {"kid": identifier, "x": number(key)} for identifier, key in keys.items()]
+    }
 
 
 def read_public_keys(content: bytes) -> dict[str, Ed25519PublicKey]:
@@ -60,7 +64,9 @@ def read_public_keys(content: bytes) -> dict[str, Ed25519PublicKey]:
     Raises:
         NotKeys: there is no Ed25519 public key in it, or one that cannot tell what it signed.
     """
-    keys = _from_pem(content) if content.lstrip().startswith(b"-----BEGIN") else _from_jwk_set(content)
+    keys = (
+        _from_pem(content) if content.lstrip().startswith(b"-----BEGIN") else _from_jwk_set(content)
+    )
     if not keys:
         raise NotKeys("it holds no Ed25519 public key")
     if any(map(has_small_order, keys)):
@@ -69,7 +75,9 @@ def read_public_keys(content: bytes) -> dict[str, Ed25519PublicKey]:
 
 
 def has_small_order(key: Ed25519PublicKey) -> bool:
-    """True for the few public keys that belong to no private one: whichever way their y is written, and either x."""
+    """True for the few public keys that belong to no private one: whichever way their y is
+    written, and either x.
+    """
     y = int.from_bytes(key.public_bytes_raw(), byteorder="little") & (2**255 - 1)
     return y % FIELD in SMALL_ORDER_Y
 

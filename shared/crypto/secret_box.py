@@ -1,4 +1,6 @@
-"""Small secrets at rest: AES-256-GCM under the operator's master key, bound to the name of what they belong to."""
+"""Small secrets at rest: AES-256-GCM under the operator's master key, bound to the name of what
+they belong to.
+"""
 
 import base64
 import binascii
@@ -48,7 +50,9 @@ class SecretBox:
             except InvalidTag:
                 continue
         raise Unavailable(
-            f"None of the keys in EFFACE_MASTER_KEY opens what is sealed for {name}; add the one that sealed it."
+            f"None of the keys in EFFACE_MASTER_KEY opens what is sealed for {name}; add the "
+            "one "
+            "that sealed it."
         )
 
     def resealed(self, sealed: bytes, name: str) -> bytes:
@@ -73,5 +77,7 @@ def _decoded(text: str) -> bytes:
     except binascii.Error:
         key = b""
     if len(key) != KEY_BYTES:
-        raise Unavailable("EFFACE_MASTER_KEY must be 32 bytes in base64; 'openssl rand -base64 32' makes them.")
+        raise Unavailable(
+            "EFFACE_MASTER_KEY must be 32 bytes in base64; 'openssl rand -base64 32' makes them."
+        )
     return key

@@ -21,12 +21,15 @@ def secret_text(secret: bytes) -> str:
 
 def public_key_text(private_key: bytes) -> str:
     """Return the public half of an Ed25519 key (32 bytes) as receivers keep it: `whpk_...`."""
-    return f"whpk_{_base64(Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw())}"
+    public_key = Ed25519PrivateKey.from_private_bytes(private_key).public_key()
+    return f"whpk_{_base64(public_key.public_bytes_raw())}"
 
 
 def hmac_signature(secret: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """Return `v1,...`."""
-    return f"v1,{_base64(hmac.digest(secret, _signed(message_id, timestamp, body), hashlib.sha256))}"
+    return (
+        f"v1,{_base64(hmac.digest(secret, _signed(message_id, timestamp, body), hashlib.sha256))}"
+    )
 
 
 def ed25519_signature(private_key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
@@ -35,14 +38,17 @@ def ed25519_signature(private_key: bytes, message_id: str, timestamp: int, body:
     return f"v1a,{_base64(key.sign(_signed(message_id, timestamp, body)))}"
 
 
-def headers(message_id: str, timestamp: int, body: bytes, keys: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
+def headers(
+    message_id: str, timestamp: int, body: bytes, keys: Iterable[tuple[bytes, bytes]]
+) -> Mapping[str, str]:
     """Return the three headers of a call.
 
     Args:
         message_id: the same at every try.
         timestamp: of this try, in seconds since 1970.
         body: as it is sent.
-        keys: (HMAC key, Ed25519 private key) of each generation that is valid, the current one first.
+        keys: (HMAC key, Ed25519 private key) of each generation that is valid, the current one
+            first.
     """
     signatures = [
         signature

@@ -1,9 +1,10 @@
-"""Members of an archive (zip, or tar plain or compressed), each one checked before a byte of it is unpacked.
+"""Members of an archive (zip, or tar plain or compressed), each one checked before a byte of it is
+unpacked.
 
-Nothing in an archive is believed. A member may not leave the folder, be a link, a device or a sparse file, be
-encrypted, take another one's place, lie deeper or unpack to more than the limits allow, or have another size than its
-header says. An archive inside an archive is a file like any other: nobody opens it here.
-"""
+Nothing in an archive is believed. A member may not leave the folder, be a link, a device or a
+sparse file, be encrypted, take another one's place, lie deeper or unpack to more than the limits
+allow, or have another size than its header says. An archive inside an archive is a file like any
+other: nobody opens it here."""
 
 import bz2
 import gzip
@@ -32,15 +33,21 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
 MAX_DEPTH = 16
 MAX_FOLDERS = 100_000
-"""Twice as many as there may be classes. They hold no byte, but reading each costs time and memory."""
+"""Twice as many as there may be classes. They hold no byte, but reading each costs time and
+memory.
+"""
 MAX_END_BYTES = 16 * MIB
 """Of zeros at the end of a tar: packers write 10 kB."""
 MAX_PARTS = 100_000
 """Of a checkpoint in zip format: a file for each tensor."""
 MEMBER_BYTES = 512
-"""What every member costs of the bytes that an archive may unpack to, empty or not: a header of a tar has as many."""
+"""What every member costs of the bytes that an archive may unpack to, empty or not: a header of
+a tar has as many.
+"""
 JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiners: they are spelling in Persian and in Indian scripts, and hold emoji together."""
+"""Zero-width (non-)joiners: they are spelling in Persian and in Indian scripts, and hold emoji
+together.
+"""
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others are unpacked by Python without a bound on what one piece becomes."""
 _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
@@ -49,7 +56,15 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
 _DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        EOFError,
+        OSError,
+    ),
     *(ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError),
 )
 """What the two readers of the standard library raise on headers that make no sense."""
@@ -57,7 +72,9 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberLimits:
-    """What an archive may hold: members (folders count), bytes when unpacked, unpacked over packed bytes."""
+    """What an archive may hold: members (folders count), bytes when unpacked, unpacked over
+    packed bytes.
+    """
 
     members: int
     expanded_bytes: int
@@ -72,16 +89,22 @@ class Member:
     size: int
     file: IO[bytes]
     guessed: bool = False
-    """True if nothing says how the bytes of its name are to be read, and they are no UTF-8: they were taken for CP437."""
+    """True if nothing says how the bytes of its name are to be read, and they are no UTF-8: they
+    were taken for CP437.
+    """
 
     def read(self) -> bytes:
         """Return the whole content.
 
         Raises:
-            InvalidRequest: it is larger than `MAX_READ_BYTES`, or of another size than the header says.
+            InvalidRequest: it is larger than `MAX_READ_BYTES`, or of another size than the header
+                says.
         """
         if self.size > MAX_READ_BYTES:
-            raise invalid(f"member {shown(self.name)} has {self.size} bytes; the limit for one is {MAX_READ_BYTES}")
+            raise invalid(
+                f"member {shown(self.name)} has {self.size} bytes; the limit for one is "
+                f"{MAX_READ_BYTES}"
+            )
         content = self._piece(self.size + 1)
         self._check_size(len(content))
         return content
@@ -105,7 +128,10 @@ class Member:
 
     def _check_size(self, found: int) -> None:
         if found != self.size:
-            raise invalid(f"member {shown(self.name)} has another size than its header says; pack the archive again")
+            raise invalid(
+                f"member {shown(self.name)} has another size than its header says; pack the "
+                "archive again"
+            )
 
 
 def members(
@@ -149,7 +175,10 @@ class Budget:
     @classmethod
     def of(cls, path: Path, limits: MemberLimits) -> "Budget":
         """Return the whole budget of an archive."""
-        return cls(limits, max(MEMBER_BYTES, min(limits.expanded_bytes, limits.ratio * path.stat().st_size)))
+        return cls(
+            limits,
+            max(MEMBER_BYTES, min(limits.expanded_bytes, limits.ratio * path.stat().st_size)),
+        )
 
     def take(self, raw: str, size: int, *, folder: bool) -> None:
         """Count a member.
@@ -163,18 +192,23 @@ class Budget:
         self._members += 1
         self._folders += folder
         if self._members > self._limits.members:
-            raise invalid(f"holds more than {self._limits.members} members; split it into smaller archives")
+            raise invalid(
+                f"holds more than {self._limits.members} members; split it into smaller archives"
+            )
         if self._folders > MAX_FOLDERS:
             raise self.too_many_folders()
 
     def check_count(self, count: int, folders: int) -> None:
-        """Refuse a directory of more entries or folders than there may be members, before any of them is read.
+        """Refuse a directory of more entries or folders than there may be members, before any of
+        them is read.
 
         Raises:
             InvalidRequest: they are too many.
         """
         if count > self._limits.members:
-            raise invalid(f"holds more than {self._limits.members} members; split it into smaller archives")
+            raise invalid(
+                f"holds more than {self._limits.members} members; split it into smaller archives"
+            )
         if count * MEMBER_BYTES > self.left:
             raise self.spent(f"with {count} members")
         if folders > MAX_FOLDERS:
@@ -182,11 +216,16 @@ class Budget:
 
     def too_many_folders(self) -> InvalidRequest:
         """Return the error of an archive with more folders than anybody has classes."""
-        return invalid(f"holds more than {MAX_FOLDERS} members that are folders; split it into smaller archives")
+        return invalid(
+            f"holds more than {MAX_FOLDERS} members that are folders; split it into smaller "
+            "archives"
+        )
 
     def spent(self, where: str) -> InvalidRequest:
         """Return the error of an archive that unpacks to too much."""
-        return invalid(f"unpacks to more than {self._total} bytes {where}; split it into smaller ones")
+        return invalid(
+            f"unpacks to more than {self._total} bytes {where}; split it into smaller ones"
+        )
 
 
 def is_zip(path: Path) -> bool:
@@ -254,9 +293,14 @@ def _zip(path: Path, budget: Budget) -> Iterator[_Entry]:
             if mode not in (0, stat.S_IFREG):
                 raise _not_a_file(raw)
             if info.flag_bits & 1:
-                raise invalid(f"member {shown(raw)} is encrypted; pack the archive without a password")
+                raise invalid(
+                    f"member {shown(raw)} is encrypted; pack the archive without a password"
+                )
             if info.compress_type not in ZIP_METHODS:
-                raise invalid(f"member {shown(raw)} is packed by another method than deflate; pack the archive again")
+                raise invalid(
+                    f"member {shown(raw)} is packed by another method than deflate; pack the "
+                    "archive again"
+                )
             with archive.open(info) as content:
                 yield _Entry(raw, info.file_size, content, guessed)
 
@@ -265,7 +309,9 @@ def _tar(path: Path) -> Iterator[_Entry]:
     with _opened_tar(path) as archive:
         last = ""
         while (info := archive.next()) is not None:
-            vars(archive)["members"] = []  # tarfile keeps them all, for look-ups that nobody makes here
+            vars(archive)[
+                "members"
+            ] = []  # tarfile keeps them all, for look-ups that nobody makes here
             last = info.name
             if info.isdir():
                 yield _Entry(info.name, 0, None)
@@ -277,41 +323,57 @@ def _tar(path: Path) -> Iterator[_Entry]:
 
 
 def _check_end(archive: tarfile.TarFile, last: str) -> None:
-    """Read what is left of a tar: packed ones have their checksum there, and nothing else may stand there.
+    """Read what is left of a tar: packed ones have their checksum there, and nothing else may stand
+    there.
 
-    tarfile stops at a damaged header, and at the end of the first of two tars in one file, as if there was no more.
-    """
+    tarfile stops at a damaged header, and at the end of the first of two tars in one file, as if
+    there was no more."""
     file: Any = archive.fileobj
     file.seek(archive.offset)
     whole, read = True, 0
     while chunk := file.read(MIB):
         read += len(chunk)
         if read > MAX_END_BYTES:
-            raise invalid(f"unpacks to more than {MAX_END_BYTES} bytes after its last member; pack it again")
+            raise invalid(
+                f"unpacks to more than {MAX_END_BYTES} bytes after its last member; pack it again"
+            )
         if chunk.strip(b"\0"):
-            where = "is damaged" if whole and chunk[: tarfile.BLOCKSIZE].strip(b"\0") else "holds something more"
+            where = (
+                "is damaged"
+                if whole and chunk[: tarfile.BLOCKSIZE].strip(b"\0")
+                else "holds something more"
+            )
             raise invalid(f"the archive {where} after member {shown(last)}; pack it again")
         whole = False
 
 
 def _not_a_file(raw: str) -> Exception:
-    return invalid(f"member {shown(raw)} is a link, a device or a sparse file; only files and folders are taken")
+    return invalid(
+        f"member {shown(raw)} is a link, a device or a sparse file; only files and folders are "
+        "taken"
+    )
 
 
 @contextmanager
 def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar. Decompressing is done here, and not by tarfile, so that `_Bounded` sees what comes out of it."""
+    """Open a tar. Decompressing is done here, and not by tarfile, so that `_Bounded` sees what
+    comes out of it.
+    """
     with path.open("rb") as file:
         head = file.read(6)
         file.seek(0)
-        unpack = next((unpack for magic, unpack in _COMPRESSIONS.items() if head.startswith(magic)), None)
+        unpack = next(
+            (unpack for magic, unpack in _COMPRESSIONS.items() if head.startswith(magic)), None
+        )
         content: IO[bytes] = unpack(file) if unpack else file
         with content, tarfile.open(fileobj=_Bounded(content), mode="r:") as archive:
             yield archive
 
 
 class _Bounded:
-    """A file that is not read in huge pieces: both readers take a header at once, whatever size it claims."""
+    """A file that is not read in huge pieces: both readers take a header at once, whatever size
+    it claims.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -326,7 +388,9 @@ class _Bounded:
 
 
 class _Places:
-    """The places that members take, so that no one takes another's. Two spellings of one name are one place."""
+    """The places that members take, so that no one takes another's. Two spellings of one name
+    are one place.
+    """
 
     def __init__(self) -> None:
         self._files: set[str] = set()
@@ -351,17 +415,25 @@ class _Places:
 def _safe(raw: str, *, folder: bool) -> PurePosixPath:
     name = PurePosixPath(normalize("NFC", raw))
     if len(raw) > MAX_PATH_BYTES or len(raw.encode("utf-8", "replace")) > MAX_PATH_BYTES:
-        raise invalid(f"member {shown(raw)} has a path of more than {MAX_PATH_BYTES} bytes; shorten it")
+        raise invalid(
+            f"member {shown(raw)} has a path of more than {MAX_PATH_BYTES} bytes; shorten it"
+        )
     if not raw.translate(dict.fromkeys(map(ord, JOINERS))).isprintable():
-        raise invalid(f"member {shown(raw)} has a name with characters that cannot be printed; rename it")
+        raise invalid(
+            f"member {shown(raw)} has a name with characters that cannot be printed; rename it"
+        )
     windows = PureWindowsPath(raw)
     outside = name.is_absolute() or ".." in windows.parts or not (name.parts or folder)
     if outside or windows.drive or windows.root:
         raise invalid(f"member {shown(raw)} would leave the folder; use plain relative names")
     if "\\" in raw:
-        raise invalid(f"member {shown(raw)} has a backslash in its name; separate folders by /, or rename it")
+        raise invalid(
+            f"member {shown(raw)} has a backslash in its name; separate folders by /, or rename it"
+        )
     if len(name.parts) > MAX_DEPTH:
         raise invalid(f"member {shown(raw)} lies more than {MAX_DEPTH} folders deep")
     if any(len(part.encode()) > MAX_NAME_BYTES for part in name.parts):
-        raise invalid(f"member {shown(raw)} has a name of more than {MAX_NAME_BYTES} bytes; shorten it")
+        raise invalid(
+            f"member {shown(raw)} has a name of more than {MAX_NAME_BYTES} bytes; shorten it"
+        )
     return name

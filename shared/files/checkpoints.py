@@ -1,8 +1,9 @@
-"""Folders of checkpoints, understood without torch: which files are the model's, and how its tensors become open_clip's.
+"""Folders of checkpoints, understood without torch: which files are the model's, and how its
+tensors become open_clip's.
 
-Two layouts are taken: open_clip's local-dir (`open_clip_config.json` and weights under any name that open_clip takes), and
-transformers' `CLIPModel` (`config.json` and weights), also one folder below, where sentence-transformers has it.
-"""
+Two layouts are taken: open_clip's local-dir (`open_clip_config.json` and weights under any name
+that open_clip takes), and transformers' `CLIPModel` (`config.json` and weights), also one folder
+below, where sentence-transformers has it."""
 
 import hashlib
 import json
@@ -53,7 +54,8 @@ OPENAI = "CLIP (OpenAI)"
 """What a model is called whose tensors nobody has looked at yet."""
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 _NO_WEIGHTS = re.compile(
-    r"(optimizer|optim|scheduler|scaler|rng_state|random_states|training_args|trainer_state)", re.IGNORECASE
+    r"(optimizer|optim|scheduler|scaler|rng_state|random_states|training_args|trainer_state)",
+    re.IGNORECASE,
 )
 """Files that training leaves beside the weights."""
 
@@ -92,7 +94,9 @@ class Understood:
     """What a checkpoint is."""
 
     config: dict[str, Any]
-    """As in `open_clip_config.json`; with `architecture` alone where only open_clip could know it."""
+    """As in `open_clip_config.json`; with `architecture` alone where only open_clip could know
+    it.
+    """
     architecture: str
     rules: dict[str, Rule] | None
     """How its tensors are made; None where their names were not looked at."""
@@ -103,7 +107,8 @@ def find_layout(folder: Path) -> Layout:
     """Return the files of the one model in a folder, or one folder below.
 
     Raises:
-        InvalidRequest: there is none, or several files could be its weights: none of them is taken silently.
+        InvalidRequest: there is none, or several files could be its weights: none of them is taken
+            silently.
     """
     places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     for name in (CONFIG_NAME, TRANSFORMERS_CONFIG):
@@ -113,14 +118,23 @@ def find_layout(folder: Path) -> Layout:
         if len(found) > 1:
             found = [place for place in found if _is_clip(place / name)] or found
         if len(found) > 1:
-            raise invalid(f"there is a {name} in {listed([p.name for p in found], 150)}; give the folder of one model")
+            raise invalid(
+                f"there is a {name} in {listed([p.name for p in found], 150)}; give the folder "
+                "of "
+                "one model"
+            )
         if found:
-            return Layout(found[0], found[0] / name, weights_files(found[0], transformers=name == TRANSFORMERS_CONFIG))
+            return Layout(
+                found[0],
+                found[0] / name,
+                weights_files(found[0], transformers=name == TRANSFORMERS_CONFIG),
+            )
     weights = weights_files(folder)
     if len(weights) == 1 and weights[0].suffix != SAFETENSORS:
         return Layout(folder, None, weights)
     raise invalid(
-        f"holds no {CONFIG_NAME}, nor a {TRANSFORMERS_CONFIG} of transformers; give a folder in open_clip's local-dir"
+        f"holds no {CONFIG_NAME}, nor a {TRANSFORMERS_CONFIG} of transformers; give a folder in "
+        "open_clip's local-dir"
         " layout, or a CLIPModel's"
     )
 
@@ -128,21 +142,27 @@ def find_layout(folder: Path) -> Layout:
 def weights_files(folder: Path, *, transformers: bool = False) -> tuple[Path, ...]:
     """Return the weights of the model in a folder: one file, or all shards.
 
-    The names that both layouts know come first, and safetensors before pickles: they are forms of one model. A file under
-    any other name is taken if it is the only one.
+    The names that both layouts know come first, and safetensors before pickles: they are forms of
+    one model. A file under any other name is taken if it is the only one.
 
     Raises:
-        InvalidRequest: there is none, one of several would have to be chosen, or a shard is missing.
+        InvalidRequest: there is none, one of several would have to be chosen, or a shard is
+            missing.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_weights(path.name))
+    names = sorted(
+        path.name for path in folder.iterdir() if path.is_file() and is_weights(path.name)
+    )
     if not names:
         raise invalid(
-            f"holds no weights; add {SAFETENSORS_NAME} (or a file that ends in {', '.join(WEIGHTS_SUFFIXES)})"
+            f"holds no weights; add {SAFETENSORS_NAME} (or a file that ends in "
+            f"{', '.join(WEIGHTS_SUFFIXES)})"
         )
     sets = _sharded(folder, names)
     shards = {name for files in sets.values() for name in files}
     sets |= {name: (name,) for name in names if name not in shards}
-    chosen = _chosen(list(sets), (_TRANSFORMERS, _OPEN_CLIP) if transformers else (_OPEN_CLIP, _TRANSFORMERS))
+    chosen = _chosen(
+        list(sets), (_TRANSFORMERS, _OPEN_CLIP) if transformers else (_OPEN_CLIP, _TRANSFORMERS)
+    )
     return tuple(folder / name for name in sets[chosen])
 
 
@@ -152,7 +172,9 @@ def is_weights(name: str) -> bool:
 
 
 def weights_digest(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of a model's weights as they lie there: of the file, or of all shards one after the other."""
+    """Return the SHA-256 of a model's weights as they lie there: of the file, or of all shards
+    one after the other.
+    """
     digest = hashlib.sha256()
     for path in paths:
         for _ in hashed(chunks_of(path), digest):
@@ -160,7 +182,9 @@ def weights_digest(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def understood(layout: Layout, infos: Mapping[str, TensorInfo] | None, known: Known = known_config) -> Understood:
+def understood(
+    layout: Layout, infos: Mapping[str, TensorInfo] | None, known: Known = known_config
+) -> Understood:
     """Return what the model of a folder is, and how its tensors become open_clip's.
 
     Args:
@@ -185,12 +209,19 @@ def understood(layout: Layout, infos: Mapping[str, TensorInfo] | None, known: Kn
     _check_tokenizer(layout, model)
     if infos is None:
         return Understood(content, config.name(), None, _activation_warnings(config, openai=False))
-    called = config.architecture if config.model_cfg is None and config.architecture else CONFIG_NAME
-    fit = fitted(infos, expected_tensors(model), called, _expected if called != CONFIG_NAME else None)
+    called = (
+        config.architecture if config.model_cfg is None and config.architecture else CONFIG_NAME
+    )
+    fit = fitted(
+        infos, expected_tensors(model), called, _expected if called != CONFIG_NAME else None
+    )
     if fit.openai and not content["model_cfg"].get("quick_gelu"):
         content["model_cfg"]["quick_gelu"] = True
         content.pop("architecture", None)
-    warnings = (*_activation_warnings(config, openai=fit.openai), *_left_out(fit.left_out, fit.prefix))
+    warnings = (
+        *_activation_warnings(config, openai=fit.openai),
+        *_left_out(fit.left_out, fit.prefix),
+    )
     return Understood(content, config.name(), fit.rules, warnings)
 
 
@@ -198,7 +229,8 @@ def read_config(path: Path) -> tuple[ClipConfig, dict[str, Any]]:
     """Return `open_clip_config.json`, as a schema and as it stands in the file.
 
     Raises:
-        InvalidRequest: it is no JSON, or one of its fields is unknown, of another type or out of range.
+        InvalidRequest: it is no JSON, or one of its fields is unknown, of another type or out of
+            range.
     """
     content = _json(path)
     try:
@@ -214,24 +246,33 @@ def read_config(path: Path) -> tuple[ClipConfig, dict[str, Any]]:
 
 
 def is_torch_file(path: Path) -> bool:
-    """True for what `torch.save` writes since version 1.6: a zip with a pickle in it, which is not opened here.
+    """True for what `torch.save` writes since version 1.6: a zip with a pickle in it, which is not
+    opened here.
 
     Raises:
-        InvalidRequest: it is a zip, but a damaged one, or one of a torch file whose parts are compressed.
+        InvalidRequest: it is a zip, but a damaged one, or one of a torch file whose parts are
+            compressed.
     """
     parts = zip_parts(path) if is_zip(path) else []
     if not any(PurePosixPath(part.filename).name == "data.pkl" for part in parts):
         return False
     stored = [part for part in parts if "code" not in PurePosixPath(part.filename).parts[1:-1]]
     if any(part.compress_type != 0 or part.file_size > path.stat().st_size for part in stored):
-        raise invalid(f"{shown(path.name)} holds compressed parts, as torch.save never writes them; give safetensors")
+        raise invalid(
+            f"{shown(path.name)} holds compressed parts, as torch.save never writes them; give "
+            "safetensors"
+        )
     return True
 
 
 def is_torchscript(path: Path) -> bool:
-    """True for a TorchScript archive, which holds code beside its tensors, as OpenAI's own files do."""
+    """True for a TorchScript archive, which holds code beside its tensors, as OpenAI's own files
+    do.
+    """
     names = [PurePosixPath(part.filename) for part in zip_parts(path)] if is_zip(path) else []
-    return any(name.name == "constants.pkl" for name in names) and any("code" in name.parts[1:-1] for name in names)
+    return any(name.name == "constants.pkl" for name in names) and any(
+        "code" in name.parts[1:-1] for name in names
+    )
 
 
 def _understood_alone(infos: Mapping[str, TensorInfo] | None) -> Understood:
@@ -242,20 +283,27 @@ def _understood_alone(infos: Mapping[str, TensorInfo] | None) -> Understood:
     config = ClipConfig.model_validate(content)
     assert config.model_cfg is not None  # noqa: S101 - made above
     return Understood(
-        content, config.name(), fitted(infos, expected_tensors(config.model_cfg), "OpenAI's layout").rules
+        content,
+        config.name(),
+        fitted(infos, expected_tensors(config.model_cfg), "OpenAI's layout").rules,
     )
 
 
-def _understood_transformers(path: Path, layout: Layout, infos: Mapping[str, TensorInfo] | None) -> Understood:
+def _understood_transformers(
+    path: Path, layout: Layout, infos: Mapping[str, TensorInfo] | None
+) -> Understood:
     config = read_transformers_config(_json(path))
     own = own_vocabulary(config)
     if own and not layout.has_tokenizer:
         raise invalid(
-            f"{TRANSFORMERS_CONFIG}: the vocabulary of {config.text_config.vocab_size} is not that of OpenAI's CLIP;"
+            f"{TRANSFORMERS_CONFIG}: the vocabulary of {config.text_config.vocab_size} is not that "
+            "of OpenAI's CLIP;"
             " add the files of its tokenizer, e.g. tokenizer.json"
         )
     processor = layout.folder / PROCESSOR
-    content = open_clip_config(config, _json(processor) if processor.is_file() else {}, own_tokenizer=own)
+    content = open_clip_config(
+        config, _json(processor) if processor.is_file() else {}, own_tokenizer=own
+    )
     model = ModelConfig.model_validate(content["model_cfg"])
     name = ClipConfig(model_cfg=model).name()
     if model.vision_cfg.patches() > MAX_PATCHES:
@@ -274,7 +322,8 @@ def _check_tokenizer(layout: Layout, model: ModelConfig) -> None:
     name = model.text_cfg.hf_tokenizer_name
     if name and not layout.has_tokenizer:
         raise invalid(
-            f"its tokenizer is that of {name} (text_cfg.hf_tokenizer_name), whose files are missing;"
+            f"its tokenizer is that of {name} (text_cfg.hf_tokenizer_name), whose files are "
+            "missing;"
             " give a folder with tokenizer.json (or what the tokenizer has) beside the weights"
         )
 
@@ -288,7 +337,8 @@ def _activation_warnings(config: ClipConfig, *, openai: bool) -> tuple[RequestWa
         detail = f"the file is OpenAI's, so that it is loaded as {twin}"
         return (RequestWarning(pointer="/architecture", detail=detail),)
     detail = (
-        f"weights do not tell their activation: {config.architecture} has GELU; if these were trained with QuickGELU, as those"
+        f"weights do not tell their activation: {config.architecture} has GELU; if these were "
+        "trained with QuickGELU, as those"
         f" of OpenAI, MetaCLIP and DFN, give {twin}"
     )
     return (RequestWarning(pointer="/architecture", detail=detail),)
@@ -297,19 +347,28 @@ def _activation_warnings(config: ClipConfig, *, openai: bool) -> tuple[RequestWa
 def _left_out(names: Sequence[str], prefix: str) -> tuple[RequestWarning, ...]:
     if not names:
         return ()
-    detail = f"the model lies below {shown(prefix)}; {len(names)} tensors beside it are left out ({listed(names, 100)})"
+    detail = (
+        f"the model lies below {shown(prefix)}; {len(names)} tensors beside it are left out "
+        f"({listed(names, 100)})"
+    )
     return (RequestWarning(pointer="/file", detail=detail),)
 
 
 def _sharded(folder: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return sets of shards, by the name that the whole file would have: as an index lists them, or by their own names."""
+    """Return sets of shards, by the name that the whole file would have: as an index lists them,
+    or by their own names.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for suffix in INDEX_SUFFIXES:
         for index in sorted(folder.glob(f"*{suffix}")):
             whole = index.name.removesuffix(".index.json")
             shards = _indexed(index)
             if missing := [name for name in shards if name not in names]:
-                raise invalid(f"{index.name} lists {listed(missing, 150)}, which the folder lacks; give all shards")
+                raise invalid(
+                    f"{index.name} lists {listed(missing, 150)}, which the folder lacks; give "
+                    "all "
+                    "shards"
+                )
             found[whole] = shards
     for name in names:
         match = _SHARD.fullmatch(name)
@@ -322,9 +381,19 @@ def _sharded(folder: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def _numbered(match: re.Match[str], names: Sequence[str]) -> tuple[str, ...]:
     """Return all shards of a set, of which one's name is given."""
     count = int(match[3])
-    own = [name for name in names if name.startswith(f"{match[1]}-") and name.endswith(f"-of-{match[3]}.{match[4]}")]
-    if len(own) != count or own != [f"{match[1]}-{n:05}-of-{match[3]}.{match[4]}" for n in range(1, count + 1)]:
-        raise invalid(f"{match[0]} is one of {count} shards, of which the folder holds {len(own)}; give all of them")
+    own = [
+        name
+        for name in names
+        if name.startswith(f"{match[1]}-") and name.endswith(f"-of-{match[3]}.{match[4]}")
+    ]
+    if len(own) != count or own != [
+        f"{match[1]}-{n:05}-of-{match[3]}.{match[4]}" for n in range(1, count + 1)
+    ]:
+        raise invalid(
+            f"{match[0]} is one of {count} shards, of which the folder holds {len(own)}; give "
+            "all "
+            "of them"
+        )
     return tuple(own)
 
 
@@ -332,7 +401,11 @@ def _indexed(index: Path) -> tuple[str, ...]:
     if index.stat().st_size > MAX_INDEX_BYTES:
         raise invalid(f"{index.name} has more than {MAX_INDEX_BYTES} bytes")
     places = parse_json(index.read_bytes(), index.name).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+    if (
+        not isinstance(places, dict)
+        or not places
+        or not all(isinstance(name, str) for name in places.values())
+    ):
         raise invalid(f"{index.name} has no weight_map of tensors to files")
     shards = tuple(sorted(set(places.values())))
     if not all(is_weights(name) and PurePosixPath(name).name == name for name in shards):

@@ -1,16 +1,18 @@
-"""How sets of labelled images are laid out: which class an image belongs to, from names and labels alone.
+"""How sets of labelled images are laid out: which class an image belongs to, from names and labels
+alone.
 
-- **Class folders**: `<class>/<image>`. Images may lie deeper: the first folder names the class. Folders around everything are
-  looked through, and those that split a set (`train`, `val`, `test` and the like) are put together. Images without any
-  folder are an unlabelled set, of the one class `unlabelled`.
-- **Samples**, as in WebDataset shards. A member's key is its name up to the first dot of its last part, and what follows is
-  its field: beside every image `<key>.jpg` lies its label: `<key>.cls` (a name, or a number that counts the lines of
-  `classnames.txt` from 0), `<key>.json` (`{"label": ...}`) or `<key>.txt` (a name). Where the label is in one of the first
-  two, `<key>.txt`, or the field `caption` of `<key>.json`, is a caption.
+- **Class folders**: `<class>/<image>`. Images may lie deeper: the first folder names the class.
+  Folders around everything are looked through, and those that split a set (`train`, `val`, `test`
+  and the like) are put together. Images without any folder are an unlabelled set, of the one class
+  `unlabelled`.
+- **Samples**, as in WebDataset shards. A member's key is its name up to the first dot of its last
+  part, and what follows is its field: beside every image `<key>.jpg` lies its label: `<key>.cls` (a
+  name, or a number that counts the lines of `classnames.txt` from 0), `<key>.json` (`{"label":
+  ...}`) or `<key>.txt` (a name). Where the label is in one of the first two, `<key>.txt`, or the
+  field `caption` of `<key>.json`, is a caption.
 
-`shared/files/label_tables.py` reads labels from tables. What an image's class cannot be told by is refused by its name, and the
-image is left out where whoever sends the set allows that.
-"""
+`shared/files/label_tables.py` reads labels from tables. What an image's class cannot be told by
+is refused by its name, and the image is left out where whoever sends the set allows that."""
 
 import json
 import re
@@ -27,7 +29,17 @@ from shared.files.image_kinds import IMAGE_SUFFIXES, is_image
 from shared.schemas.base import Label
 
 __all__ = ["IMAGE_SUFFIXES", "is_image"]
-LABEL_FIELDS = ("cls", "cls.txt", "label", "label.txt", "class", "class.txt", "label.cls", "json", "txt")
+LABEL_FIELDS = (
+    "cls",
+    "cls.txt",
+    "label",
+    "label.txt",
+    "class",
+    "class.txt",
+    "label.cls",
+    "json",
+    "txt",
+)
 """Of a sample; the first one that is there counts."""
 IMAGE_FIELDS = re.compile(r"(?:(?:image|img)\.)?[a-z]+")
 """Of a sample: `jpg`, or `image.jpg`; others, such as `seg.png`, are no image to learn from."""
@@ -86,7 +98,9 @@ class Folders:
 
 
 def folder_classes(places: Mapping[str, str], refuse: Refuse) -> Folders:
-    """Return the classes of images from where they lie; `places` maps their names to relative paths."""
+    """Return the classes of images from where they lie; `places` maps their names to relative
+    paths.
+    """
     paths = {name: tuple(place.split("/")) for name, place in places.items()}
     notes: list[str] = []
     split = False
@@ -96,12 +110,16 @@ def folder_classes(places: Mapping[str, str], refuse: Refuse) -> Folders:
             notes.append(f"the folder {min(firsts)!r} around everything was looked through")
         elif _are_splits(firsts, paths.values()):
             split = True
-            notes.append(f"the folders {_listed(firsts)} are parts of one set and were put together")
+            notes.append(
+                f"the folders {_listed(firsts)} are parts of one set and were put together"
+            )
         else:
             break
         paths = {name: parts[1:] if len(parts) > 1 else parts for name, parts in paths.items()}
     if all(len(parts) == 1 for parts in paths.values()):
-        return Folders(tuple(Labelled(name, UNLABELLED) for name in paths), UNLABELLED, tuple(notes))
+        return Folders(
+            tuple(Labelled(name, UNLABELLED) for name in paths), UNLABELLED, tuple(notes)
+        )
     found: list[Labelled] = []
     for name, parts in paths.items():
         if len(parts) == 1:
@@ -112,7 +130,9 @@ def folder_classes(places: Mapping[str, str], refuse: Refuse) -> Folders:
 
 
 def _are_splits(firsts: set[str], paths: Iterable[tuple[str, ...]]) -> bool:
-    """True if the first folders are parts of one set: each has a word for one in its name, and they differ in that alone."""
+    """True if the first folders are parts of one set: each has a word for one in its name, and
+    they differ in that alone.
+    """
     rests = {name: _beside_split(name) for name in firsts}
     depths = {min(len(parts), 3) for parts in paths}
     if len(firsts) < 2 or None in rests.values() or len(set(rests.values())) > 1 or 1 in depths:
@@ -121,7 +141,9 @@ def _are_splits(firsts: set[str], paths: Iterable[tuple[str, ...]]) -> bool:
 
 
 def _beside_split(name: str) -> tuple[str, ...] | None:
-    """Return the words of a folder's name without the one for a part of a set; None if there is not just one such word."""
+    """Return the words of a folder's name without the one for a part of a set; None if there is
+    not just one such word.
+    """
     words = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z\d])", name)
     tokens = [word.casefold() for word in words if word and not word.isdecimal()]
     rest = [token for token in tokens if token not in SPLITS]
@@ -129,7 +151,9 @@ def _beside_split(name: str) -> tuple[str, ...] | None:
 
 
 def sample_key(name: str) -> tuple[str, str]:
-    """Return key and field of a member: its name up to the first dot of its last part, and the rest in lower case."""
+    """Return key and field of a member: its name up to the first dot of its last part, and the
+    rest in lower case.
+    """
     folder, _, last = name.rpartition("/")
     key, _, field = last.partition(".")
     return f"{folder}/{key}" if folder else key, field.lower()
@@ -146,8 +170,11 @@ class Samples:
     """Texts that belong to a sample with an image."""
 
 
-def samples(images: Sequence[str], texts: Mapping[str, bytes], names: Sequence[str], refuse: Refuse) -> Samples | None:
-    """Return the images of a shard; None if these are members of none: no image has a label beside it.
+def samples(
+    images: Sequence[str], texts: Mapping[str, bytes], names: Sequence[str], refuse: Refuse
+) -> Samples | None:
+    """Return the images of a shard; None if these are members of none: no image has a label beside
+    it.
 
     Args:
         images: their member names, in the order of the shard.
@@ -182,7 +209,8 @@ def samples(images: Sequence[str], texts: Mapping[str, bytes], names: Sequence[s
         extra += [name for name in fields.values() if name != chosen]
         if chosen is None:
             refuse(
-                min(fields.values()), "has no image beside it whose name is its key and a suffix; rename one of them"
+                min(fields.values()),
+                "has no image beside it whose name is its key and a suffix; rename one of them",
             )
         elif (one := _sample(chosen, labels.get(key, {}), names, refuse)) is not None:
             found.append(one)
@@ -198,7 +226,9 @@ def _long_stem(name: str) -> str | None:
 
 def _once(fields: dict[str, _T], field: str, value: _T, name: str) -> None:
     if field in fields:
-        raise invalid(f"member {name!r} comes twice in its sample; names may not differ in case alone")
+        raise invalid(
+            f"member {name!r} comes twice in its sample; names may not differ in case alone"
+        )
     fields[field] = value
 
 
@@ -208,7 +238,9 @@ def _chosen(fields: Mapping[str, str]) -> str | None:
     return next(iter(plain or named), None)
 
 
-def _sample(name: str, label: Mapping[str, bytes], names: Sequence[str], refuse: Refuse) -> Labelled | None:
+def _sample(
+    name: str, label: Mapping[str, bytes], names: Sequence[str], refuse: Refuse
+) -> Labelled | None:
     try:
         return Labelled(name, sample_class(label, names), sample_caption(label))
     except ValueError as error:
@@ -254,7 +286,8 @@ def sample_class(label: Mapping[str, bytes], names: Sequence[str]) -> str:
 
 
 def label_name(value: object, names: Sequence[str]) -> str:
-    """Return the class that a label stands for: a name, or a whole number that counts `names` where there are any.
+    """Return the class that a label stands for: a name, or a whole number that counts `names` where
+    there are any.
 
     Raises:
         ValueError: it is none; the message goes behind the name of the member.
@@ -269,7 +302,11 @@ def label_name(value: object, names: Sequence[str]) -> str:
         }
         kind = kinds.get(type(value).__name__, type(value).__name__)
         raise ValueError(f"has a label that is {kind}; give one name or whole number")
-    text = str(value).strip() if abs(value if isinstance(value, int) else 0) < 10**MAX_CLASS_DIGITS else "9" * 20
+    text = (
+        str(value).strip()
+        if abs(value if isinstance(value, int) else 0) < 10**MAX_CLASS_DIGITS
+        else "9" * 20
+    )
     if re.fullmatch(r"-\d+", text):
         raise ValueError(f"has the label {text[:20]}; numbers count classes from 0")
     if text.isdecimal() and names:
@@ -280,7 +317,9 @@ def label_name(value: object, names: Sequence[str]) -> str:
 
 
 def sample_caption(texts: Mapping[str, bytes]) -> str | None:
-    """Return the caption of one sample whose label was read, None without one; `texts` as for `sample_class`."""
+    """Return the caption of one sample whose label was read, None without one; `texts` as for
+    `sample_class`.
+    """
     label = next((field for field in LABEL_FIELDS if field in texts), None)
     if "txt" in texts and label != "txt":
         caption: object = texts["txt"].decode("utf-8-sig", "replace")
@@ -299,12 +338,15 @@ def checked_name(text: str) -> str:
     """Return `text` in normal form C if it can be a class name.
 
     Raises:
-        ValueError: it is empty, too long or not printable; the message goes behind the name of the member.
+        ValueError: it is empty, too long or not printable; the message goes behind the name of the
+            member.
     """
     try:
         return _LABEL.validate_python(normalize("NFC", text))
     except ValidationError as error:
-        raise ValueError(f"{text[:100]!r} cannot be a class name: {error.errors()[0]['msg']}") from error
+        raise ValueError(
+            f"{text[:100]!r} cannot be a class name: {error.errors()[0]['msg']}"
+        ) from error
 
 
 def _class_name(text: str, member: str, refuse: Refuse) -> str | None:

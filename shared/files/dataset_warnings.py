@@ -1,4 +1,6 @@
-"""What is odd about a set of images that was accepted, in sentences: nothing is left out or put together in silence."""
+"""What is odd about a set of images that was accepted, in sentences: nothing is left out or put
+together in silence.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +13,11 @@ ODD_NAMES = FILLERS | SPLITS | {"unknown", "other", "misc", "new folder", "photo
 
 
 def warnings_of(
-    layout: str, classes: Mapping[str, int], left_out: Mapping[str, int], skipped: int, notes: Sequence[str]
+    layout: str,
+    classes: Mapping[str, int],
+    left_out: Mapping[str, int],
+    skipped: int,
+    notes: Sequence[str],
 ) -> tuple[str, ...]:
     """Return the warnings about a set.
 
@@ -29,7 +35,9 @@ def warnings_of(
     found += _odd(classes)
     if left_out:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        found.append(f"{sum(left_out.values())} members are no images of the set and were left out: {listed}")
+        found.append(
+            f"{sum(left_out.values())} members are no images of the set and were left out: {listed}"
+        )
     if skipped:
         found.append(f"{skipped} members cannot be used and were left out (skip_invalid)")
     return tuple(found)
@@ -41,7 +49,10 @@ def _twins(classes: Mapping[str, int]) -> list[str]:
     for name in classes:
         alike.setdefault(name_key(name.replace("-", " ")), []).append(name)
     twins = [names for names in alike.values() if len(names) > 1]
-    found = [f"the classes {_listed(sorted(names))} may be one, written differently" for names in twins[:FEW_CLASSES]]
+    found = [
+        f"the classes {_listed(sorted(names))} may be one, written differently"
+        for names in twins[:FEW_CLASSES]
+    ]
     if len(twins) > FEW_CLASSES:
         found.append(f"so may {len(twins) - FEW_CLASSES} more groups of classes")
     return found
@@ -56,7 +67,9 @@ def _odd(classes: Mapping[str, int]) -> list[str]:
         found.append("each class has one image alone")
     odd = [name for name in classes if name.casefold() in ODD_NAMES]
     if odd:
-        found.append(f"{_listed(odd)} is the name of a class here: is it a folder of something else?")
+        found.append(
+            f"{_listed(odd)} is the name of a class here: is it a folder of something else?"
+        )
     numbers = [name for name in classes if name.isdecimal()]
     if numbers and len(numbers) == len(classes):
         found.append("the classes are numbers; a classnames.txt, one name a line, gives them names")

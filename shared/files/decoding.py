@@ -1,10 +1,10 @@
 """The one way from the bytes of an image to pixels, for checking, for learning and for measuring.
 
-What comes out is RGB in 8 bits, upright as viewers show it (EXIF's orientation applied), its first frame alone, on white
-where it is transparent. Images of more than 8 bits are scaled by the range of their format: 16 bits (or the 10 to 14 that a
-TIFF says) from black to white; whole numbers of 32 bits and floats by the range that they fit in, which is [0, 1] for
-floats, then [0, 255], then [0, 65535], and else from their darkest to their brightest pixel.
-"""
+What comes out is RGB in 8 bits, upright as viewers show it (EXIF's orientation applied), its
+first frame alone, on white where it is transparent. Images of more than 8 bits are scaled by the
+range of their format: 16 bits (or the 10 to 14 that a TIFF says) from black to white; whole
+numbers of 32 bits and floats by the range that they fit in, which is [0, 1] for floats, then [0,
+255], then [0, 65535], and else from their darkest to their brightest pixel."""
 
 import io
 import warnings
@@ -20,9 +20,13 @@ from shared.files.image_checks import orientation, wrong_demand
 from shared.files.image_kinds import HEAD_BYTES, image_format, what_it_is
 
 READING = 2
-"""Grows when the same bytes become other pixels: what was computed of the pixels before is not used then."""
+"""Grows when the same bytes become other pixels: what was computed of the pixels before is not
+used then.
+"""
 MAX_SIDES = 100
-"""The longer side of an image over the shorter: models scale the shorter one, and a thread would become a plane."""
+"""The longer side of an image over the shorter: models scale the shorter one, and a thread would
+become a plane.
+"""
 BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
 """Tags of a TIFF, and a value of the second."""
 FLOAT_TOPS = (1.0, 255.0, 65535.0)
@@ -48,8 +52,8 @@ def decoded(file: BinaryIO | Path, member: str, max_pixels: int) -> Image.Image:
     """Return an image in RGB, as the module says.
 
     Raises:
-        InvalidRequest: it cannot be decoded, has more than `max_pixels` pixels, is much longer than wide, or asks for far
-            more than an image of its size takes.
+        InvalidRequest: it cannot be decoded, has more than `max_pixels` pixels, is much longer than
+            wide, or asks for far more than an image of its size takes.
     """
     content = file.read_bytes() if isinstance(file, Path) else file.read(MAX_READ_BYTES + 1)
     if len(content) > MAX_READ_BYTES:
@@ -65,7 +69,9 @@ def decoded(file: BinaryIO | Path, member: str, max_pixels: int) -> Image.Image:
     except _Refused as error:
         raise invalid(str(error)) from error
     except Exception as error:  # Pillow's plugins raise whatever broken input leads them to
-        detail = f"member {shown(member)} is not an image that can be decoded: {_reason(kind, error)}"
+        detail = (
+            f"member {shown(member)} is not an image that can be decoded: {_reason(kind, error)}"
+        )
         raise invalid(detail) from error
 
 
@@ -82,7 +88,11 @@ def _opened(content: bytes, kind: str, member: str, max_pixels: int) -> Image.Im
             raise _Refused(f"member {shown(member)} has {width} x {height} pixels; {wrong}")
         bits = _bits(image, kind)
         image.load()
-        turn = None if kind in _TURNED_BY_THE_PLUGIN else _TURNS.get(orientation(image.info.get("exif")))
+        turn = (
+            None
+            if kind in _TURNED_BY_THE_PLUGIN
+            else _TURNS.get(orientation(image.info.get("exif")))
+        )
         upright = image if turn is None else image.transpose(turn)
         return rgb(upright, bits)
 
@@ -91,7 +101,9 @@ def _register_heif() -> None:
     try:
         import pillow_heif
     except ImportError as error:
-        raise _Refused("HEIC images need the package pillow-heif on the server; convert them to JPEG") from error
+        raise _Refused(
+            "HEIC images need the package pillow-heif on the server; convert them to JPEG"
+        ) from error
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
@@ -110,7 +122,9 @@ def _wrong_size(width: int, height: int, max_pixels: int) -> str | None:
 
 
 def _bits(image: Image.Image, kind: str) -> int | None:
-    """Return how many bits a whole number of a deep greyscale image uses; None where that says nothing of its range."""
+    """Return how many bits a whole number of a deep greyscale image uses; None where that says
+    nothing of its range.
+    """
     if kind != "TIFF":
         return 16
     tags: Any = getattr(image, "tag_v2", {})
@@ -119,7 +133,8 @@ def _bits(image: Image.Image, kind: str) -> int | None:
 
 
 def rgb(image: Image.Image, bits: int | None = 16) -> Image.Image:
-    """Return a loaded image in RGB of 8 bits; `bits` are those of a greyscale value of more than 8, None if unknown.
+    """Return a loaded image in RGB of 8 bits; `bits` are those of a greyscale value of more than 8,
+    None if unknown.
 
     Raises:
         ValueError: a value of it is no number.
@@ -140,7 +155,9 @@ def _eight_bits(values: _Values, bits: int | None) -> _Values:
     scaled = np.empty(values.shape, np.uint8)
     for row in range(0, len(values), ROWS_AT_A_TIME):
         part = values[row : row + ROWS_AT_A_TIME].astype(np.float64)
-        scaled[row : row + ROWS_AT_A_TIME] = np.clip(np.rint((part - low) * (255.0 / ((high - low) or 1.0))), 0, 255)
+        scaled[row : row + ROWS_AT_A_TIME] = np.clip(
+            np.rint((part - low) * (255.0 / ((high - low) or 1.0))), 0, 255
+        )
     return scaled
 
 

@@ -25,6 +25,8 @@ _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 def words(error: Exception) -> str:
-    """Return what an error says, in one line of plain characters, without Python's names of its objects."""
+    """Return what an error says, in one line of plain characters, without Python's names of its
+    objects.
+    """
     text = " ".join(_OBJECT.sub("it", str(error)).split()) or type(error).__name__
     return ascii(text[:SHOWN_WORDS])[1:-1]

@@ -1,7 +1,8 @@
-"""Sets of images as they come in: every image is decoded once and the classes are counted. Needs no torch.
+"""Sets of images as they come in: every image is decoded once and the classes are counted. Needs no
+torch.
 
-`image_sets.py` reads them, `dataset_layouts.py` says how they are laid out, `archive_members.py` what a member may not be.
-"""
+`image_sets.py` reads them, `dataset_layouts.py` says how they are laid out, `archive_members.py`
+what a member may not be."""
 
 import hashlib
 import io
@@ -20,7 +21,9 @@ MEMBERS_PER_IMAGE = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveLimits:
-    """What an archive may hold: images, bytes when unpacked, unpacked over packed bytes, pixels in one image."""
+    """What an archive may hold: images, bytes when unpacked, unpacked over packed bytes, pixels
+    in one image.
+    """
 
     images: int
     expanded_bytes: int
@@ -40,7 +43,9 @@ class ArchiveLimits:
     def of_members(self) -> MemberLimits:
         """Return what is left of them where nobody looks at images."""
         return MemberLimits(
-            members=MEMBERS_PER_IMAGE * self.images, expanded_bytes=self.expanded_bytes, ratio=self.ratio
+            members=MEMBERS_PER_IMAGE * self.images,
+            expanded_bytes=self.expanded_bytes,
+            ratio=self.ratio,
         )
 
 
@@ -69,7 +74,8 @@ def inspect_archive(
     Args:
         path: the archive, or a Parquet file.
         limits: what it may hold.
-        skip_invalid: leave out what cannot be used, and count it, instead of refusing the archive for it.
+        skip_invalid: leave out what cannot be used, and count it, instead of refusing the archive
+            for it.
         sha256: the file's, where it is known.
 
     Raises:
@@ -88,7 +94,9 @@ def inspect_archive(
     )
 
 
-def read_set(path: Path, limits: ArchiveLimits, take: Take, *, skip_invalid: bool = False) -> Contents:
+def read_set(
+    path: Path, limits: ArchiveLimits, take: Take, *, skip_invalid: bool = False
+) -> Contents:
     """Read an archive or a folder as `read_images` does, within limits.
 
     Raises:
@@ -109,7 +117,8 @@ def check(found: Found, limits: ArchiveLimits) -> None:
 
 
 def set_classes(path: Path, limits: ArchiveLimits) -> dict[str, int]:
-    """Return how many images of each class there are in an archive or a folder; they are not decoded.
+    """Return how many images of each class there are in an archive or a folder; they are not
+    decoded.
 
     Raises:
         InvalidRequest: it is no set of images, or breaks a rule.

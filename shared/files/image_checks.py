@@ -1,8 +1,9 @@
-"""What a file of an image may ask of its decoder, looked up in its bytes before the decoder sees them.
+"""What a file of an image may ask of its decoder, looked up in its bytes before the decoder sees
+them.
 
-Limits on what a header says are no limits on what decoding takes: a few bytes can ask for a tile of a gigabyte, for ten
-thousand passes over a large image, or for a million pieces that are put together one by one.
-"""
+Limits on what a header says are no limits on what decoding takes: a few bytes can ask for a tile
+of a gigabyte, for ten thousand passes over a large image, or for a million pieces that are put
+together one by one."""
 
 import re
 import struct
@@ -20,9 +21,13 @@ MAX_CHUNKS = 65_536
 MAX_PROFILE_BYTES = 8 * 1024 * 1024
 """Of metadata of one image, together."""
 MAX_FRAMES_PIXELS = 100
-"""Pixels of all frames of an animation, over what one image may have. Only the first frame is ever decoded."""
+"""Pixels of all frames of an animation, over what one image may have. Only the first frame is
+ever decoded.
+"""
 MAX_TILE_PIXELS = 1 << 20
-"""Of a TIFF's tile that is larger than its image: writers pad small images to tiles of up to 1024 x 1024."""
+"""Of a TIFF's tile that is larger than its image: writers pad small images to tiles of up to
+1024 x 1024.
+"""
 MAX_TAGS = 1_000
 
 _MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
@@ -52,7 +57,9 @@ def wrong_demand(image_format: str, content: bytes, max_pixels: int) -> str | No
 
 
 def orientation(exif: bytes | None) -> int:
-    """Return how EXIF data says that an image is to be turned, 1 to 8; 1 where it says nothing that makes sense."""
+    """Return how EXIF data says that an image is to be turned, 1 to 8; 1 where it says nothing
+    that makes sense.
+    """
     data = (exif or b"").removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
@@ -159,23 +166,33 @@ def _tiff(content: bytes, max_pixels: int) -> str | None:
         tag, kind, values = struct.unpack_from(tag_format, content, here)
         letter = {1: "B", 3: "H", 4: "L", 16: "Q"}.get(kind)
         if tag in (_TILE_WIDTH, _TILE_LENGTH, _WIDTH, _LENGTH) and letter and values == 1:
-            (sizes[tag],) = struct.unpack_from(f"{order}{letter}", content, here + struct.calcsize(tag_format))
+            (sizes[tag],) = struct.unpack_from(
+                f"{order}{letter}", content, here + struct.calcsize(tag_format)
+            )
     pixels = sizes.get(_WIDTH, 0) * sizes.get(_LENGTH, 0)
     tile = sizes.get(_TILE_WIDTH, 0) * sizes.get(_TILE_LENGTH, 0)
     if tile > max(4 * pixels, MAX_TILE_PIXELS) or tile > max(max_pixels, MAX_TILE_PIXELS):
         width, length = sizes[_TILE_WIDTH], sizes[_TILE_LENGTH]
-        return f"is a TIFF with tiles of {width} x {length} pixels, far more than it has; save it again"
+        return (
+            f"is a TIFF with tiles of {width} x {length} pixels, far more than it has; save it "
+            "again"
+        )
     return None
 
 
 def _frames(frames: int, pixels: int, max_pixels: int) -> str | None:
     if frames * pixels > MAX_FRAMES_PIXELS * max_pixels:
-        return f"is an animation of {frames} frames of {pixels} pixels; give the frame that is meant"
+        return (
+            f"is an animation of {frames} frames of {pixels} pixels; give the frame that is meant"
+        )
     return None
 
 
 def _too_many_parts(name: str) -> str:
-    return f"is a {name} of too many parts, or with too much beside the image; save it again without metadata"
+    return (
+        f"is a {name} of too many parts, or with too much beside the image; save it again "
+        "without metadata"
+    )
 
 
 _CHECKS: dict[str, Callable[[bytes, int], str | None]] = {

@@ -1,20 +1,64 @@
-"""What a file is by its first bytes, whatever it is called: an image that is taken, or something that has a name.
+"""What a file is by its first bytes, whatever it is called: an image that is taken, or something
+that has a name.
 
-Suffixes only say which members are meant as images. Each image is opened by the one plugin that its bytes ask for.
-"""
+Suffixes only say which members are meant as images. Each image is opened by the one plugin that
+its bytes ask for."""
 
 import re
 from pathlib import PurePosixPath
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jif",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".webp",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".tif",
+        ".tiff",
+    }
     | {".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 TAKEN = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and PPM"
 """For messages."""
 SUFFIXES_OF_OTHERS = frozenset(
-    {".jxl", ".jp2", ".j2k", ".svg", ".psd", ".ico", ".eps", ".pdf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf"}
-    | {".raf", ".rw2", ".xcf", ".tga", ".exr", ".hdr", ".dcm", ".nii", ".webm", ".mp4", ".mov", ".avi", ".mkv"}
+    {
+        ".jxl",
+        ".jp2",
+        ".j2k",
+        ".svg",
+        ".psd",
+        ".ico",
+        ".eps",
+        ".pdf",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+    }
+    | {
+        ".raf",
+        ".rw2",
+        ".xcf",
+        ".tga",
+        ".exr",
+        ".hdr",
+        ".dcm",
+        ".nii",
+        ".webm",
+        ".mp4",
+        ".mov",
+        ".avi",
+        ".mkv",
+    }
 )
 """Of pictures and films that are not taken: to be converted first."""
 
@@ -65,7 +109,9 @@ def is_image(name: PurePosixPath) -> bool:
 
 
 def image_format(head: bytes) -> str | None:
-    """Return the format of a file, by Pillow's name of it, from its first bytes; None if it is none that is taken."""
+    """Return the format of a file, by Pillow's name of it, from its first bytes; None if it is
+    none that is taken.
+    """
     return next((name for name, pattern in _FORMATS if pattern.match(head)), None)
 
 

@@ -1,9 +1,10 @@
-"""The one reader of sets of images: of archives, of folders on disk, of shards and of Parquet files.
+"""The one reader of sets of images: of archives, of folders on disk, of shards and of Parquet
+files.
 
-Gateway and worker read by it, so that what was counted when a set came in is what a job learns from and measures. It hands
-each image to whoever asked, who decodes it or writes it down, and returns what it understood. What no image can be told by
-is refused by name, all of it at once; where the sender allows it, it is left out and counted instead.
-"""
+Gateway and worker read by it, so that what was counted when a set came in is what a job learns
+from and measures. It hands each image to whoever asked, who decodes it or writes it down, and
+returns what it understood. What no image can be told by is refused by name, all of it at once;
+where the sender allows it, it is left out and counted instead."""
 
 import tempfile
 from collections import Counter
@@ -14,7 +15,14 @@ from typing import Literal, Protocol
 
 from shared.errors import FieldError, InvalidRequest
 from shared.files.archive_members import Budget, MemberLimits, is_zip, members
-from shared.files.dataset_layouts import CLASS_NAMES, MAX_LABEL_BYTES, Labelled, class_names, label_name, sample_key
+from shared.files.dataset_layouts import (
+    CLASS_NAMES,
+    MAX_LABEL_BYTES,
+    Labelled,
+    class_names,
+    label_name,
+    sample_key,
+)
 from shared.files.dataset_warnings import warnings_of
 from shared.files.errors import invalid, shown
 from shared.files.image_kinds import IMAGE_SUFFIXES, SUFFIXES_OF_OTHERS, TAKEN, is_image
@@ -42,13 +50,30 @@ LABEL_SUFFIXES = frozenset({".cls", ".json", ".txt", ".label", ".class"})
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PARQUET_SUFFIX = ".parquet"
 JUNK_NAMES = {
-    name.casefold(): name for name in ("Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
+    name.casefold(): name
+    for name in ("Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
 }
 """What file managers leave behind."""
 NOTES = frozenset(
-    {".md", ".rst", ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".log", ".pdf", ".url"}
+    {
+        ".md",
+        ".rst",
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".csv",
+        ".tsv",
+        ".yaml",
+        ".yml",
+        ".log",
+        ".pdf",
+        ".url",
+    }
 )
-NOTE_NAMES = frozenset({"license", "licence", "readme", "notice", "authors", "citation", "checksums", "sha256sums"})
+NOTE_NAMES = frozenset(
+    {"license", "licence", "readme", "notice", "authors", "citation", "checksums", "sha256sums"}
+)
 """What lies beside images to be read by people, or by other tools: it is left out, and counted."""
 
 
@@ -85,11 +110,14 @@ class Contents:
         return dict(sorted(Counter(image.label for image in self.images).items()))
 
 
-def read_images(path: Path, limits: MemberLimits, images: int, take: Take, *, skip_invalid: bool = False) -> Contents:
+def read_images(
+    path: Path, limits: MemberLimits, images: int, take: Take, *, skip_invalid: bool = False
+) -> Contents:
     """Read a set once.
 
     Args:
-        path: an archive (a zip or tar of images or of shards), a Parquet file, or a folder of what would be packed.
+        path: an archive (a zip or tar of images or of shards), a Parquet file, or a folder of what
+            would be packed.
         limits: what it may hold.
         images: how many there may be.
         take: called with every image.
@@ -172,12 +200,19 @@ class _Refusals:
         rest = self.count - len(self.named)
         more = f"; so are {rest} more members" if rest else ""
         hint = f"{more}; mend or remove what is wrong, or leave it out with skip_invalid=true"
-        return InvalidRequest([FieldError("", why) for why in (*self.named[:-1], self.named[-1] + hint)])
+        return InvalidRequest(
+            [FieldError("", why) for why in (*self.named[:-1], self.named[-1] + hint)]
+        )
 
 
 class _Reader:
     def __init__(self, limits: MemberLimits, most_images: int, take: Take, scratch: Path) -> None:
-        self._limits, self._most_images, self._take, self._scratch = limits, most_images, take, scratch
+        self._limits, self._most_images, self._take, self._scratch = (
+            limits,
+            most_images,
+            take,
+            scratch,
+        )
         self._images: list[str] = []
         self._texts: dict[str, bytes] = {}
         self._tables: dict[str, bytes] = {}
@@ -198,8 +233,12 @@ class _Reader:
             self._add(member)
 
     def read_folder(self, folder: Path) -> None:
-        """Take every file below a folder, links followed; hidden ones and what they hold count as one."""
-        files = [PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+        """Take every file below a folder, links followed; hidden ones and what they hold count
+        as one.
+        """
+        files = [
+            PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()
+        ]
         self._budget = Budget(self._limits, self._limits.expanded_bytes)
         for name in sorted(files):
             self._add(_OnDisk(name, folder / name))
@@ -227,7 +266,9 @@ class _Reader:
             images=usable,
             left_out=left_out,
             skipped=self._refused.count,
-            warnings=warnings_of(layout, classes, left_out, self._refused.count, [*notes, *self._notes()]),
+            warnings=warnings_of(
+                layout, classes, left_out, self._refused.count, [*notes, *self._notes()]
+            ),
         )
 
     def _understood(self) -> tuple[str, Sequence[Labelled], Sequence[str]]:
@@ -239,7 +280,12 @@ class _Reader:
         self._parquets.clear()
         read = Read(self._images, self._texts, self._tables, self._shards)
         told = understood(read, self._refused.add)
-        self._leave_out([*told.unused, *(self._others if told.layout == "webdataset" else self._refuse_others())])
+        self._leave_out(
+            [
+                *told.unused,
+                *(self._others if told.layout == "webdataset" else self._refuse_others()),
+            ]
+        )
         return told.layout, told.images, told.notes
 
     def _from_parquet(self) -> list[Labelled]:
@@ -254,7 +300,11 @@ class _Reader:
                     raise self._too_many_images()
                 self._taken(Found(row_name, row.content))
                 try:
-                    found.append(Labelled(row_name, label_name(row.label, () if row.named else names), row.caption))
+                    found.append(
+                        Labelled(
+                            row_name, label_name(row.label, () if row.named else names), row.caption
+                        )
+                    )
                 except ValueError as error:
                     self._refused.add(row_name, str(error))
         return found
@@ -268,9 +318,13 @@ class _Reader:
             if suffix in NOTES or path.stem.lower() in NOTE_NAMES:
                 notes.append(name)
             elif suffix in SUFFIXES_OF_OTHERS:
-                self._refused.add(name, f"is not an image; take it out, or convert it: taken are {TAKEN}")
+                self._refused.add(
+                    name, f"is not an image; take it out, or convert it: taken are {TAKEN}"
+                )
             else:
-                self._refused.add(name, "is not an image; take it out, or name it by its format, e.g. a.png")
+                self._refused.add(
+                    name, "is not an image; take it out, or name it by its format, e.g. a.png"
+                )
         return notes
 
     def _leave_out(self, names: Iterable[str]) -> None:
@@ -282,7 +336,8 @@ class _Reader:
             notes.append(f"{len(self._shards)} shards were put together")
         if self._guessed:
             notes.append(
-                f"{self._guessed} names are in an encoding that the archive does not tell, and were read as CP437; look at "
+                f"{self._guessed} names are in an encoding that the archive does not tell, and "
+                "were read as CP437; look at "
                 "the names of the classes, and pack again with UTF-8 if they are wrong"
             )
         return notes
@@ -321,20 +376,28 @@ class _Reader:
         self._taken(Found(name, None if path else member.read(), path))
 
     def _too_many_images(self) -> InvalidRequest:
-        return invalid(f"holds more than {self._most_images} images; split it into smaller archives")
+        return invalid(
+            f"holds more than {self._most_images} images; split it into smaller archives"
+        )
 
     def _taken(self, found: Found) -> None:
         try:
             self._take(found)
         except InvalidRequest as error:
-            self._refused.add(found.name, error.errors[0].detail.removeprefix(f"member {shown(found.name)} "))
+            self._refused.add(
+                found.name, error.errors[0].detail.removeprefix(f"member {shown(found.name)} ")
+            )
 
     def _add_shard(self, name: str, member: _File) -> None:
         copy = self._scratch / "shard"
         member.copy(copy)
         if is_zip(copy):
-            raise invalid(f"member {shown(name)} is a zip under the name of a shard; pack it as a tar")
-        self._shards.append(name[: -len(next(s for s in SHARD_SUFFIXES if name.lower().endswith(s)))])
+            raise invalid(
+                f"member {shown(name)} is a zip under the name of a shard; pack it as a tar"
+            )
+        self._shards.append(
+            name[: -len(next(s for s in SHARD_SUFFIXES if name.lower().endswith(s)))]
+        )
         self._check_parts(self._shards)
         for inner in members(copy, self._limits, label=name, budget=self._budget):
             self._add(inner, f"{self._shards[-1]}/")
@@ -342,12 +405,17 @@ class _Reader:
 
     def _check_parts(self, parts: Sequence[object]) -> None:
         if len(parts) > MAX_PARTS:
-            raise invalid(f"holds more than {MAX_PARTS} shards or Parquet files; put some of them together")
+            raise invalid(
+                f"holds more than {MAX_PARTS} shards or Parquet files; put some of them together"
+            )
 
     def _text(self, member: _File) -> bytes:
         self._text_bytes += member.size
         if self._text_bytes > MAX_TEXT_BYTES:
-            raise invalid(f"holds more than {MAX_TEXT_BYTES} bytes of labels and captions; split it, or shorten them")
+            raise invalid(
+                f"holds more than {MAX_TEXT_BYTES} bytes of labels and captions; split it, or "
+                "shorten them"
+            )
         return member.read()
 
 
@@ -368,7 +436,9 @@ def _junk(name: PurePosixPath) -> str | None:
 
 
 def _kind(name: str) -> str:
-    """Return what a member that was left out is counted as: all that follows the first dot of its name."""
+    """Return what a member that was left out is counted as: all that follows the first dot of
+    its name.
+    """
     suffix = sample_key(name)[1]
     plain = suffix.isascii() and suffix.isprintable() and 0 < len(suffix) <= MAX_KIND_CHARACTERS
     return f".{suffix}" if plain else "other"

@@ -1,4 +1,6 @@
-"""Orders to processes that read what strangers sent (`inspector`): a few of them, each with limits and without secrets."""
+"""Orders to processes that read what strangers sent (`inspector`): a few of them, each with
+limits and without secrets.
+"""
 
 import json
 import os
@@ -24,12 +26,23 @@ from shared.settings import MIB, Settings
 log = structlog.get_logger()
 
 ROOT = Path(__file__).parents[1]
-PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
-"""Variables that an inspector gets. None of them is a secret or names another part of the service."""
+PASSED_ON = (
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONDONTWRITEBYTECODE",
+)
+"""Variables that an inspector gets. None of them is a secret or names another part of the
+service.
+"""
 LOOK_SECONDS = 0.1
 LEAST_SECONDS = 60.0
 SECONDS_PER_MIB = 5.0
-"""Processor time that a file gets for its size. Drawings that are packed well take most: about one for each MiB."""
+"""Processor time that a file gets for its size. Drawings that are packed well take most: about
+one for each MiB.
+"""
 WALL_OVER_CPU = 4
 """The clock on the wall may run this much faster: a busy machine is no fault of the file."""
 Answer = dict[str, Any]
@@ -61,15 +74,21 @@ class InspectionLimits:
 
 
 def limits_for(size_bytes: int, settings: Settings, *, file_bytes: int = 0) -> InspectionLimits:
-    """Return what a file of `size_bytes` gets: small ones get less time, so that many of them cannot take hours."""
+    """Return what a file of `size_bytes` gets: small ones get less time, so that many of them
+    cannot take hours.
+    """
     earned = LEAST_SECONDS + SECONDS_PER_MIB * size_bytes / MIB
     seconds = max(1, int(min(settings.max_inspection_seconds, earned)))
     mapped = max(size_bytes, file_bytes)
-    return InspectionLimits(memory=settings.max_inspection_bytes, mapped=mapped, seconds=seconds, file=file_bytes)
+    return InspectionLimits(
+        memory=settings.max_inspection_bytes, mapped=mapped, seconds=seconds, file=file_bytes
+    )
 
 
 class Inspectors:
-    """A few inspectors, started when they are first needed and kept. Safe to use from many threads."""
+    """A few inspectors, started when they are first needed and kept. Safe to use from many
+    threads.
+    """
 
     def __init__(self, count: int) -> None:
         self._free = threading.Semaphore(count)
@@ -113,7 +132,12 @@ class Inspectors:
             InvalidRequest: as there, or a limit was reached.
             Gone: `gone` was set meanwhile.
         """
-        arguments = {"path": str(path), "filename": filename, "architecture": architecture, "scratch": str(scratch)}
+        arguments = {
+            "path": str(path),
+            "filename": filename,
+            "architecture": architecture,
+            "scratch": str(scratch),
+        }
         return CheckpointFiles(**self._result("checkpoint", arguments, within, gone))
 
     def close(self) -> None:
@@ -124,7 +148,9 @@ class Inspectors:
         for inspector in inspectors:
             inspector.kill()
 
-    def _result(self, task: str, arguments: Answer, within: InspectionLimits, gone: threading.Event | None) -> Any:  # noqa: ANN401
+    def _result(
+        self, task: str, arguments: Answer, within: InspectionLimits, gone: threading.Event | None
+    ) -> Any:  # noqa: ANN401
         order = {"task": task, "arguments": arguments, "limits": asdict(within)}
         leaving = gone or threading.Event()
         with self._taken(leaving) as inspector:
@@ -132,12 +158,16 @@ class Inspectors:
         if "result" in answer:
             return answer["result"]
         if "errors" in answer:
-            raise InvalidRequest([FieldError(pointer, detail) for pointer, detail in answer["errors"]])
+            raise InvalidRequest(
+                [FieldError(pointer, detail) for pointer, detail in answer["errors"]]
+            )
         if "exceeded" in answer:
             raise InvalidRequest.at("", _exceeded(str(answer["exceeded"]), within))
         if "died" in answer:
             log.warning("inspector.died", task=task, how=answer["died"])
-            raise InvalidRequest.at("", f"decoding it ended at once ({answer['died']}); the file is damaged or hostile")
+            raise InvalidRequest.at(
+                "", f"decoding it ended at once ({answer['died']}); the file is damaged or hostile"
+            )
         raise InspectorFault(f"{task}: {answer.get('fault')}")
 
     @contextmanager
@@ -177,7 +207,10 @@ class _Inspector:
             [sys.executable, "-P", "-m", "shared.files.inspector"],
             cwd="/",
             env=environment
-            | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "OPENBLAS_NUM_THREADS": "1"},
+            | {
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
+                "OPENBLAS_NUM_THREADS": "1",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries print there what the file leads them to
@@ -190,7 +223,9 @@ class _Inspector:
         return self._process.poll() is None
 
     def ask(self, order: Answer, wall_seconds: float, gone: threading.Event) -> Answer:
-        """Return what came of an order; kill the process where that takes too long, or nobody waits any more."""
+        """Return what came of an order; kill the process where that takes too long, or nobody
+        waits any more.
+        """
         try:
             return self._asked(order, time.monotonic() + wall_seconds, gone)
         except BaseException:
@@ -234,10 +269,27 @@ class _Inspector:
 
 def _exceeded(limit: str, within: InspectionLimits) -> str:
     """Say which limit was reached, and what to do."""
-    memory = f"{within.memory / 1024**3:g} GiB" if within.memory >= 1024**3 else f"{within.memory // MIB} MiB"
+    memory = (
+        f"{within.memory / 1024**3:g} GiB"
+        if within.memory >= 1024**3
+        else f"{within.memory // MIB} MiB"
+    )
     return {
-        "memory": f"decoding took more than {memory} of memory (EFFACE_MAX_INSPECTION_BYTES); give smaller files",
-        "seconds": f"decoding took more than {within.seconds} s of processor time; give fewer or smaller files",
-        "wall": f"decoding took more than {WALL_OVER_CPU * within.seconds} s; give fewer or smaller files, or try again later",
-        "file": f"unpacks to a file of more than {within.file} bytes, which there is no room for; give the file itself",
+        "memory": (
+            f"decoding took more than {memory} of memory (EFFACE_MAX_INSPECTION_BYTES); "
+            "give "
+            "smaller files"
+        ),
+        "seconds": (
+            f"decoding took more than {within.seconds} s of processor time; give fewer or "
+            "smaller files"
+        ),
+        "wall": (
+            f"decoding took more than {WALL_OVER_CPU * within.seconds} s; give fewer or "
+            "smaller files, or try again later"
+        ),
+        "file": (
+            f"unpacks to a file of more than {within.file} bytes, which there is no room for; "
+            "give the file itself"
+        ),
     }[limit]

@@ -1,12 +1,12 @@
-"""The process that reads what strangers sent: archives, images, checkpoints. It is given no secret and may take no more than
-it is allowed.
+"""The process that reads what strangers sent: archives, images, checkpoints. It is given no secret
+and may take no more than it is allowed.
 
     python -m shared.files.inspector
 
-Each line of its input is an order as JSON, each line of its output what came of it. It has imported what it needs and forks
-for every order, so that an order costs no import, and what one order breaks or leaves in memory ends with its fork.
-`shared.files.inspection` is the side of whoever orders.
-"""
+Each line of its input is an order as JSON, each line of its output what came of it. It has
+imported what it needs and forks for every order, so that an order costs no import, and what one
+order breaks or leaves in memory ends with its fork. `shared.files.inspection` is the side of
+whoever orders."""
 
 import codecs
 import ctypes
@@ -41,7 +41,9 @@ GRACE_SECONDS = 5
 """Between the signal that tells of the end of the time and the one that nobody can ignore."""
 
 Answer = dict[str, Any]
-"""One of `result`, `errors` ([pointer, detail] each), `exceeded` (a limit's name), `died` (a signal), `fault` (a traceback)."""
+"""One of `result`, `errors` ([pointer, detail] each), `exceeded` (a limit's name), `died` (a
+signal), `fault` (a traceback).
+"""
 
 
 def _archive(path: str, limits: dict[str, int], options: dict[str, Any]) -> Answer:
@@ -89,7 +91,11 @@ def _forked(order: Answer) -> Answer:
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return {"exceeded": "seconds"} if number == signal.SIGXCPU else {"died": signal.Signals(number).name}
+        return (
+            {"exceeded": "seconds"}
+            if number == signal.SIGXCPU
+            else {"died": signal.Signals(number).name}
+        )
     with suppress(ValueError):
         answer = json.loads(content)
         if isinstance(answer, dict):
@@ -119,9 +125,8 @@ def _work(order: Answer, writing: int, parent: int) -> NoReturn:
     """Do an order within its limits, in the fork."""
     code = 1
     try:
-        sys.dont_write_bytecode = (
-            True  # within the limit of files it would be cut off, for everybody who imports it later
-        )
+        # within the limit of files it would be cut off, for everybody who imports it later
+        sys.dont_write_bytecode = True
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             _limit(order["limits"])
@@ -151,16 +156,22 @@ def _done(task: str, arguments: Answer) -> Answer:
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """True if memory ran out, which readers of files tell as a fault of the file: in the words of C libraries, some of them."""
+    """True if memory ran out, which readers of files tell as a fault of the file: in the words
+    of C libraries, some of them.
+    """
     while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and "memory" in str(error).lower()):
+        if isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and "memory" in str(error).lower()
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def _limit(limits: dict[str, int]) -> None:
-    """Lower what this process may take. Where memory is short all over, the kernel takes it from here first."""
+    """Lower what this process may take. Where memory is short all over, the kernel takes it from
+    here first.
+    """
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     for name, value in (
@@ -174,7 +185,11 @@ def _limit(limits: dict[str, int]) -> None:
     ):
         most = resource.getrlimit(name)[1]
         value = value if most == resource.RLIM_INFINITY else min(value, most)
-        hard = value + GRACE_SECONDS if name == resource.RLIMIT_CPU and most == resource.RLIM_INFINITY else value
+        hard = (
+            value + GRACE_SECONDS
+            if name == resource.RLIMIT_CPU and most == resource.RLIM_INFINITY
+            else value
+        )
         resource.setrlimit(name, (value, hard))
 
 

@@ -1,8 +1,9 @@
-"""Labels in tables beside images: Kaggle's `train.csv` (`id,label`), Hugging Face's `metadata.csv` and `metadata.jsonl`.
+"""Labels in tables beside images: Kaggle's `train.csv` (`id,label`), Hugging Face's `metadata.csv`
+and `metadata.jsonl`.
 
-A table is read where it says which column names images and which names classes: the first is the one whose values are names
-of images here (with folder, without, or without suffix), the second has a name that means class, or is the only other one.
-"""
+A table is read where it says which column names images and which names classes: the first is the
+one whose values are names of images here (with folder, without, or without suffix), the second
+has a name that means class, or is the only other one."""
 
 import csv
 import io
@@ -33,7 +34,18 @@ FILE_COLUMNS = (
     "image_path",
     "name",
 )
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed", "y")
+LABEL_COLUMNS = (
+    "label",
+    "labels",
+    "class",
+    "class_name",
+    "classname",
+    "category",
+    "target",
+    "species",
+    "breed",
+    "y",
+)
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
 NO_LABELS = "submission"
 """In the name of a table that holds answers to be filled in (Kaggle)."""
@@ -62,20 +74,30 @@ def read_table(name: str, content: bytes, images: Sequence[str]) -> Table | None
     """Return what a table says of images; None if it names none of them.
 
     Raises:
-        InvalidRequest: it names images, but cannot be understood; the detail names the table, and says what to do.
+        InvalidRequest: it names images, but cannot be understood; the detail names the table, and
+            says what to do.
     """
     if NO_LABELS in name.casefold():
         return None
     try:
         columns, rows = _rows(name, text_of(content))
     except (ValueError, csv.Error, RecursionError) as error:
-        raise invalid(f"member {name!r} cannot be read as a table of labels: {str(error)[:100]}") from error
+        raise invalid(
+            f"member {name!r} cannot be read as a table of labels: {str(error)[:100]}"
+        ) from error
     places = _Places(name, images)
     column = _file_column(columns, rows, places)
     if column is None:
         return None
     label = _label_column(name, [c for c in columns if c != column])
-    caption = next((c for c in columns if c.strip().casefold() in CAPTION_COLUMNS and c not in (column, label)), None)
+    caption = next(
+        (
+            c
+            for c in columns
+            if c.strip().casefold() in CAPTION_COLUMNS and c not in (column, label)
+        ),
+        None,
+    )
     found: dict[str, tuple[str, object, str | None]] = {}
     unknown = 0
     for row in rows:
@@ -83,7 +105,11 @@ def read_table(name: str, content: bytes, images: Sequence[str]) -> Table | None
         if place is None:
             unknown += 1
             continue
-        entry = (place, row.get(label) if label else None, caption_of(row.get(caption)) if caption else None)
+        entry = (
+            place,
+            row.get(label) if label else None,
+            caption_of(row.get(caption)) if caption else None,
+        )
         if found.setdefault(place, entry)[1] != entry[1]:
             raise invalid(f"member {name!r} gives {place!r} two classes; take one of the rows out")
     return Table(name, tuple(found.values()), label is not None, unknown)
@@ -107,7 +133,11 @@ def table_classes(
     for table in tables:
         for row in table.rows:
             if rows.setdefault(row[0], row)[1] != row[1]:
-                raise invalid(f"member {row[0]!r} has one class in {table.name!r}, and another in another table")
+                raise invalid(
+                    f"member {row[0]!r} has one class in {table.name!r}, and another in "
+                    "another "
+                    "table"
+                )
     listed = " and ".join(repr(table.name) for table in tables[:3])
     found: list[Labelled] = []
     for image in images:
@@ -128,7 +158,9 @@ def _rows(name: str, text: str) -> tuple[list[str], list[Row]]:
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("each line must be an object")
         return list(dict.fromkeys(column for row in rows[:SAMPLE_ROWS] for column in row)), rows
-    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(name, text), strict=False))
+    lines = list(
+        csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(name, text), strict=False)
+    )
     lines = [line for line in lines if any(cell.strip() for cell in line)]
     if not lines:
         return [], []
@@ -144,12 +176,19 @@ def _rows(name: str, text: str) -> tuple[list[str], list[Row]]:
         )  # no names: the first row counts
     if len(set(header)) < len(header):
         raise ValueError("two columns have one name")
-    return header, [dict(zip(header, (cell.strip() for cell in line), strict=False)) for line in body]
+    return header, [
+        dict(zip(header, (cell.strip() for cell in line), strict=False)) for line in body
+    ]
 
 
 def _delimiter(name: str, text: str) -> str:
     first = text.lstrip().partition("\n")[0]
-    return max("\t", ",", ";", key=lambda mark: (first.count(mark), mark == ("\t" if name.endswith(".tsv") else ",")))
+    return max(
+        "\t",
+        ",",
+        ";",
+        key=lambda mark: (first.count(mark), mark == ("\t" if name.endswith(".tsv") else ",")),
+    )
 
 
 class _Places:
@@ -177,7 +216,9 @@ class _Places:
         found = self._short.get(text.rpartition("/")[2], [])
         if "/" in text:
             found = [
-                image for image in found if image.endswith(f"/{text}") or image.rpartition(".")[0].endswith(f"/{text}")
+                image
+                for image in found
+                if image.endswith(f"/{text}") or image.rpartition(".")[0].endswith(f"/{text}")
             ]
         if len(found) > 1 and self._split is not None:
             found = [image for image in found if self._split in image.casefold().split("/")[:-1]]
@@ -216,7 +257,9 @@ def _label_column(table: str, others: Sequence[str]) -> str | None:
     if len(rest) > 1:
         listed = ", ".join(repr(column[:30]) for column in rest[:5])
         raise invalid(
-            f"member {table!r} names images, but which of its columns ({listed}) is the class is not clear; "
-            "call it label, or take the table out and put each image into a folder with the name of its class"
+            f"member {table!r} names images, but which of its columns ({listed}) is the class is "
+            "not clear; "
+            "call it label, or take the table out and put each image into a folder with the name "
+            "of its class"
         )
     return rest[0] if rest else None

@@ -1,4 +1,5 @@
-"""Images in Parquet files, as Hugging Face's data sets have them: a column of images (bytes, and a path) and one of labels.
+"""Images in Parquet files, as Hugging Face's data sets have them: a column of images (bytes, and a
+path) and one of labels.
 
 The names of classes stand in the file's own metadata (`ClassLabel`). Rows are read a few at a time.
 """
@@ -52,16 +53,21 @@ def parquet_images(path: Path, name: str, budget: Budget) -> Iterator[ParquetIma
     """Yield the rows of a file; `name` is for messages.
 
     Raises:
-        InvalidRequest: it is damaged, has no column of images, or more rows or bytes than the limits allow.
+        InvalidRequest: it is damaged, has no column of images, or more rows or bytes than the
+            limits allow.
     """
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise invalid(
-            f"member {shown(name)} is a Parquet file, and this server cannot read these (it lacks pyarrow); "
+            f"member {shown(name)} is a Parquet file, and this server cannot read these (it lacks "
+            "pyarrow); "
             "give the images in folders with the names of their classes"
         ) from error
-    limits = {"thrift_string_size_limit": MAX_STRING_BYTES, "thrift_container_size_limit": MAX_ITEMS}
+    limits = {
+        "thrift_string_size_limit": MAX_STRING_BYTES,
+        "thrift_container_size_limit": MAX_ITEMS,
+    }
     try:
         with explained(shown(name), "a Parquet file"), parquet.ParquetFile(path, **limits) as file:
             yield from _rows(file, name, budget)
@@ -77,7 +83,8 @@ def _rows(file: "ParquetFile", name: str, budget: Budget) -> Iterator[ParquetIma
     image = _image_column(schema, features)
     if image is None:
         raise invalid(
-            f"member {shown(name)} has no column of images (of bytes, as Hugging Face's data sets have); "
+            f"member {shown(name)} has no column of images (of bytes, as Hugging Face's data sets "
+            "have); "
             "give the images in folders with the names of their classes"
         )
     label = _label_column(schema.names, features, name)
@@ -91,7 +98,10 @@ def _rows(file: "ParquetFile", name: str, budget: Budget) -> Iterator[ParquetIma
             if classes is not None and isinstance(value, int) and not isinstance(value, bool):
                 value = classes[value] if 0 <= value < len(classes) else value
             yield ParquetImage(
-                content or b"", value, caption_of(row[caption]) if caption else None, classes is not None
+                content or b"",
+                value,
+                caption_of(row[caption]) if caption else None,
+                classes is not None,
             )
 
 
@@ -101,16 +111,25 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
         found = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return {name: value for name, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
+    return (
+        {name: value for name, value in found.items() if isinstance(value, dict)}
+        if isinstance(found, dict)
+        else {}
+    )
 
 
 def _image_column(schema: Any, features: dict[str, Any]) -> str | None:  # noqa: ANN401 - pyarrow's
-    """Return the column of images: one that says so, else one of bytes with a name that says so, else the only one of bytes."""
+    """Return the column of images: one that says so, else one of bytes with a name that says so,
+    else the only one of bytes.
+    """
     from pyarrow import types
 
     def of_bytes(kind: Any) -> bool:  # noqa: ANN401
         if types.is_struct(kind):
-            return any(kind.field(i).name == "bytes" and of_bytes(kind.field(i).type) for i in range(kind.num_fields))
+            return any(
+                kind.field(i).name == "bytes" and of_bytes(kind.field(i).type)
+                for i in range(kind.num_fields)
+            )
         return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
     able = [field.name for field in schema if of_bytes(field.type)]
@@ -122,14 +141,22 @@ def _image_column(schema: Any, features: dict[str, Any]) -> str | None:  # noqa:
 def _label_column(columns: list[str], features: dict[str, Any], name: str) -> str | None:
     known = next((column for column in LABEL_COLUMNS if column in columns), None)
     found = [
-        column for column, feature in features.items() if feature.get("_type") == "ClassLabel" and column in columns
+        column
+        for column, feature in features.items()
+        if feature.get("_type") == "ClassLabel" and column in columns
     ]
     if known is not None or len(found) < 2:
         return known or next(iter(found), None)
     listed = ", ".join(shown(column) for column in found[:5])
-    raise invalid(f"member {shown(name)} has several columns of classes ({listed}); call the one that counts label")
+    raise invalid(
+        f"member {shown(name)} has several columns of classes ({listed}); call the one that "
+        "counts "
+        "label"
+    )
 
 
 def _class_names(features: dict[str, Any], label: str | None) -> list[str] | None:
     names = features.get(label or "", {}).get("names")
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+    return (
+        names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+    )

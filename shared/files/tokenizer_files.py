@@ -1,4 +1,6 @@
-"""Files of a Hugging Face tokenizer, which lie beside the weights of some models: uploaded, published and handed out with them."""
+"""Files of a Hugging Face tokenizer, which lie beside the weights of some models: uploaded,
+published and handed out with them.
+"""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,6 @@
-"""Which layout the members of a set have, and what class each image has then: from names and texts, with no file opened."""
+"""Which layout the members of a set have, and what class each image has then: from names and
+texts, with no file opened.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,10 +64,16 @@ def understood(read: Read, refuse: Refuse) -> Told:
         InvalidRequest: it contradicts itself, or a table of labels cannot be understood.
     """
     names_at = min(
-        (n for n in read.texts if n.rpartition("/")[2] == CLASS_NAMES), key=lambda n: n.count("/"), default=None
+        (n for n in read.texts if n.rpartition("/")[2] == CLASS_NAMES),
+        key=lambda n: n.count("/"),
+        default=None,
     )
     names = class_names(read.texts[names_at]) if names_at else []
-    texts = {name: content for name, content in read.texts.items() if name.rpartition("/")[2] != CLASS_NAMES}
+    texts = {
+        name: content
+        for name, content in read.texts.items()
+        if name.rpartition("/")[2] != CLASS_NAMES
+    }
     wrong: list[tuple[str, str]] = []
     folders = folder_classes(_places(read), lambda name, why: wrong.append((name, why)))
     several = not wrong and len({image.label for image in folders.images}) > 1
@@ -73,7 +81,11 @@ def understood(read: Read, refuse: Refuse) -> Told:
         found = samples(read.images, texts, names, refuse)
         if found is not None:
             return _as_samples(read, texts, found)
-    tables = [table for table in (read_table(n, c, read.images) for n, c in read.tables.items()) if table is not None]
+    tables = [
+        table
+        for table in (read_table(n, c, read.images) for n, c in read.tables.items())
+        if table is not None
+    ]
     labelled = [table for table in tables if table.labelled]
     if several:
         _check_agreement(folders, labelled)
@@ -85,16 +97,27 @@ def understood(read: Read, refuse: Refuse) -> Told:
 
 
 def _places(read: Read) -> dict[str, str]:
-    """Return where each image lies: class folders of several shards are put together, a tar of images alone is a class."""
+    """Return where each image lies: class folders of several shards are put together, a tar of
+    images alone is a class.
+    """
     if not read.shards:
         return {name: name for name in read.images}
     heads = sorted(read.shards, key=len, reverse=True)
-    inner = {name: name.removeprefix(next(f"{h}/" for h in heads if name.startswith(f"{h}/"))) for name in read.images}
-    return inner if any("/" in place for place in inner.values()) else {name: name for name in read.images}
+    inner = {
+        name: name.removeprefix(next(f"{h}/" for h in heads if name.startswith(f"{h}/")))
+        for name in read.images
+    }
+    return (
+        inner
+        if any("/" in place for place in inner.values())
+        else {name: name for name in read.images}
+    )
 
 
 def _only_beside(images: Iterable[str], texts: Mapping[str, bytes]) -> bool:
-    """True if what lies beside images in class folders is captions or notes: text files, and JSON without a label."""
+    """True if what lies beside images in class folders is captions or notes: text files, and
+    JSON without a label.
+    """
     beside = {sample_key(name)[0] for name in images}
     jsons: list[str] = []
     for name in texts:
@@ -120,13 +143,19 @@ def _as_samples(read: Read, texts: Mapping[str, bytes], found: Samples) -> Told:
 
 
 def _from_tables(
-    read: Read, texts: Mapping[str, bytes], tables: Sequence[Table], names: Sequence[str], refuse: Refuse
+    read: Read,
+    texts: Mapping[str, bytes],
+    tables: Sequence[Table],
+    names: Sequence[str],
+    refuse: Refuse,
 ) -> Told:
     images = sorted(read.images, key=by_path)
     used = {table.name for table in tables}
     listed = " and ".join(repr(name) for name in sorted(used))
     notes = [f"the classes come from {listed}"]
-    notes += [f"{table.unknown} rows of {table.name!r} name no image" for table in tables if table.unknown]
+    notes += [
+        f"{table.unknown} rows of {table.name!r} name no image" for table in tables if table.unknown
+    ]
     unused = [*texts, *(name for name in read.tables if name not in used)]
     return Told("label_table", table_classes(tables, images, names, refuse), unused, notes)
 
@@ -139,12 +168,15 @@ def _check_agreement(folders: Folders, tables: Sequence[Table]) -> None:
             text = str(value).strip()
             if name in labels and text != labels[name] and not text.isdecimal():
                 raise invalid(
-                    f"member {name!r} is of class {labels[name]!r} by its folder, and of class {text[:100]!r} by "
+                    f"member {name!r} is of class {labels[name]!r} by its folder, and of class "
+                    f"{text[:100]!r} by "
                     f"{table.name!r}; take the table out, or put the images into one folder"
                 )
 
 
-def _as_folders(read: Read, texts: Mapping[str, bytes], folders: Folders, tables: Sequence[Table]) -> Told:
+def _as_folders(
+    read: Read, texts: Mapping[str, bytes], folders: Folders, tables: Sequence[Table]
+) -> Told:
     captions = {row[0]: row[2] for table in tables for row in table.rows if row[2] is not None}
     beside = {key: name for name in texts if (key := _caption_key(name)) is not None}
     used = set()
@@ -153,15 +185,28 @@ def _as_folders(read: Read, texts: Mapping[str, bytes], folders: Folders, tables
         at = beside.get(image.name.rpartition(".")[0])
         if at is not None:
             used.add(at)
-        caption = captions.get(image.name) or (caption_of(texts[at].decode("utf-8-sig", "replace")) if at else None)
+        caption = captions.get(image.name) or (
+            caption_of(texts[at].decode("utf-8-sig", "replace")) if at else None
+        )
         images.append(Labelled(image.name, image.label, caption))
     notes = [*folders.notes]
     if used:
-        notes.append(f"the classes come from the folders; {len(used)} .txt files beside images were read as captions")
+        notes.append(
+            f"the classes come from the folders; {len(used)} .txt files beside images were "
+            "read "
+            "as "
+            "captions"
+        )
     known = {table.name for table in tables}
-    notes += [f"{name!r} was not read: it names no image here" for name in sorted(set(read.tables) - known)[:LOOKED_AT]]
+    notes += [
+        f"{name!r} was not read: it names no image here"
+        for name in sorted(set(read.tables) - known)[:LOOKED_AT]
+    ]
     captioning = {table.name for table in tables if any(row[2] is not None for row in table.rows)}
-    unused = [*(name for name in read.tables if name not in captioning), *(name for name in texts if name not in used)]
+    unused = [
+        *(name for name in read.tables if name not in captioning),
+        *(name for name in texts if name not in used),
+    ]
     return Told(folders.layout, images, unused, notes)
 
 

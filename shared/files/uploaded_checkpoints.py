@@ -1,4 +1,6 @@
-"""Checkpoints as they are uploaded, checked and laid out as one model's folder. Nothing is unpickled."""
+"""Checkpoints as they are uploaded, checked and laid out as one model's folder. Nothing is
+unpickled.
+"""
 
 import json
 import re
@@ -39,7 +41,10 @@ EXPANSION = 20
 """Weights hardly compress; an archive that unpacks to more times its size is taken for a bomb."""
 MEMBER_LIMITS = MemberLimits(members=1000, expanded_bytes=64 * 1024 * MIB, ratio=EXPANSION)
 CONFIGS = (CONFIG_NAME, TRANSFORMERS_CONFIG)
-SMALL = {**dict.fromkeys((*CONFIGS, PROCESSOR), MAX_CONFIG_BYTES), **dict.fromkeys(INDEX_SUFFIXES, MAX_INDEX_BYTES)}
+SMALL = {
+    **dict.fromkeys((*CONFIGS, PROCESSOR), MAX_CONFIG_BYTES),
+    **dict.fromkeys(INDEX_SUFFIXES, MAX_INDEX_BYTES),
+}
 """Bytes that files of a name, or of an end, may have."""
 TREE = "unpacked"
 """Where members are put until it is known which of them are the model's."""
@@ -74,30 +79,38 @@ def is_model_file(name: str) -> bool:
     return name in NAMES or _SHARD_NAME.fullmatch(name) is not None
 
 
-def unpack_checkpoint(path: Path, filename: str, architecture: str | None, scratch: Path) -> CheckpointFiles:
+def unpack_checkpoint(
+    path: Path, filename: str, architecture: str | None, scratch: Path
+) -> CheckpointFiles:
     """Check an uploaded checkpoint, and put into `scratch` what is not the upload itself.
 
-    `path` is a zip or tar of a folder in one of the layouts of `shared.files.checkpoints`, a `.safetensors`, or a zip-format torch
-    file, as `filename` ends; the last two need the name of an `architecture`, except for OpenAI's TorchScript archives.
+    `path` is a zip or tar of a folder in one of the layouts of `shared.files.checkpoints`, a
+    `.safetensors`, or a zip-format torch file, as `filename` ends; the last two need the name of an
+    `architecture`, except for OpenAI's TorchScript archives.
 
     Raises:
-        InvalidRequest: it is none of these, damaged, or config and weights do not fit each other. The pointer is empty where
-            the file is meant.
+        InvalidRequest: it is none of these, damaged, or config and weights do not fit each other.
+            The pointer is empty where the file is meant.
     """
     torch_file = is_torch_file(path)
     if not torch_file and is_archive(path):
         return _result(Layout(scratch, *_unpacked(path, scratch)), None, architecture)
     if not torch_file and not filename.endswith(SAFETENSORS):
         raise invalid(
-            "is neither .safetensors, nor a torch file (zip format), nor a zip or tar of a model's folder;"
+            "is neither .safetensors, nor a torch file (zip format), nor a zip or tar of a "
+            "model's folder;"
             " a torch file of before version 1.6 is saved again with torch.save"
         )
     itself = PICKLE_NAME if torch_file else SAFETENSORS_NAME
-    if architecture is None and torch_file and is_torchscript(path):  # its tensors tell the worker what it is
+    if (
+        architecture is None and torch_file and is_torchscript(path)
+    ):  # its tensors tell the worker what it is
         architecture = OPENAI_FILES.get(PurePosixPath(filename).stem)
         return CheckpointFiles([], itself, [itself], architecture or OPENAI, [])
     if architecture is None:
-        raise InvalidRequest.at("/architecture", "a bare checkpoint needs the architecture that open_clip knows it by")
+        raise InvalidRequest.at(
+            "/architecture", "a bare checkpoint needs the architecture that open_clip knows it by"
+        )
     (scratch / CONFIG_NAME).write_text(json.dumps({"architecture": architecture}))
     return _result(Layout(scratch, scratch / CONFIG_NAME, (path,)), itself, architecture)
 
@@ -108,7 +121,11 @@ def _result(layout: Layout, itself: str | None, architecture: str | None) -> Che
     if not in_safetensors:
         for path in layout.weights:
             if not is_torch_file(path):
-                raise invalid(f"{path.name} is not a torch file in zip format, as torch.save writes it since 1.6")
+                raise invalid(
+                    f"{path.name} is not a torch file in zip format, as torch.save writes it "
+                    "since "
+                    "1.6"
+                )
     found = understood(layout, TensorFiles(layout.weights).infos if in_safetensors else None)
     warnings = list(found.warnings)
     name = architecture or found.architecture
@@ -116,7 +133,9 @@ def _result(layout: Layout, itself: str | None, architecture: str | None) -> Che
         warnings = []  # its code tells the activation
     if found.rules is None and in_safetensors:
         warnings.append(_unknown(name))
-    present = {file.name for file in layout.folder.iterdir() if file.is_file() and is_model_file(file.name)}
+    present = {
+        file.name for file in layout.folder.iterdir() if file.is_file() and is_model_file(file.name)
+    }
     return CheckpointFiles(
         unpacked=sorted({CONFIG_NAME} if itself else present),
         itself=itself,
@@ -128,12 +147,19 @@ def _result(layout: Layout, itself: str | None, architecture: str | None) -> Che
 
 def _unknown(architecture: str) -> RequestWarning:
     near = nearest(architecture)
-    detail = f"open_clip has no architecture {architecture!r} that is known here, so that the weights were not compared with it"
-    return RequestWarning(pointer="/architecture", detail=detail + (f"; near are {', '.join(near)}" if near else ""))
+    detail = (
+        f"open_clip has no architecture {architecture!r} that is known here, so that the "
+        "weights were not compared with it"
+    )
+    return RequestWarning(
+        pointer="/architecture", detail=detail + (f"; near are {', '.join(near)}" if near else "")
+    )
 
 
 def _unpacked(path: Path, scratch: Path) -> tuple[Path | None, tuple[Path, ...]]:
-    """Put the files of the one model in an archive into `scratch`, and return its config and its weights there."""
+    """Put the files of the one model in an archive into `scratch`, and return its config and its
+    weights there.
+    """
     tree = scratch / TREE
     for member in members(path, MEMBER_LIMITS):
         if _is_wanted(member):
@@ -146,7 +172,9 @@ def _unpacked(path: Path, scratch: Path) -> tuple[Path | None, tuple[Path, ...]]
     for old, new in moved.items():
         old.rename(scratch / new)
     shutil.rmtree(tree)
-    return layout.config and scratch / moved[layout.config], tuple(scratch / moved[old] for old in layout.weights)
+    return layout.config and scratch / moved[layout.config], tuple(
+        scratch / moved[old] for old in layout.weights
+    )
 
 
 def _is_wanted(member: Member) -> bool:
@@ -156,7 +184,14 @@ def _is_wanted(member: Member) -> bool:
         InvalidRequest: it is not.
     """
     name = member.name.name
-    limit = next((limit for end, limit in SMALL.items() if name == end or (end[0] == "." and name.endswith(end))), None)
+    limit = next(
+        (
+            limit
+            for end, limit in SMALL.items()
+            if name == end or (end[0] == "." and name.endswith(end))
+        ),
+        None,
+    )
     if limit is not None and member.size > limit:
         raise invalid(f"{name} has {member.size} bytes; at most {limit} are taken")
     return limit is not None or name in TOKENIZER_NAMES or is_weights(name)
@@ -170,17 +205,22 @@ def _model_folder(tree: Path) -> Path:
     """
     for name in CONFIGS:
         places = sorted({file.parent for file in tree.rglob(name)})
-        if len(places) > 1 and name == TRANSFORMERS_CONFIG:  # sentence-transformers has one for each of its modules
+        if (
+            len(places) > 1 and name == TRANSFORMERS_CONFIG
+        ):  # sentence-transformers has one for each of its modules
             places = [place for place in places if _has_clip(place / name)] or places
         if len(places) > 1:
             where = listed([str(place.relative_to(tree)) for place in places], 100)
-            raise invalid(f"the archive holds {name} twice, in {where}; pack the folder of one model")
+            raise invalid(
+                f"the archive holds {name} twice, in {where}; pack the folder of one model"
+            )
         if places:
             return places[0]
     if not any(is_weights(file.name) for file in tree.rglob("*")):
         raise invalid(f"the archive holds no weights; add {SAFETENSORS_NAME}")
     raise invalid(
-        f"the archive holds no {CONFIG_NAME}, nor a {TRANSFORMERS_CONFIG} of transformers; pack a folder in open_clip's"
+        f"the archive holds no {CONFIG_NAME}, nor a {TRANSFORMERS_CONFIG} of transformers; pack a "
+        "folder in open_clip's"
         " local-dir layout, or a CLIPModel's"
     )
 

@@ -1,9 +1,10 @@
-"""The directory of a zip: how many entries it lists, before a reader makes an object of each, and what they are called.
+"""The directory of a zip: how many entries it lists, before a reader makes an object of each, and
+what they are called.
 
-A zip says of a name either that it is UTF-8, or nothing: the code page was that of the machine. Archive Utility of macOS
-and old Info-ZIP write UTF-8 and say nothing, so bytes that are UTF-8 are read so (other text hardly ever is by chance),
-and the rest as CP437, which the format names. .NET and old packers of Windows separate folders by backslashes.
-"""
+A zip says of a name either that it is UTF-8, or nothing: the code page was that of the machine.
+Archive Utility of macOS and old Info-ZIP write UTF-8 and say nothing, so bytes that are UTF-8
+are read so (other text hardly ever is by chance), and the rest as CP437, which the format names.
+.NET and old packers of Windows separate folders by backslashes."""
 
 import struct
 import zipfile
@@ -25,7 +26,8 @@ BACKSLASH_SYSTEMS = frozenset({0, 10, 14})
 
 
 def count_entries(file: IO[bytes], most: int) -> tuple[int, int]:
-    """Return how many entries the directory has, and how many of them are folders; it stops at `most` + 1 entries.
+    """Return how many entries the directory has, and how many of them are folders; it stops at
+    `most` + 1 entries.
 
     No number in it is believed.
 
@@ -48,13 +50,19 @@ def count_entries(file: IO[bytes], most: int) -> tuple[int, int]:
 
 
 def _directory(file: IO[bytes]) -> tuple[int, int]:
-    """Return where the directory begins and how many bytes it has: it ends where its end record begins."""
+    """Return where the directory begins and how many bytes it has: it ends where its end record
+    begins.
+    """
     length = file.seek(0, 2)
     tail_at = max(0, length - END_BYTES - MAX_COMMENT_BYTES)
     file.seek(tail_at)
     tail = file.read()
     exact = len(tail) - END_BYTES  # where there is no comment, as zipfile looks first
-    at = exact if exact >= 0 and tail[exact : exact + 4] == END and tail[-2:] == b"\0\0" else tail.rfind(END)
+    at = (
+        exact
+        if exact >= 0 and tail[exact : exact + 4] == END and tail[-2:] == b"\0\0"
+        else tail.rfind(END)
+    )
     if at < 0 or len(tail) - at < END_BYTES:
         raise zipfile.BadZipFile("File is not a zip file")
     size, end = struct.unpack_from("<L", tail, at + 12)[0], tail_at + at
@@ -70,7 +78,9 @@ def _directory(file: IO[bytes]) -> tuple[int, int]:
 
 
 def entry_name(info: zipfile.ZipInfo) -> tuple[str, bool]:
-    """Return the name of a member, with / between folders; and whether its encoding had to be guessed."""
+    """Return the name of a member, with / between folders; and whether its encoding had to be
+    guessed.
+    """
     raw, guessed = info.orig_filename, False  # `filename` ends at the first NUL
     if not info.flag_bits & UTF8_FLAG and not raw.isascii():
         stored = raw.encode("cp437")

@@ -1,4 +1,6 @@
-"""The object storage port: put, get, sign, list, delete. One implementation over obstore, for file: and every cloud."""
+"""The object storage port: put, get, sign, list, delete. One implementation over obstore, for
+file: and every cloud.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,19 +41,26 @@ class Storage:
     """
 
     def __init__(self, url: str, public_endpoint: str | None = None) -> None:
-        """Open `url`: `file://<folder>` (created if need be) or any URL that obstore knows, e.g. `s3://bucket/prefix`.
+        """Open `url`: `file://<folder>` (created if need be) or any URL that obstore knows, e.g.
+        `s3://bucket/prefix`.
 
-        Credentials and endpoints of the clouds come from their usual variables (`AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`,
-        ...). `public_endpoint` stands in signed URLs where clients reach the storage under another name.
+        Credentials and endpoints of the clouds come from their usual variables (`AWS_ENDPOINT`,
+        `AWS_ACCESS_KEY_ID`,
+        ...). `public_endpoint` stands in signed URLs where clients reach the storage under another
+          name.
         """
         self.url = url
         self._store: ObjectStore = _open(url)
         self._signer = (
-            _open(url, endpoint=public_endpoint) if public_endpoint and not url.startswith("file://") else self._store
+            _open(url, endpoint=public_endpoint)
+            if public_endpoint and not url.startswith("file://")
+            else self._store
         )
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes]) -> int:
-        """Store `data` (bytes, a file, or chunks) and return its size in bytes. Replaces what was there."""
+        """Store `data` (bytes, a file, or chunks) and return its size in bytes. Replaces what
+        was there.
+        """
         counted = _Counter(chunks_of(data))
         with _translated(self.url, key):
             obstore.put(self._store, key, counted)
@@ -66,11 +75,15 @@ class Storage:
         """Yield an object in chunks, or its bytes from `start` up to and without `end`."""
         with _translated(self.url, key):
             if start == 0 and end is None:
-                yield from map(bytes, obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES))
+                yield from map(
+                    bytes, obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES)
+                )
                 return
             stop = self.size(key) if end is None else end
             for at in range(start, stop, CHUNK_BYTES):
-                yield bytes(obstore.get_range(self._store, key, start=at, end=min(at + CHUNK_BYTES, stop)))
+                yield bytes(
+                    obstore.get_range(self._store, key, start=at, end=min(at + CHUNK_BYTES, stop))
+                )
 
     def download(self, key: str, path: Path) -> Path:
         """Copy an object into a file and return its path."""
@@ -86,7 +99,9 @@ class Storage:
             return int(obstore.head(self._store, key)["size"])
 
     def sign(self, key: str, seconds: int) -> str | None:
-        """Return a URL that gives the object to whoever holds it for `seconds`, or None where the storage has no URLs (file://)."""
+        """Return a URL that gives the object to whoever holds it for `seconds`, or None where
+        the storage has no URLs (file://).
+        """
         if isinstance(self._store, LocalStore):
             return None
         with _translated(self.url, key):
@@ -96,17 +111,23 @@ class Storage:
         """Return every object below `prefix` (whole path parts), sorted by key."""
         with _translated(self.url, prefix):
             rows = [row for page in obstore.list(self._store, prefix) for row in page]
-        return sorted((StoredObject(str(row["path"]), int(row["size"])) for row in rows), key=lambda o: o.key)
+        return sorted(
+            (StoredObject(str(row["path"]), int(row["size"])) for row in rows), key=lambda o: o.key
+        )
 
     def each(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield every object below `prefix` (whole path parts) as the storage lists them: page by page, in no order."""
+        """Yield every object below `prefix` (whole path parts) as the storage lists them: page
+        by page, in no order.
+        """
         with _translated(self.url, prefix):
             for page in obstore.list(self._store, prefix):
                 for row in page:
                     yield StoredObject(str(row["path"]), int(row["size"]), row["last_modified"])
 
     def folders(self, prefix: str) -> Sequence[str]:
-        """Return the names of what lies right below `prefix` and has something below itself, sorted."""
+        """Return the names of what lies right below `prefix` and has something below itself,
+        sorted.
+        """
         with _translated(self.url, prefix):
             found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
@@ -121,20 +142,25 @@ class Storage:
             return []
 
     def delete(self, prefix: str) -> int:
-        """Delete an object, or every object below a prefix; return how many there were. None is no error."""
+        """Delete an object, or every object below a prefix; return how many there were. None is
+        no error.
+        """
         keys = [found.key for found in self.find(prefix)]
         with _translated(self.url, prefix):
             try:
                 if keys:
                     obstore.delete(self._store, keys)
             except (GenericError, FileNotFoundError):
-                # Somebody else deletes, too, or the server has deleted and then answered what obstore cannot read.
+                # Somebody else deletes, too, or the server has deleted and then answered what
+                # obstore cannot read.
                 if self.find(prefix):
                     raise
         return len(keys)
 
     def ping(self) -> None:
-        """Raise Unavailable unless the storage answers. Nothing is written: a bucket with versions would keep it for ever."""
+        """Raise Unavailable unless the storage answers. Nothing is written: a bucket with
+        versions would keep it for ever.
+        """
         try:
             self.size(PROBED)
         except ObjectMissing:  # as it should be, unless the bucket is missing

@@ -1,7 +1,8 @@
-"""Older versions of objects. A bucket that keeps versions keeps what was deleted, so they are deleted, too.
+"""Older versions of objects. A bucket that keeps versions keeps what was deleted, so they are
+deleted, too.
 
-obstore has no call for this, so S3 is asked by its own client. What other clouds keep ("soft delete") is not seen.
-"""
+obstore has no call for this, so S3 is asked by its own client. What other clouds keep ("soft
+delete") is not seen."""
 
 import os
 from typing import Literal
@@ -18,7 +19,8 @@ log = structlog.get_logger()
 
 
 def delete_versions(url: str, prefix: str, kept: str | None = None) -> Versions:
-    """Delete every version and delete marker of the objects at or below `prefix`, but of those below `kept`.
+    """Delete every version and delete marker of the objects at or below `prefix`, but of those
+    below `kept`.
 
     Args:
         url: of the storage, as in `Storage.url`.
@@ -53,5 +55,7 @@ def delete_versions(url: str, prefix: str, kept: str | None = None) -> Versions:
             if below and not (kept and key.startswith(f"{kept}/")):
                 version.delete()
     except (BotoCoreError, ClientError) as error:
-        raise Unavailable(f"The object storage did not delete the versions of {prefix!r}: {error}") from error
+        raise Unavailable(
+            f"The object storage did not delete the versions of {prefix!r}: {error}"
+        ) from error
     return "deleted"

@@ -1,10 +1,11 @@
-"""Calls to addresses that a stranger chose, so that they reach nothing that only we can reach (SSRF).
+"""Calls to addresses that a stranger chose, so that they reach nothing that only we can reach
+(SSRF).
 
-The host is resolved once. Every address that it has must be allowed, and the connection goes to one of those that were
-checked, whatever the name means a moment later; Host, SNI and the certificate are still those of the name. Redirects
-are not followed, proxies of the environment not used, the answer's body not read. What a name means, or whether it means
-anything, is told to the log alone: refusals would otherwise spell out the names of the operator's own network.
-"""
+The host is resolved once. Every address that it has must be allowed, and the connection goes to
+one of those that were checked, whatever the name means a moment later; Host, SNI and the
+certificate are still those of the name. Redirects are not followed, proxies of the environment
+not used, the answer's body not read. What a name means, or whether it means anything, is told to
+the log alone: refusals would otherwise spell out the names of the operator's own network."""
 
 import asyncio
 import socket
@@ -60,8 +61,14 @@ class Outbound:
         resolve: Resolve = resolve,
         ssl_context: SSLContext | None = None,
     ) -> None:
-        """Allow calls to public addresses over TLS, and to the networks `allowed` with or without it."""
-        self._allowed, self._timeout_seconds, self._resolve = tuple(allowed), timeout_seconds, resolve
+        """Allow calls to public addresses over TLS, and to the networks `allowed` with or
+        without it.
+        """
+        self._allowed, self._timeout_seconds, self._resolve = (
+            tuple(allowed),
+            timeout_seconds,
+            resolve,
+        )
         self._ssl_context = ssl_context
 
     async def check(self, url: str) -> None:
@@ -93,7 +100,9 @@ class Outbound:
                 response = await client.send(request, stream=True)
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise CallFailed(f"{type(error).__name__}: {str(error)[:200] or 'no answer'}") from error
+            raise CallFailed(
+                f"{type(error).__name__}: {str(error)[:200] or 'no answer'}"
+            ) from error
         return Answer(response.status_code, response.headers.get("retry-after"))
 
     async def _address(self, url: httpx.URL) -> Address:
@@ -114,7 +123,9 @@ class Outbound:
         return addresses[0]
 
     def _client(self) -> httpx.AsyncClient:
-        """Return a client for one call: a connection that was opened for one name is never used for another."""
+        """Return a client for one call: a connection that was opened for one name is never used
+        for another.
+        """
         return httpx.AsyncClient(
             verify=self._ssl_context or _system_trust(),
             trust_env=False,
@@ -125,7 +136,9 @@ class Outbound:
 
 @asynccontextmanager
 async def _within(seconds: float) -> AsyncIterator[None]:
-    """Limit the time of a whole call: limits of single reads would let a slow answer last for ever."""
+    """Limit the time of a whole call: limits of single reads would let a slow answer last for
+    ever.
+    """
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -144,5 +157,7 @@ def _host(url: httpx.URL) -> str:
 
 @cache
 def _system_trust() -> SSLContext:
-    """Return certifi's authorities, or those of SSL_CERT_FILE; loading them costs more than a call."""
+    """Return certifi's authorities, or those of SSL_CERT_FILE; loading them costs more than a
+    call.
+    """
     return httpx.create_ssl_context()

@@ -1,4 +1,6 @@
-"""Which network addresses a stranger may make us call: those of the public internet, and what the operator allows."""
+"""Which network addresses a stranger may make us call: those of the public internet, and what
+the operator allows.
+"""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -6,9 +8,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-PUBLIC_BY_NUMBER_ALONE = tuple(map(ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")))
-"""Azure's metadata and DNS, which the machine's own host answers; what `ipaddress` takes for global in some releases of
-Python: protocol assignments (RFC 6890), NAT64 for local use (RFC 8215)."""
+PUBLIC_BY_NUMBER_ALONE = tuple(
+    map(ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48"))
+)
+"""Azure's metadata and DNS, which the machine's own host answers; what `ipaddress` takes for
+global in some releases of Python: protocol assignments (RFC 6890), NAT64 for local use (RFC
+8215)."""
 TRANSLATED = IPv6Network("64:ff9b::/96")
 """NAT64 (RFC 6052): the last 32 bits are an IPv4 address."""
 
@@ -26,10 +31,10 @@ def is_listed(address: Address, networks: Sequence[Network]) -> bool:
 def is_public(address: Address) -> bool:
     """True for what is reached through the public internet alone.
 
-    False for private, loopback, link-local (so also 169.254.169.254), shared (RFC 6598), multicast, reserved and
-    unspecified addresses, documentation and benchmarking networks, the metadata services of clouds, and for IPv6
-    addresses that hold one of those (IPv4-mapped, NAT64, 6to4, Teredo).
-    """
+    False for private, loopback, link-local (so also 169.254.169.254), shared (RFC 6598),
+    multicast, reserved and unspecified addresses, documentation and benchmarking networks, the
+    metadata services of clouds, and for IPv6 addresses that hold one of those (IPv4-mapped,
+    NAT64, 6to4, Teredo)."""
     inner = _inner(address)
     if inner.is_multicast or inner.is_reserved or is_listed(address, PUBLIC_BY_NUMBER_ALONE):
         return False

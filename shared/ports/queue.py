@@ -1,12 +1,12 @@
-"""The queue, which is only a doorbell: a message says that some job waits, and losing it costs nothing but seconds.
+"""The queue, which is only a doorbell: a message says that some job waits, and losing it costs
+nothing but seconds.
 
-A message carries neither a job's id nor anything else, since the worker that hears it asks Postgres whose turn it is. An
-idle worker looks there by itself, too (`worker.wakeups`).
+A message carries neither a job's id nor anything else, since the worker that hears it asks Postgres
+whose turn it is. An idle worker looks there by itself, too (`worker.wakeups`).
 
-The settings follow from what Celery on Redis does under fire: early acknowledgement (a message is gone once it is
-taken; the lease and the reconciler bring the job back, not the broker), no prefetch, no results, no retries, and nobody
-who reaches Redis can command a worker.
-"""
+The settings follow from what Celery on Redis does under fire: early acknowledgement (a message
+is gone once it is taken; the lease and the reconciler bring the job back, not the broker), no
+prefetch, no results, no retries, and nobody who reaches Redis can command a worker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,14 +26,17 @@ ANSWER_SECONDS = 5.0
 
 
 def make_queue(settings: Settings) -> Celery:
-    """Return the Celery application that both sides use: one sends by task name, the worker registers the task."""
+    """Return the Celery application that both sides use: one sends by task name, the worker
+    registers the task.
+    """
     app = Celery("efface", broker=settings.redis_url.get_secret_value(), set_as_current=False)
     app.conf.update(
         result_backend=None,
         task_ignore_result=True,  # Postgres holds results
         task_acks_late=False,
         task_reject_on_worker_lost=False,
-        worker_pool="solo",  # the task only rings: jobs run elsewhere, where no message can set them a time limit
+        # the task only rings: jobs run elsewhere, where no message can set them a time limit
+        worker_pool="solo",
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,

@@ -1,4 +1,6 @@
-"""Counts requests in Redis, so that every API process sees the same count. Without Redis every request is let in."""
+"""Counts requests in Redis, so that every API process sees the same count. Without Redis every
+request is let in.
+"""
 
 import math
 import time
@@ -14,7 +16,9 @@ from shared.settings import Settings
 
 TIMEOUT_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
-"""After a failure Redis is left alone this long: no request waits for a time-out that another has just had."""
+"""After a failure Redis is left alone this long: no request waits for a time-out that another
+has just had.
+"""
 LONGEST_WINDOWS = 2
 """A window lives for twice its length at most, as the current one and as the one before."""
 
@@ -44,10 +48,10 @@ class Usage:
 class RequestLimiter:
     """A sliding window over each tenant's requests.
 
-    Redis is where the count is kept because it may be lost: an emptied Redis begins anew, and one that is away lets
-    everybody in, with a line in the log. The service's promises do not rest on it. What lies there under a tenant's name
-    and is no window of ours (it never ends, or is no number) counts as lost, and concerns that tenant alone.
-    """
+    Redis is where the count is kept because it may be lost: an emptied Redis begins anew, and
+    one that is away lets everybody in, with a line in the log. The service's promises do not
+    rest on it. What lies there under a tenant's name and is no window of ours (it never ends, or
+    is no number) counts as lost, and concerns that tenant alone."""
 
     def __init__(self, settings: Settings) -> None:
         """Make a limiter; nothing is connected yet."""
@@ -59,7 +63,9 @@ class RequestLimiter:
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
         )
-        storage = RedisStorage("redis://", connection_pool=self._redis.connection_pool, key_prefix="efface:limits")
+        storage = RedisStorage(
+            "redis://", connection_pool=self._redis.connection_pool, key_prefix="efface:limits"
+        )
         self._storage, self._strategy = storage, SlidingWindowCounterRateLimiter(storage)
         self._away_until = 0.0
         self._paused_until: dict[str, float] = {}
@@ -76,9 +82,16 @@ class RequestLimiter:
             self._away_until = now + PAUSE_SECONDS
             log.warning("rate_limit.redis_away", error=str(error), let_in_seconds=PAUSE_SECONDS)
         except _Broken as error:
-            self._paused_until = {tenant: end for tenant, end in self._paused_until.items() if end > now}
+            self._paused_until = {
+                tenant: end for tenant, end in self._paused_until.items() if end > now
+            }
             self._paused_until[tenant_id] = now + PAUSE_SECONDS
-            log.warning("rate_limit.broken", tenant_id=tenant_id, error=str(error), let_in_seconds=PAUSE_SECONDS)
+            log.warning(
+                "rate_limit.broken",
+                tenant_id=tenant_id,
+                error=str(error),
+                let_in_seconds=PAUSE_SECONDS,
+            )
         return None
 
     def _mended(self, tenant_id: str) -> Usage:
@@ -105,10 +118,18 @@ class RequestLimiter:
         except (redis.ResponseError, ValueError, TypeError) as error:  # another type, or no number
             raise _Broken(error) from error
         reset = max(1, math.ceil(stats.reset_time - time.time()))
-        return Usage(allowed, self._limit, self._window, min(self._limit, stats.remaining) if allowed else 0, reset)
+        return Usage(
+            allowed,
+            self._limit,
+            self._window,
+            min(self._limit, stats.remaining) if allowed else 0,
+            reset,
+        )
 
     def _ends(self, tenant_id: str) -> bool:
-        """Return whether the windows that stop a tenant end when windows of ours do. One without a time to live never does."""
+        """Return whether the windows that stop a tenant end when windows of ours do. One without
+        a time to live never does.
+        """
         longest = LONGEST_WINDOWS * self._window * 1000
         current = self._storage.prefixed_key(f"{{{self._item.key_for(tenant_id)}}}")
         lives = [int(self._redis.pttl(key)) for key in (current, f"{current}/-1")]

@@ -1,4 +1,6 @@
-"""Advisory locks of Postgres, by name. They end with the transaction, however it ends: nothing is left to clean up."""
+"""Advisory locks of Postgres, by name. They end with the transaction, however it ends: nothing
+is left to clean up.
+"""
 
 import hashlib
 
@@ -12,11 +14,15 @@ def lock(session: Session, *name: str) -> None:
 
 
 def try_lock(session: Session, *name: str) -> bool:
-    """Take a lock until the transaction ends; False, at once, where another transaction holds it."""
+    """Take a lock until the transaction ends; False, at once, where another transaction holds
+    it.
+    """
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_number(name)))))
 
 
 def _number(name: tuple[str, ...]) -> int:
-    """Return 64 bits of a hash, signed as Postgres wants them: two names that meet cost a wait, never a wrong result."""
+    """Return 64 bits of a hash, signed as Postgres wants them: two names that meet cost a wait,
+    never a wrong result.
+    """
     digest = hashlib.blake2b("\0".join(name).encode(), digest_size=8).digest()
     return int.from_bytes(digest, signed=True)

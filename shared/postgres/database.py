@@ -1,4 +1,6 @@
-"""The one way to Postgres: an engine per process, a session per request or task, a commit at the edge."""
+"""The one way to Postgres: an engine per process, a session per request or task, a commit at the
+edge.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,20 +26,27 @@ PATIENCE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""A connection whose other end is gone without a word is given up after half a minute, not after a quarter of an hour."""
+"""A connection whose other end is gone without a word is given up after half a minute, not after
+a quarter of an hour.
+"""
 
 
 def make_engine(settings: Settings) -> Engine:
-    """Return an engine whose connections are checked before use, so that a restarted Postgres costs nobody an error."""
+    """Return an engine whose connections are checked before use, so that a restarted Postgres
+    costs nobody an error.
+    """
     engine = create_engine(
         settings.sqlalchemy_url(),
         pool_size=settings.database_pool_size,
-        max_overflow=0,  # a connection beyond the pool would be made and thrown away by every request of a burst
+        # a connection beyond the pool would be made and thrown away by every request of a burst
+        max_overflow=0,
         connect_args={"connect_timeout": 5, "application_name": "efface", **PATIENCE},
     )
 
     def check(connection: Any, *_: object) -> None:  # noqa: ANN401 - psycopg's, which the engine hides
-        """Ask for an answer only where the server has spoken unasked, as it does when it goes: `pool_pre_ping` always asks."""
+        """Ask for an answer only where the server has spoken unasked, as it does when it goes:
+        `pool_pre_ping` always asks.
+        """
         spoken = poll()
         try:
             spoken.register(connection.fileno(), POLLIN)
@@ -66,6 +75,8 @@ class Database:
 
     @contextmanager
     def look(self) -> Iterator[Connection]:
-        """Give a connection for a single SELECT, which needs neither BEGIN nor COMMIT; nothing may be written with it."""
+        """Give a connection for a single SELECT, which needs neither BEGIN nor COMMIT; nothing
+        may be written with it.
+        """
         with self._looks.connect() as connection:
             yield connection

@@ -25,7 +25,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from shared.states import JobState
 
 DOCUMENT_VERSION = 1
-"""Of the JSON documents that are written into rows now; older ones are read leniently (`shared.schemas.stored`)."""
+"""Of the JSON documents that are written into rows now; older ones are read leniently
+(`shared.schemas.stored`).
+"""
 
 CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
@@ -58,11 +60,15 @@ class Tenant(Base):
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     served_at: Mapped[datetime | None]
-    """When a worker last took a job of it: of two tenants with as many running, the one served longer ago is next."""
+    """When a worker last took a job of it: of two tenants with as many running, the one served
+    longer ago is next.
+    """
 
 
 class ApiKey(Base):
-    """A bearer key: only its SHA-256 is kept (the secret has 256 random bits, so a slow hash would add nothing)."""
+    """A bearer key: only its SHA-256 is kept (the secret has 256 random bits, so a slow hash
+    would add nothing).
+    """
 
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -83,7 +89,9 @@ class ApiKey(Base):
 
 
 class AccessToken(Base):
-    """A short-lived bearer token that a key got by OAuth2 client credentials; it ends with its key at the latest."""
+    """A short-lived bearer token that a key got by OAuth2 client credentials; it ends with its
+    key at the latest.
+    """
 
     __tablename__ = "access_tokens"
     hash: Mapped[str] = mapped_column(primary_key=True)
@@ -110,7 +118,9 @@ class ConsoleSession(Base):
 
 
 class ConsoleLink(Base):
-    """A link that signs one person in, once, with a key that they need not know. Deleted when it is used."""
+    """A link that signs one person in, once, with a key that they need not know. Deleted when it
+    is used.
+    """
 
     __tablename__ = "console_links"
     hash: Mapped[str] = mapped_column(primary_key=True)
@@ -120,7 +130,9 @@ class ConsoleLink(Base):
 
 
 class IdempotencyKey(Base):
-    """What a request under an `Idempotency-Key` was answered, written in the transaction that did what it asked."""
+    """What a request under an `Idempotency-Key` was answered, written in the transaction that
+    did what it asked.
+    """
 
     __tablename__ = "idempotency_keys"
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -135,7 +147,9 @@ class IdempotencyKey(Base):
 
 
 class Model(Base):
-    """A CLIP model: an uploaded or published checkpoint in object storage, or a reference to one elsewhere."""
+    """A CLIP model: an uploaded or published checkpoint in object storage, or a reference to one
+    elsewhere.
+    """
 
     __tablename__ = "models"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -149,11 +163,15 @@ class Model(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     job_id: Mapped[str | None]
     """The job that made it."""
-    warnings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, default=list, server_default=text("'[]'::jsonb"))
+    warnings: Mapped[list[dict[str, str]]] = mapped_column(
+        JSONB, default=list, server_default=text("'[]'::jsonb")
+    )
     """Each one a `RequestWarning`: what the upload was told."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
-    """Since when it cannot be used or listed. The row stays: jobs, certificates and lines of parents name it."""
+    """Since when it cannot be used or listed. The row stays: jobs, certificates and lines of
+    parents name it.
+    """
 
     __table_args__ = (Index("ix_models_tenant_created", "tenant_id", "created_at"),)
 
@@ -174,13 +192,19 @@ class Dataset(Base):
     classes: Mapped[dict[str, Any]]
     """Class name -> number of images."""
     understood: Mapped[dict[str, Any] | None]
-    """`layout`, `left_out`, `skipped` and `warnings` of `shared.files.image_sets.Contents`; null in older rows."""
+    """`layout`, `left_out`, `skipped` and `warnings` of `shared.files.image_sets.Contents`; null
+    in older rows.
+    """
     data_key: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The key that the archive is sealed with, itself sealed with the master key (`shared.crypto.archive_encryption`)."""
+    """The key that the archive is sealed with, itself sealed with the master key
+    (`shared.crypto.archive_encryption`).
+    """
     sealed_sha256: Mapped[str | None]
     """Of the object as it lies in the storage."""
     purge_after_job: Mapped[bool | None]
-    """True: with the last job that uses it; false: kept for its retention period; null: purged if a job forgets it."""
+    """True: with the last job that uses it; false: kept for its retention period; null: purged
+    if a job forgets it.
+    """
     purging_at: Mapped[datetime | None]
     """When its key was destroyed. The row follows as soon as the object is gone."""
     purge_reason: Mapped[str | None]
@@ -190,9 +214,9 @@ class Dataset(Base):
 
 
 class UnfinishedUpload(Base):
-    """An upload whose objects are on their way to the storage: written before the first of them, deleted with the commit of
-    the row that knows them. What a gateway leaves that dies in between is found by it.
-    """
+    """An upload whose objects are on their way to the storage: written before the first of them,
+    deleted with the commit of the row that knows them. What a gateway leaves that dies in
+    between is found by it."""
 
     __tablename__ = "unfinished_uploads"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -224,26 +248,35 @@ class Job(Base):
     request: Mapped[dict[str, Any]]
     spec: Mapped[dict[str, Any]]
     """The request resolved (`JobSpec`), without the attempt."""
-    warnings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, default=list, server_default=text("'[]'::jsonb"))
+    warnings: Mapped[list[dict[str, str]]] = mapped_column(
+        JSONB, default=list, server_default=text("'[]'::jsonb")
+    )
     """What the request was told when it came (`RequestWarning`).
 
-    Not in `spec`: workers of the version before, which go on for a while, refuse a specification with fields unknown to them.
-    """
-    document_version: Mapped[int] = mapped_column(default=DOCUMENT_VERSION, server_default=text("1"))
+    Not in `spec`: workers of the version before, which go on for a while, refuse a specification
+    with fields unknown to them."""
+    document_version: Mapped[int] = mapped_column(
+        default=DOCUMENT_VERSION, server_default=text("1")
+    )
     """The form in which `request` and `spec` are stored (`shared.schemas.stored`)."""
     method: Mapped[str]
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     external_id: Mapped[str | None]
     business_key: Mapped[str | None]
-    """SHA-256 of what is asked for (`services.jobs.queries.business_key`); null without an `external_id`."""
+    """SHA-256 of what is asked for (`services.jobs.queries.business_key`); null without an
+    `external_id`.
+    """
     received_at: Mapped[datetime]
     due_at: Mapped[datetime] = mapped_column(server_default=text("now() + '1 mon'::interval"))
-    """The last second of the period of Art. 12(3) GDPR (`services.jobs.queries.deadlines`). See `TURN` for the order of the queue.
+    """The last second of the period of Art. 12(3) GDPR (`services.jobs.queries.deadlines`). See
+    `TURN` for the order of the queue.
 
     The default serves gateways of the version before, which go on for a while after the migration.
     """
     held_at: Mapped[datetime | None]
-    """Since when the clock is stopped, because the data subject's identity is in doubt: no worker takes the job."""
+    """Since when the clock is stopped, because the data subject's identity is in doubt: no
+    worker takes the job.
+    """
     hold_reason: Mapped[str | None]
     held_for: Mapped[timedelta] = mapped_column(default=timedelta(), server_default=text("'0'"))
     """How long earlier holds lasted."""
@@ -270,12 +303,16 @@ class Job(Base):
     purged_at: Mapped[datetime | None]
     """When the leftovers of a finished job (checkpoints, other attempts) were deleted."""
     certified_at: Mapped[datetime | None]
-    """When the last certificate that is owed was issued. A job with a verdict and without this is owed one."""
-    removals: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default=text("'[]'::jsonb"))
+    """When the last certificate that is owed was issued. A job with a verdict and without this
+    is owed one.
+    """
+    removals: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, default=list, server_default=text("'[]'::jsonb")
+    )
     """`{what, reason, removed_at}` of each kind of file that was removed after the end."""
     data_key: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The key that checkpoints and caches of the job are encrypted with, itself encrypted with the master key.
-    The end of the job destroys it."""
+    """The key that checkpoints and caches of the job are encrypted with, itself encrypted with
+    the master key. The end of the job destroys it."""
     key_destroyed_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -286,13 +323,26 @@ class Job(Base):
             "tenant_id",
             "business_key",
             unique=True,
-            postgresql_where=text("state NOT IN ('failed', 'cancelled') AND cancel_requested_at IS NULL"),
+            postgresql_where=text(
+                "state NOT IN ('failed', 'cancelled') AND cancel_requested_at IS NULL"
+            ),
         ),
-        Index("ix_jobs_tenant_unfinished", "tenant_id", postgresql_where=text("state IN ('queued', 'running')")),
         Index(
-            "ix_jobs_unfinished", "state", "lease_expires_at", postgresql_where=text("state IN ('queued', 'running')")
+            "ix_jobs_tenant_unfinished",
+            "tenant_id",
+            postgresql_where=text("state IN ('queued', 'running')"),
         ),
-        Index("ix_jobs_unfinished_due", "due_at", postgresql_where=text("state IN ('queued', 'running')")),
+        Index(
+            "ix_jobs_unfinished",
+            "state",
+            "lease_expires_at",
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+        Index(
+            "ix_jobs_unfinished_due",
+            "due_at",
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
         Index(
             "ix_jobs_waiting",
             "tenant_id",
@@ -300,24 +350,41 @@ class Job(Base):
             "id",
             postgresql_where=text("state = 'queued' AND held_at IS NULL"),
         ),
-        Index("ix_jobs_running", "tenant_id", "lease_expires_at", postgresql_where=text("state = 'running'")),
-        Index("ix_jobs_durations", "method", "finished_at", postgresql_where=text("verdict IS NOT NULL")),
         Index(
-            "ix_jobs_unpurged", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL")
+            "ix_jobs_running",
+            "tenant_id",
+            "lease_expires_at",
+            postgresql_where=text("state = 'running'"),
         ),
         Index(
-            "ix_jobs_uncertified", "finished_at", postgresql_where=text("verdict IS NOT NULL AND certified_at IS NULL")
+            "ix_jobs_durations",
+            "method",
+            "finished_at",
+            postgresql_where=text("verdict IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_unpurged",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL"),
+        ),
+        Index(
+            "ix_jobs_uncertified",
+            "finished_at",
+            postgresql_where=text("verdict IS NOT NULL AND certified_at IS NULL"),
         ),
     )
 
 
 TURN = func.greatest(Job.due_at, Job.created_at)
-"""Where a job stands among those of its tenant. One that was overdue when it came counts as due at that moment: the date
-that a request came with (`received_at`) is the client's word, and a year long gone would be first for ever."""
+"""Where a job stands among those of its tenant. One that was overdue when it came counts as due
+at that moment: the date that a request came with (`received_at`) is the client's word, and a
+year long gone would be first for ever."""
 
 
 class JobEvent(Base):
-    """What happened to a job, in order. `seq` counts from 1 within the job and is the id of the server-sent event."""
+    """What happened to a job, in order. `seq` counts from 1 within the job and is the id of the
+    server-sent event.
+    """
 
     __tablename__ = "job_events"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -346,7 +413,9 @@ class JobMetric(Base):
 
 
 class Artifact(Base):
-    """A file that a finished job left. Only a final commit and `services.certificates.issuing` write here."""
+    """A file that a finished job left. Only a final commit and `services.certificates.issuing`
+    write here.
+    """
 
     __tablename__ = "artifacts"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -359,13 +428,17 @@ class Artifact(Base):
     quarantined: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     removed_at: Mapped[datetime | None]
-    """Since when it is not handed out any more; the object follows. Its digest stays: a certificate names it."""
+    """Since when it is not handed out any more; the object follows. Its digest stays: a
+    certificate names it.
+    """
     removal_reason: Mapped[str | None]
     """`model_deleted` or `retention_ended`."""
 
 
 class Outbox(Base):
-    """A message that a committed transaction owes the world; the relay sends it, then deletes the row."""
+    """A message that a committed transaction owes the world; the relay sends it, then deletes
+    the row.
+    """
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -388,7 +461,9 @@ class ServiceProcess(Base):
     job_id: Mapped[str | None]
     """What a worker works on."""
     facts: Mapped[dict[str, Any]]
-    """Of a worker: `device`, `isolation`, `doorbell`, `renewals`. Of a relay: `signing_key`, `parts`."""
+    """Of a worker: `device`, `isolation`, `doorbell`, `renewals`. Of a relay: `signing_key`,
+    `parts`.
+    """
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
@@ -420,11 +495,15 @@ class Webhook(Base):
 
 
 class WebhookSecret(Base):
-    """What calls are signed with. One generation is current; the one before it signs along until it expires."""
+    """What calls are signed with. One generation is current; the one before it signs along until
+    it expires.
+    """
 
     __tablename__ = "webhook_secrets"
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), index=True)
+    webhook_id: Mapped[str] = mapped_column(
+        ForeignKey("webhooks.id", ondelete="CASCADE"), index=True
+    )
     tenant_id: Mapped[str]
     sealed_secret: Mapped[bytes]
     """HMAC-SHA256 key, sealed under the master key."""
@@ -436,7 +515,9 @@ class WebhookSecret(Base):
 
 
 class WebhookDelivery(Base):
-    """A call that a committed event owes an endpoint, written in the event's transaction, and how its tries went."""
+    """A call that a committed event owes an endpoint, written in the event's transaction, and
+    how its tries went.
+    """
 
     __tablename__ = "webhook_deliveries"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -451,19 +532,27 @@ class WebhookDelivery(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     """Tries on the present round of the schedule: the fence of whoever sends."""
     next_attempt_at: Mapped[datetime | None]
-    """When the next try is due; while one is under way, when it is taken for lost. Null once there is none."""
+    """When the next try is due; while one is under way, when it is taken for lost. Null once
+    there is none.
+    """
     log: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list)
     """`{at, status, error, milliseconds}` of each try, oldest first."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
         Index("ix_webhook_deliveries_webhook_created", "webhook_id", "created_at"),
-        Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
+        Index(
+            "ix_webhook_deliveries_due",
+            "next_attempt_at",
+            postgresql_where=text("state = 'pending'"),
+        ),
     )
 
 
 class OpenDsrRequest(Base):
-    """A data subject request that came by OpenDSR, and the job that fulfils it. Nothing of the identities is kept."""
+    """A data subject request that came by OpenDSR, and the job that fulfils it. Nothing of the
+    identities is kept.
+    """
 
     __tablename__ = "opendsr_requests"
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -481,7 +570,9 @@ class OpenDsrRequest(Base):
 
 
 class JobDataset(Base):
-    """A job uses an uploaded data set. The data set may be gone already: this row is what remains of it here."""
+    """A job uses an uploaded data set. The data set may be gone already: this row is what
+    remains of it here.
+    """
 
     __tablename__ = "job_datasets"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -491,7 +582,9 @@ class JobDataset(Base):
 
 
 class JobPurge(Base):
-    """What was deleted of a finished job itself: checkpoints, caches, the objects of attempts that did not win."""
+    """What was deleted of a finished job itself: checkpoints, caches, the objects of attempts
+    that did not win.
+    """
 
     __tablename__ = "job_purges"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -499,7 +592,9 @@ class JobPurge(Base):
     objects: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     """`{key, bytes}` of each."""
     versions: Mapped[str]
-    """What became of older versions: `none`, `deleted` or `unknown` (`shared.ports.object_versions`)."""
+    """What became of older versions: `none`, `deleted` or `unknown`
+    (`shared.ports.object_versions`).
+    """
     verified_at: Mapped[datetime]
     """When the listing showed nothing but what the job published."""
 
@@ -513,7 +608,9 @@ class DatasetPurge(Base):
     reason: Mapped[str]
     """`PurgeReason`."""
     objects: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
-    """`{key, bytes, sha256}` of each as it lay in the storage; the digest is null where it was not sealed."""
+    """`{key, bytes, sha256}` of each as it lay in the storage; the digest is null where it was
+    not sealed.
+    """
     versions: Mapped[str]
     key_destroyed_at: Mapped[datetime | None]
     """Null where the archive was stored before archives were sealed."""
@@ -595,7 +692,9 @@ class AuditHead(Base):
 
 
 class SigningKey(Base):
-    """A public key under which certificates were signed. Its private half is in a file that the relay alone can read."""
+    """A public key under which certificates were signed. Its private half is in a file that the
+    relay alone can read.
+    """
 
     __tablename__ = "signing_keys"
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -1,8 +1,8 @@
-"""How many images a request is measured on, place by place, as far as that is known before its job exists. Needs no torch.
+"""How many images a request is measured on, place by place, as far as that is known before its job
+exists. Needs no torch.
 
-A count is the most that there can be, of images that are different files: the worker leaves out those that a method sees, and
-keeps copies of one file on one side of a split.
-"""
+A count is the most that there can be, of images that are different files: the worker leaves out
+those that a method sees, and keeps copies of one file on one side of a split."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from shared.schemas.request import ErasureRequest
 from shared.splits import CALIBRATION_SHARE, TEST_SHARE, part_of
 
 Classes = Collection[str]
-"""The classes of a data set, spelled as the labels are and without images that are not measured: a mapping of each to its
-number of images, or where that is unknown the names alone."""
+"""The classes of a data set, spelled as the labels are and without images that are not measured:
+a mapping of each to its number of images, or where that is unknown the names alone."""
 Given = Mapping[str, Classes]
 """Classes by the pointer that names their data set in the request, e.g. `/data/forget`."""
 
@@ -26,7 +26,9 @@ class Place:
 
     name: str
     forget: tuple[int | None, ...]
-    """Images of each forgotten class that it shows; of all together where they are not told apart."""
+    """Images of each forgotten class that it shows; of all together where they are not told
+    apart.
+    """
     rest: int | None
     """Images of what stays."""
     siblings: int | None
@@ -53,10 +55,15 @@ def images_of(classes: Classes, names: Iterable[str] | None = None) -> int | Non
 
 
 def places(
-    request: ErasureRequest, offer: Offer, evaluation: Mapping[str, Classes], given: Given, *, samples: bool
+    request: ErasureRequest,
+    offer: Offer,
+    evaluation: Mapping[str, Classes],
+    given: Given,
+    *,
+    samples: bool,
 ) -> dict[str, Place]:
-    """Return every place with images of what is forgotten, by its name: those of the offer, then held-out samples where
-    it is sure that the method makes some."""
+    """Return every place with images of what is forgotten, by its name: those of the offer, then
+    held-out samples where it is sure that the method makes some."""
     found = [
         _own_set(request, given, alone=OWN_SET not in offer.with_others)
         if name == OWN_SET
@@ -74,7 +81,9 @@ def rest_of(request: ErasureRequest, classes: Classes) -> int | None:
 
 
 def given_to_method(request: ErasureRequest, given: Given, *, split: bool) -> int | None:
-    """Return how many images of `data.forget` a method learns from; `split` where some of them are held out to test."""
+    """Return how many images of `data.forget` a method learns from; `split` where some of them
+    are held out to test.
+    """
     count = 0 if request.data.forget is None else _given(given, "/data/forget")
     if count is None:
         return None
@@ -83,7 +92,9 @@ def given_to_method(request: ErasureRequest, given: Given, *, split: bool) -> in
 
 
 def is_split(request: ErasureRequest, role: str) -> bool:
-    """True where the images of `data.<role>` are parted into those to learn from and those to measure on, if at all."""
+    """True where the images of `data.<role>` are parted into those to learn from and those to
+    measure on, if at all.
+    """
     return getattr(request.data, f"{role}_test") is None
 
 
@@ -91,7 +102,11 @@ def _own_set(request: ErasureRequest, given: Given, *, alone: bool) -> Place:
     forget, names = _held_out(request, given, "forget"), request.target.names()
     tested = given.get("/data/forget_test", ())
     told_apart = tested and set(tested) <= set(names) and not is_split(request, "forget")
-    each = tuple(images_of(tested, [name]) for name in names if name in tested) if told_apart else (forget,)
+    each = (
+        tuple(images_of(tested, [name]) for name in names if name in tested)
+        if told_apart
+        else (forget,)
+    )
     near = names if request.target.type == "subgroup" else siblings(request)
     return Place(
         name=OWN_SET,
@@ -101,8 +116,12 @@ def _own_set(request: ErasureRequest, given: Given, *, alone: bool) -> Place:
     )
 
 
-def _held_out(request: ErasureRequest, given: Given, role: str, names: Iterable[str] | None = None) -> int | None:
-    """Return how many images of a role are measured on. How a split falls on single classes is unknown before it."""
+def _held_out(
+    request: ErasureRequest, given: Given, role: str, names: Iterable[str] | None = None
+) -> int | None:
+    """Return how many images of a role are measured on. How a split falls on single classes is
+    unknown before it.
+    """
     if not is_split(request, role):
         return _given(given, f"/data/{role}_test", names)
     count, chosen = (_given(given, f"/data/{role}", of) for of in (None, names))
@@ -119,7 +138,9 @@ def _given(given: Given, pointer: str, names: Iterable[str] | None = None) -> in
 def _evaluation_set(request: ErasureRequest, name: str, classes: Classes) -> Place:
     return Place(
         name=name,
-        forget=tuple(images_of(classes, [label]) for label in request.target.names() if label in classes),
+        forget=tuple(
+            images_of(classes, [label]) for label in request.target.names() if label in classes
+        ),
         rest=rest_of(request, classes),
         siblings=images_of(classes, siblings(request)),
     )

@@ -1,10 +1,11 @@
-"""Whether a bound on a measure can be met at all with the images that a request gives: known before the job.
+"""Whether a bound on a measure can be met at all with the images that a request gives: known before
+the job.
 
-A measure is judged by the worse end of its 95 % interval, and that end is no better than the number of images allows: with
-none of 20 recognised, the upper end is 0.16. What is checked is every share with a Wilson interval, every drop with an
-interval for matched pairs, and whether there are images enough to take a measure at all. Nothing is said of measures whose
-best end has no closed form: areas under ROC curves, ratios by bootstrap, what compares with a reference.
-"""
+A measure is judged by the worse end of its 95 % interval, and that end is no better than the
+number of images allows: with none of 20 recognised, the upper end is 0.16. What is checked is
+every share with a Wilson interval, every drop with an interval for matched pairs, and whether
+there are images enough to take a measure at all. Nothing is said of measures whose best end has
+no closed form: areas under ROC curves, ratios by bootstrap, what compares with a reference."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -24,7 +25,9 @@ from shared.schemas.measure_catalogue import GIVEN, SAMPLES
 from shared.schemas.methods.synthetic import HELD_OUT_SHARE, MOST_SAMPLES, held_out_samples
 
 PROBED, RELEARNT, GIVEN_AT_MOST = 1000, 64, 256
-"""At most so many images are looked at: of a class by a probe, after relearning, of those given to be forgotten."""
+"""At most so many images are looked at: of a class by a probe, after relearning, of those given
+to be forgotten.
+"""
 SAMPLES_AT_MOST = held_out_samples(MOST_SAMPLES)
 """Held out of each class."""
 MOST_PAIRS = 10**6
@@ -46,7 +49,11 @@ def _forgotten(counts: Counts) -> int | None:
 
 
 def _largest_class(counts: Counts) -> int | None:
-    return None if None in counts.place.forget else max(n for n in counts.place.forget if n is not None)
+    return (
+        None
+        if None in counts.place.forget
+        else max(n for n in counts.place.forget if n is not None)
+    )
 
 
 def _probed(counts: Counts) -> int | None:
@@ -54,7 +61,9 @@ def _probed(counts: Counts) -> int | None:
 
 
 def _relearnt(counts: Counts) -> int | None:
-    """Images given to be forgotten are learnt from where there are some, else every other one of those measured on."""
+    """Images given to be forgotten are learnt from where there are some, else every other one of
+    those measured on.
+    """
     count = counts.place.forgotten
     if count is None or counts.given is None:
         return None if count is None else min(count, RELEARNT)
@@ -87,7 +96,10 @@ PROBES = ("probe_recall", "penultimate_probe_recall", "prototype_recall")
 MEMBERSHIP = ("membership_tpr_1", "membership_tpr_01")
 
 COUNTED: dict[str, Count] = {
-    **dict.fromkeys(("forget_recall", "original_text_recall", "original_image_recall", "hypernym_recall"), _forgotten),
+    **dict.fromkeys(
+        ("forget_recall", "original_text_recall", "original_image_recall", "hypernym_recall"),
+        _forgotten,
+    ),
     **{f"{wording}_recall": _largest_class for wording in WORDINGS},
     **dict.fromkeys(PROBES, _probed),
     **dict.fromkeys(("retain_accuracy", "near_accuracy", "far_accuracy"), _rest),
@@ -108,15 +120,30 @@ CAPS: dict[str, int] = {
 }
 
 NEEDED: dict[str, tuple[int, Count, str]] = {
-    **{f"relearn_recall_{k}": (k, _lessons, "images to learn from besides those it is measured on") for k in SHOTS},
+    **{
+        f"relearn_recall_{k}": (k, _lessons, "images to learn from besides those it is measured on")
+        for k in SHOTS
+    },
     "relearn_steps": (16, _lessons, "images to learn from besides those it is measured on"),
     "relearn_ratio": (16, _lessons, "images to learn from besides those it is measured on"),
-    "membership_tpr_1": (100, _forgotten, "images of what is forgotten that the method does not see"),
-    "membership_tpr_01": (1000, _forgotten, "images of what is forgotten that the method does not see"),
+    "membership_tpr_1": (
+        100,
+        _forgotten,
+        "images of what is forgotten that the method does not see",
+    ),
+    "membership_tpr_01": (
+        1000,
+        _forgotten,
+        "images of what is forgotten that the method does not see",
+    ),
     "sibling_accuracy": (1, _siblings, "image of the same kind that stays"),
-    **dict.fromkeys((*PROBES, "probe_leakage", "benign_recall"), (2, _forgotten, "images of what is forgotten")),
+    **dict.fromkeys(
+        (*PROBES, "probe_leakage", "benign_recall"), (2, _forgotten, "images of what is forgotten")
+    ),
 }
-"""Of a measure, how many images it needs to be taken at all, and of what, where one of what is forgotten is not enough."""
+"""Of a measure, how many images it needs to be taken at all, and of what, where one of what is
+forgotten is not enough.
+"""
 
 
 def lacks_images(measure: str, counts: Counts) -> str | None:
@@ -128,8 +155,11 @@ def lacks_images(measure: str, counts: Counts) -> str | None:
     return f"{measure} needs {needed} {of_what}; {counts.place.name!r} has {there}"
 
 
-def unmet(threshold: MeasureThreshold, counts: Counts, others: tuple[str, ...] = ()) -> Iterator[FieldError]:
-    """Yield the bounds of a threshold, `max` or `min`, that no result at a place could meet, and what would do.
+def unmet(
+    threshold: MeasureThreshold, counts: Counts, others: tuple[str, ...] = ()
+) -> Iterator[FieldError]:
+    """Yield the bounds of a threshold, `max` or `min`, that no result at a place could meet, and
+    what would do.
 
     Args:
         threshold: what was asked.
@@ -145,21 +175,33 @@ def unmet(threshold: MeasureThreshold, counts: Counts, others: tuple[str, ...] =
         least, most = lowest_upper_end_of_drop(n), -lowest_upper_end_of_drop(n)
     if threshold.max is not None and least > threshold.max:
         wanted = _pairs_for(threshold.max) if of_pairs else images_for_upper_end(threshold.max)
-        yield FieldError("max", _why(threshold, counts, n, others, f"upper end cannot fall under {least:.2g}", wanted))
+        yield FieldError(
+            "max",
+            _why(threshold, counts, n, others, f"upper end cannot fall under {least:.2g}", wanted),
+        )
     if threshold.min is not None and most < threshold.min:
         wanted = _pairs_for(-threshold.min) if of_pairs else images_for_lower_end(threshold.min)
-        yield FieldError("min", _why(threshold, counts, n, others, f"lower end cannot exceed {most:.2g}", wanted))
+        yield FieldError(
+            "min", _why(threshold, counts, n, others, f"lower end cannot exceed {most:.2g}", wanted)
+        )
 
 
 def _pairs_for(bound: float) -> int | None:
-    """Return how many pairs the upper end of a drop needs to reach `bound`, which falls with their number."""
+    """Return how many pairs the upper end of a drop needs to reach `bound`, which falls with
+    their number.
+    """
     numbers = range(1, MOST_PAIRS + 1)
     place = bisect_left(numbers, -bound, key=lambda n: -lowest_upper_end_of_drop(n))
     return numbers[place] if place < len(numbers) else None
 
 
 def _why(
-    threshold: MeasureThreshold, counts: Counts, n: int, others: tuple[str, ...], end: str, wanted: int | None
+    threshold: MeasureThreshold,
+    counts: Counts,
+    n: int,
+    others: tuple[str, ...],
+    end: str,
+    wanted: int | None,
 ) -> str:
     place, most = counts.place, _most(threshold.measure, counts)
     images = f"{n} {'sample' if place.name == SAMPLES else 'image'}{'' if n == 1 else 's'}"
@@ -168,17 +210,25 @@ def _why(
     if wanted is None:
         words += "no number of them is enough: give another bound"
     elif most is not None and wanted > most:
-        words += f"{wanted} are needed, and {threshold.measure} is taken over {most} at most: give another bound"
+        words += (
+            f"{wanted} are needed, and {threshold.measure} is taken over {most} at most: "
+            "give "
+            "another bound"
+        )
     else:
         words += f"{wanted} are needed"
-        words += f" (samples_per_class {_samples_for(threshold.measure, counts, wanted)})" * (place.name == SAMPLES)
+        words += f" (samples_per_class {_samples_for(threshold.measure, counts, wanted)})" * (
+            place.name == SAMPLES
+        )
     if others and threshold.where is None:
         words += f", or name the place to judge in where: {', '.join(others)}"
     return words
 
 
 def _most(measure: str, counts: Counts) -> int | None:
-    """Return how many images a measure is taken over at most, however many there are; None without a limit."""
+    """Return how many images a measure is taken over at most, however many there are; None
+    without a limit.
+    """
     classes = len(counts.place.forget)
     if counts.place.name == SAMPLES:
         return SAMPLES_AT_MOST * (classes if COUNTED[measure] is _forgotten else 1)
@@ -186,6 +236,8 @@ def _most(measure: str, counts: Counts) -> int | None:
 
 
 def _samples_for(measure: str, counts: Counts, wanted: int) -> int:
-    """Return the samples of each class that are to be made so that `wanted` are held out, of it or of all classes."""
+    """Return the samples of each class that are to be made so that `wanted` are held out, of it
+    or of all classes.
+    """
     classes = len(counts.place.forget) if COUNTED[measure] is _forgotten else 1
     return round(-(-wanted // classes) / HELD_OUT_SHARE)

@@ -1,4 +1,5 @@
-"""What a reference in a request may be where it is no id: a model on a hub or in a folder, a data set at a path.
+"""What a reference in a request may be where it is no id: a model on a hub or in a folder, a data
+set at a path.
 
 Which of them are allowed is for the door to say. Needs no torch.
 """
@@ -30,7 +31,9 @@ class FoundData:
 
 
 def source_of(reference: ModelReference, pointer: str) -> tuple[str, str]:
-    """Return an unregistered model as a `ModelSource.reference`, not yet checked, and the pointer of the field that names it."""
+    """Return an unregistered model as a `ModelSource.reference`, not yet checked, and the
+    pointer of the field that names it.
+    """
     if reference.source is None:
         return f"open_clip:{reference.architecture}/{reference.pretrained}", pointer
     return reference.source, f"{pointer}/source"
@@ -45,7 +48,9 @@ def hub_model(text: str, pointer: str) -> ModelSource:
     if not text.startswith(HUB_KINDS):
         raise InvalidRequest.at(pointer, "must begin with local-dir: or hf-hub:")
     if not _HUB_NAME.fullmatch(text):
-        raise InvalidRequest.at(pointer, "is no name that a hub knows; write hf-hub:owner/name, or a tag of open_clip")
+        raise InvalidRequest.at(
+            pointer, "is no name that a hub knows; write hf-hub:owner/name, or a tag of open_clip"
+        )
     return ModelSource(reference=text)
 
 
@@ -56,7 +61,9 @@ def model_in(path: Path, pointer: str) -> ModelSource:
         InvalidRequest: it is no folder.
     """
     if not path.is_dir():
-        raise InvalidRequest.at(pointer, f"{path} is not a folder; give one in open_clip's local-dir layout")
+        raise InvalidRequest.at(
+            pointer, f"{path} is not a folder; give one in open_clip's local-dir layout"
+        )
     return ModelSource(reference=f"{LOCAL_DIR}{path}")
 
 
@@ -90,7 +97,8 @@ class LocalData:
 
 
 def looked_up(text: str, pointer: str, *, home: bool = False) -> Path:
-    """Return a path that a request gives, absolute, links followed; with `home`, `~` is the user's folder.
+    """Return a path that a request gives, absolute, links followed; with `home`, `~` is the user's
+    folder.
 
     Raises:
         InvalidRequest: the file system cannot look for it.
@@ -112,5 +120,7 @@ def existing(path: Path, text: str, pointer: str) -> Path:
     except OSError as error:  # too long for the file system
         raise InvalidRequest.at(pointer, NO_PATH) from error
     if not there:
-        raise InvalidRequest.at(pointer, f"there is nothing at {text!r}; give the path of an archive or of a folder")
+        raise InvalidRequest.at(
+            pointer, f"there is nothing at {text!r}; give the path of an archive or of a folder"
+        )
     return path

@@ -1,4 +1,6 @@
-"""A REQUEST.json, read as strictly as the body of `POST /jobs` and with the same words for what is wrong."""
+"""A REQUEST.json, read as strictly as the body of `POST /jobs` and with the same words for what
+is wrong.
+"""
 
 import json
 from pathlib import Path

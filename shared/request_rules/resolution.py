@@ -1,7 +1,8 @@
-"""The passes over a request, before any work is done: the same for `POST /jobs`, `efface run` and `efface submit`.
+"""The passes over a request, before any work is done: the same for `POST /jobs`, `efface run` and
+`efface submit`.
 
-Each door brings a finder, which says what a reference stands for there: a tenant's row, or a path. All else is one.
-"""
+Each door brings a finder, which says what a reference stands for there: a tenant's row, or a
+path. All else is one."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from shared.errors import FieldError, InvalidRequest
-from shared.request_rules.classes import RETAIN, class_errors, labels_of, measured_sets, merged, spelled
+from shared.request_rules.classes import (
+    RETAIN,
+    class_errors,
+    labels_of,
+    measured_sets,
+    merged,
+    spelled,
+)
 from shared.request_rules.method_data import data_errors, reference_errors
 from shared.request_rules.references import FoundData
 from shared.request_rules.request_warnings import request_warnings
@@ -23,7 +31,9 @@ from shared.schemas.spec import LISTS, ROLES, DataSource, DataSources, JobSpec, 
 
 
 class Finder(Protocol):
-    """Finds what references stand for. Raises InvalidRequest where there is nothing, or nothing that is allowed."""
+    """Finds what references stand for. Raises InvalidRequest where there is nothing, or nothing
+    that is allowed.
+    """
 
     def model(self, pointer: str, reference: ModelReference) -> ModelSource:
         """Return a model's source."""
@@ -47,7 +57,9 @@ class Resolved:
     sets: tuple[MeasuredSet, ...]
     warnings: tuple[RequestWarning, ...]
 
-    def spec(self, request: ErasureRequest, *, job_id: str, tenant_id: str, attempt: int) -> JobSpec:
+    def spec(
+        self, request: ErasureRequest, *, job_id: str, tenant_id: str, attempt: int
+    ) -> JobSpec:
         """Return the specification of a job for the request."""
         return JobSpec(
             job_id=job_id,
@@ -74,7 +86,9 @@ def resolve(request: ErasureRequest, finder: Finder) -> Resolved:
         raise InvalidRequest(errors)
     judged = _judged(request, found)
     warnings = request_warnings(request, judged.labels, judged.sets, found.counts)
-    notes = (RequestWarning(pointer=note.pointer, detail=note.detail) for note in judged.thresholds.notes)
+    notes = (
+        RequestWarning(pointer=note.pointer, detail=note.detail) for note in judged.thresholds.notes
+    )
     return Resolved(
         model=found.model,
         data=found.sources(),
@@ -109,15 +123,24 @@ class Judged(NamedTuple):
 
 
 def _judged(request: ErasureRequest, found: "Lookup") -> Judged:
-    """Return what a request without errors is judged by. Images are counted under the names that they are measured with.
+    """Return what a request without errors is judged by. Images are counted under the names that
+    they are measured with.
 
     Raises:
         InvalidRequest: a threshold cannot be answered or met.
     """
-    labels = labels_of(request, (name for pointer in RETAIN for name in found.counts.get(pointer, ())))
+    labels = labels_of(
+        request, (name for pointer in RETAIN for name in found.counts.get(pointer, ()))
+    )
     sets = measured_sets(request, labels, found.evaluation())
-    given = {pointer: merged(counts, spelled(counts, labels)) for pointer, counts in found.counts.items()}
-    return Judged(labels, sets, resolve_thresholds(request, {entry.name: entry.classes for entry in sets}, given))
+    given = {
+        pointer: merged(counts, spelled(counts, labels)) for pointer, counts in found.counts.items()
+    }
+    return Judged(
+        labels,
+        sets,
+        resolve_thresholds(request, {entry.name: entry.classes for entry in sets}, given),
+    )
 
 
 @dataclass(slots=True)
@@ -143,7 +166,10 @@ class Lookup:
     def sources(self) -> DataSources:
         """Return the sources by role."""
         roles = {role: self.data.get(f"/data/{role}") for role in ROLES}
-        lists = {role: tuple(self.data[pointer] for pointer, *_ in named_sets(self.request, role)) for role in LISTS}
+        lists = {
+            role: tuple(self.data[pointer] for pointer, *_ in named_sets(self.request, role))
+            for role in LISTS
+        }
         return DataSources.model_validate(roles | lists)
 
 

@@ -1,7 +1,8 @@
-"""Whether one data set has two roles in a request that cannot both be: known before any image is opened, by id or digest.
+"""Whether one data set has two roles in a request that cannot both be: known before any image is
+opened, by id or digest.
 
-Sets that share some of their images are told by the worker (`worker.evaluation.separation`), which has them at hand.
-"""
+Sets that share some of their images are told by the worker (`worker.evaluation.separation`),
+which has them at hand."""
 
 from collections.abc import Iterator
 
@@ -16,7 +17,10 @@ LEARNT = ("forget", "retain", "calibration", "proxy")
 _CONTRADICTION = "an image cannot be forgotten and kept; give a set without these images"
 _SET_ASIDE = "give others, or leave it out: a part of data.forget and data.retain is set aside"
 _DISTILLED = "what is to go would be distilled again; give others, or leave it out"
-_HELD_OUT = "nothing of it would be left to measure on; leave it out, and a fifth of what is learnt from is held out"
+_HELD_OUT = (
+    "nothing of it would be left to measure on; leave it out, and a fifth of what is "
+    "learnt from is held out"
+)
 _OTHER = "nothing of it would be left to measure on; give a set that the method does not see"
 _ALWAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "retain": (("forget", "forget_test"), _CONTRADICTION),
@@ -36,7 +40,9 @@ _LEARNING: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def learns_from_images(request: ErasureRequest) -> bool:
-    """Return whether the method may look at images; others work from names alone, whatever a request gives."""
+    """Return whether the method may look at images; others work from names alone, whatever a
+    request gives.
+    """
     return request.method.name == "auto" or bool(METHOD_IMAGES[request.method.name])
 
 
@@ -46,16 +52,24 @@ def role_errors(request: ErasureRequest, data: DataSources) -> list[FieldError]:
     for rules in (_ALWAYS, _LEARNING) if learns_from_images(request) else (_ALWAYS,):
         for role, (others, why) in rules.items():
             for pointer, source in _of(data, role):
-                other = next((o for o in others if any(_same(source, found) for _, found in _of(data, o))), None)
+                other = next(
+                    (o for o in others if any(_same(source, found) for _, found in _of(data, o))),
+                    None,
+                )
                 if other is not None:
-                    errors.setdefault(pointer, FieldError(pointer, f"is the data set of data.{other}, too: {why}"))
+                    errors.setdefault(
+                        pointer, FieldError(pointer, f"is the data set of data.{other}, too: {why}")
+                    )
     return list(errors.values())
 
 
 def _of(data: DataSources, role: str) -> Iterator[tuple[str, DataSource]]:
     """Yield the data sets of a role, each with where the request names it."""
     if role in LISTS:
-        yield from ((f"/data/{role}/{number}/dataset", source) for number, source in enumerate(getattr(data, role)))
+        yield from (
+            (f"/data/{role}/{number}/dataset", source)
+            for number, source in enumerate(getattr(data, role))
+        )
     elif (source := getattr(data, role)) is not None:
         yield f"/data/{role}", source
 

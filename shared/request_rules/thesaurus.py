@@ -1,8 +1,8 @@
 """Other words for common things: what the audit tries instead of a class name.
 
-`words.json` covers 80 everyday nouns: English synonyms, the kind of thing they are, German, French, Spanish and Italian.
-A request gives what the table does not hold (`audit.names`, `audit.kinds`).
-"""
+`words.json` covers 80 everyday nouns: English synonyms, the kind of thing they are, German,
+French, Spanish and Italian. A request gives what the table does not hold (`audit.names`,
+`audit.kinds`)."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,9 @@ class Word:
 
 
 def look_up(name: str) -> Word:
-    """Return what the table knows of a class name, in any case, with underscores or spaces, found by its synonyms, too."""
+    """Return what the table knows of a class name, in any case, with underscores or spaces,
+    found by its synonyms, too.
+    """
     word = spoken(name)
     table = _table()
     if word in table:
@@ -42,4 +44,7 @@ def look_up(name: str) -> Word:
 @cache
 def _table() -> dict[str, Word]:
     rows = json.loads(TABLE.read_text(encoding="utf-8"))
-    return {name: Word(tuple(row["synonyms"]), row["kind"], row["translations"]) for name, row in rows.items()}
+    return {
+        name: Word(tuple(row["synonyms"]), row["kind"], row["translations"])
+        for name, row in rows.items()
+    }

@@ -9,7 +9,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 
 def check_received(moment: datetime, pointer: str, *, parameter: str | None = None) -> None:
-    """Refuse a time of receipt that is still to come: nobody has asked yet, and the deadline would move with it.
+    """Refuse a time of receipt that is still to come: nobody has asked yet, and the deadline would
+    move with it.
 
     Args:
         moment: when the data subject asked.
@@ -22,9 +23,16 @@ def check_received(moment: datetime, pointer: str, *, parameter: str | None = No
     if moment.tzinfo is None:
         detail = "has no time zone; write it as 2026-11-02T09:00:00Z"
     elif moment > datetime.now(UTC) + CLOCK_SKEW:
-        detail = "lies in the future; give the time when the data subject asked, and check the year and the time zone"
+        detail = (
+            "lies in the future; give the time when the data subject asked, and check the "
+            "year and the time zone"
+        )
     else:
         return
     raise InvalidRequest(
-        [FieldError(pointer, f"query parameter {parameter} {detail}" if parameter else detail, parameter)]
+        [
+            FieldError(
+                pointer, f"query parameter {parameter} {detail}" if parameter else detail, parameter
+            )
+        ]
     )

@@ -1,4 +1,6 @@
-"""What a request says about its audit: how deep it goes, what it tries, and thresholds on single measures."""
+"""What a request says about its audit: how deep it goes, what it tries, and thresholds on single
+measures.
+"""
 
 from difflib import get_close_matches
 from functools import cached_property
@@ -15,7 +17,9 @@ from shared.schemas.model_reference import ModelReference
 class Audit(Schema):
     """How the result is examined. The method sees nothing of this."""
 
-    level: Level = Field("standard", description="standard takes seconds; thorough adds relearning and takes minutes")
+    level: Level = Field(
+        "standard", description="standard takes seconds; thorough adds relearning and takes minutes"
+    )
     names: tuple[Label, ...] | dict[Label, tuple[Label, ...]] = Field(
         (),
         max_length=50,
@@ -28,7 +32,11 @@ class Audit(Schema):
         description="what a label is one of, where the audit's own words do not say: cat -> animal",
     )
     reference: ModelReference | None = Field(
-        None, description="a model that never saw what is forgotten, to compare with; named as the request's model is"
+        None,
+        description=(
+            "a model that never saw what is forgotten, to compare with; named as the "
+            "request's model is"
+        ),
     )
 
     def names_of(self, name: str) -> tuple[str, ...]:
@@ -48,9 +56,15 @@ class Audit(Schema):
 
     @field_validator("names", "kinds")
     @classmethod
-    def _each_once(cls, given: tuple[str, ...] | dict[str, Any]) -> tuple[str, ...] | dict[str, Any]:
+    def _each_once(
+        cls, given: tuple[str, ...] | dict[str, Any]
+    ) -> tuple[str, ...] | dict[str, Any]:
         if isinstance(given, dict) and (twice := given_twice(given)):
-            raise ValueError(f"names {', '.join(map(repr, twice))}, which are one name for CLIP; leave one of them")
+            raise ValueError(
+                f"names {', '.join(map(repr, twice))}, which are one name for CLIP; leave one "
+                "of "
+                "them"
+            )
         return given
 
 
@@ -60,7 +74,9 @@ class MeasureThreshold(Schema):
     measure: str = Field(examples=["worst_prompt_recall"], description="a name of docs/audit.md")
     max: float | None = Field(None, allow_inf_nan=False)
     min: float | None = Field(None, allow_inf_nan=False)
-    where: Label | None = Field(None, description="the evaluation set that is judged; all of them where it is left out")
+    where: Label | None = Field(
+        None, description="the evaluation set that is judged; all of them where it is left out"
+    )
 
     @field_validator("measure")
     @classmethod
@@ -76,5 +92,7 @@ class MeasureThreshold(Schema):
         if self.max is None and self.min is None:
             raise ValueError("must give max or min, or both")
         if self.max is not None and self.min is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} lies above max {self.max:g}; no value could meet both")
+            raise ValueError(
+                f"min {self.min:g} lies above max {self.max:g}; no value could meet both"
+            )
         return self

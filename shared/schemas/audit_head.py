@@ -15,7 +15,9 @@ class HeadStatement(Schema):
     seq: int = Field(ge=0)
     hash: str = Field(description="SHA-256 of the chain up to and with `seq`, in hexadecimal")
     signed_at: datetime
-    key: str = Field(description="first 16 hexadecimal digits of the SHA-256 of the public key's 32 bytes")
+    key: str = Field(
+        description="first 16 hexadecimal digits of the SHA-256 of the public key's 32 bytes"
+    )
 
 
 class SignedHead(Schema):

@@ -6,7 +6,15 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from unicodedata import normalize
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from shared.names import name_key
@@ -17,12 +25,18 @@ MAX_LINE = 2000
 
 
 class Schema(BaseModel):
-    """A value that came from outside or goes outside. Unknown fields are errors: a misspelt one is never ignored."""
+    """A value that came from outside or goes outside. Unknown fields are errors: a misspelt one
+    is never ignored.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True
+    )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy; what was computed of the fields before (`cached_property`) is not taken along."""
+        """Return a copy; what was computed of the fields before (`cached_property`) is not taken
+        along.
+        """
         copy = super().model_copy(update=update, deep=deep)
         for name in copy.__dict__.keys() - type(self).model_fields.keys():
             del copy.__dict__[name]
@@ -40,19 +54,29 @@ def printable(text: str) -> str:
             f"must have at most {MAX_LINE:,} characters"
         )  # normalizing takes the square of long runs of marks
     if not text.isprintable():
-        raise ValueError("must not hold control characters, line breaks or marks that turn the direction of writing")
+        raise ValueError(
+            "must not hold control characters, line breaks or marks that turn the direction of "
+            "writing"
+        )
     if text != text.strip():
         raise ValueError("must not begin or end with white space")
     return normalize("NFC", text)
 
 
-def wrong_fields(title: str, errors: Iterable[tuple[tuple[str | int, ...], str]]) -> ValidationError:
-    """Return an error for a model's validator to raise: where below the model something is wrong, and what.
+def wrong_fields(
+    title: str, errors: Iterable[tuple[tuple[str | int, ...], str]]
+) -> ValidationError:
+    """Return an error for a model's validator to raise: where below the model something is wrong,
+    and what.
 
-    A `ValueError` would be about the model as a whole, and pydantic would put the name of a union's member in its place.
-    """
+    A `ValueError` would be about the model as a whole, and pydantic would put the name of a
+    union's member in its place."""
     details = [
-        InitErrorDetails(type=PydanticCustomError("value_error", "{error}", {"error": detail}), loc=loc, input=None)
+        InitErrorDetails(
+            type=PydanticCustomError("value_error", "{error}", {"error": detail}),
+            loc=loc,
+            input=None,
+        )
         for loc, detail in errors
     ]
     return ValidationError.from_exception_data(title, details)
@@ -65,7 +89,9 @@ def _read_by_clip(label: str) -> str:
 
 
 def _rfc3339(value: object) -> object:
-    if not isinstance(value, datetime) and not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value)):
+    if not isinstance(value, datetime) and not (
+        isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value)
+    ):
         raise ValueError("must be a time as RFC 3339 writes it, e.g. 2026-11-02T09:00:00Z")
     return value
 
@@ -76,7 +102,12 @@ def _known_century(moment: datetime) -> datetime:
     return moment
 
 
-Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable), AfterValidator(_read_by_clip)]
+Label = Annotated[
+    str,
+    Field(min_length=1, max_length=100),
+    AfterValidator(printable),
+    AfterValidator(_read_by_clip),
+]
 """A name, as it stands in prompts. Two of them are one where `shared.names.name_key` says so."""
 
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]

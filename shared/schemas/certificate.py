@@ -1,10 +1,12 @@
-"""The erasure certificate: an in-toto Statement (version 1) about the new weights, carried in a DSSE envelope.
+"""The erasure certificate: an in-toto Statement (version 1) about the new weights, carried in a
+DSSE envelope.
 
-It repeats of the report what a third party has to know, and binds the rest by digest. It holds no external id, no
-metadata and no address of data: references are hashed under a key that the operator keeps (`shared.crypto.certificate_keys`).
+It repeats of the report what a third party has to know, and binds the rest by digest. It holds no
+external id, no metadata and no address of data: references are hashed under a key that the operator
+keeps (`shared.crypto.certificate_keys`).
 
-`python -m shared.schemas.certificate` writes the published JSON Schema anew after a change of the models.
-"""
+`python -m shared.schemas.certificate` writes the published JSON Schema anew after a change of
+the models."""
 
 import json
 from datetime import datetime
@@ -21,7 +23,9 @@ from shared.schemas.resolution import SetRole
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:efface:erasure-certificate:v1"
-"""The last part is the version: it grows when a field changes its meaning or goes; fields may be added without."""
+"""The last part is the version: it grows when a field changes its meaning or goes; fields may be
+added without.
+"""
 SUBJECT_NAME = "open_clip_model.safetensors"
 SCHEMA_FILE = Path(__file__).parent / "published" / "certificate-1.json"
 SCHEMA_PATH = "/schemas/certificate-1.json"
@@ -48,10 +52,16 @@ class CertifiedTarget(Schema):
     """What was to be forgotten."""
 
     type: Literal["class", "subgroup"]
-    names: tuple[str, ...] | None = Field(description="the classes; null where the operator withholds names")
+    names: tuple[str, ...] | None = Field(
+        description="the classes; null where the operator withholds names"
+    )
     subgroup: str | None = Field(description="the part of the class, where only a part was meant")
-    references: tuple[Hmac, ...] = Field(description="HMAC of each of these names: classes, then the subgroup")
-    labels: int = Field(description="how many classes the model was used with; 0 where they came from the data")
+    references: tuple[Hmac, ...] = Field(
+        description="HMAC of each of these names: classes, then the subgroup"
+    )
+    labels: int = Field(
+        description="how many classes the model was used with; 0 where they came from the data"
+    )
 
 
 class CertifiedData(Schema):
@@ -59,7 +69,9 @@ class CertifiedData(Schema):
 
     role: str = Field(examples=["forget", "evaluation"])
     name: str
-    reference: Hmac | None = Field(description="HMAC of the archive's SHA-256; null where it was no upload")
+    reference: Hmac | None = Field(
+        description="HMAC of the archive's SHA-256; null where it was no upload"
+    )
 
 
 class CertifiedRequest(Schema):
@@ -90,8 +102,12 @@ class CertifiedSoftware(Schema):
 
     name: Literal["efface"] = "efface"
     version: str
-    code: DigestSet | None = Field(description="of the installed source files, see docs/certificate.md")
-    image: str | None = Field(description="digest of the container image, where the operator states it")
+    code: DigestSet | None = Field(
+        description="of the installed source files, see docs/certificate.md"
+    )
+    image: str | None = Field(
+        description="digest of the container image, where the operator states it"
+    )
     packages: dict[str, str] = Field(description="versions of what it stands on")
 
 
@@ -126,10 +142,16 @@ class CertifiedMeasure(Schema):
 class CertifiedSeparation(Schema):
     """What two sets of the request have in common; names of images are in the report."""
 
-    place: str = Field(description="the set that gave way: an evaluation set, `target`, or a field of `data`")
+    place: str = Field(
+        description="the set that gave way: an evaluation set, `target`, or a field of `data`"
+    )
     seen_as: SeenAs = Field(description="the field of `data` that it was compared with")
-    identical: int = Field(ge=0, description="images with the very same file in both; left out of `place`")
-    similar: int = Field(ge=0, description="further images that look like one of the other set; kept")
+    identical: int = Field(
+        ge=0, description="images with the very same file in both; left out of `place`"
+    )
+    similar: int = Field(
+        ge=0, description="further images that look like one of the other set; kept"
+    )
     compared: int = Field(ge=0, description="images of `place` that were looked at for this")
 
 
@@ -140,7 +162,9 @@ class Measurements(Schema):
     evaluations: tuple[CertifiedEvaluation, ...]
     measures: tuple[CertifiedMeasure, ...]
     not_measured: tuple[NotMeasured, ...]
-    separation: tuple[CertifiedSeparation, ...] = Field((), description="images that were in two roles of the request")
+    separation: tuple[CertifiedSeparation, ...] = Field(
+        (), description="images that were in two roles of the request"
+    )
 
 
 class CertifiedReport(Schema):
@@ -148,21 +172,31 @@ class CertifiedReport(Schema):
 
     version: str
     digest: DigestSet = Field(description="of report.json, byte for byte")
-    page: DigestSet | None = Field(None, description="of report.html, byte for byte; null where there is no page")
+    page: DigestSet | None = Field(
+        None, description="of report.html, byte for byte; null where there is no page"
+    )
 
 
 class CertifiedPurge(Schema):
-    """What was removed of the data that the request brought, and when a listing showed that nothing is left of it."""
+    """What was removed of the data that the request brought, and when a listing showed that
+    nothing is left of it.
+    """
 
     data_sets: int = Field(ge=0, description="that the request used and that were removed")
-    kept: int = Field(ge=0, description="data sets of the request that were not to be removed, and were not")
+    kept: int = Field(
+        ge=0, description="data sets of the request that were not to be removed, and were not"
+    )
     objects: int = Field(ge=0)
     bytes: int = Field(ge=0)
     versions: Literal["none", "removed", "unknown"] = Field(
-        description="of these objects: the storage kept none, they were removed too, or it does not tell"
+        description=(
+            "of these objects: the storage kept none, they were removed too, or it does not tell"
+        )
     )
     verified_at: datetime = Field(description="when the listing was found empty")
-    key_destroyed_at: datetime | None = Field(None, description="where the data was encrypted under a key of its own")
+    key_destroyed_at: datetime | None = Field(
+        None, description="where the data was encrypted under a key of its own"
+    )
 
 
 class CertifiedWarning(Schema):
@@ -177,18 +211,28 @@ class Predicate(Schema):
 
     job: str
     number: int = Field(ge=1, description="counts the certificates of the job")
-    completes: DigestSet | None = Field(description="digest of the payload of the certificate before this one")
+    completes: DigestSet | None = Field(
+        description="digest of the payload of the certificate before this one"
+    )
     issued_at: datetime
     verdict: Literal["passed", "failed"]
     weights: Literal["published", "quarantined"]
     evidence: Literal["none", "association", "image_encoder", "both"] | None = Field(
-        description="what the measurements show to have been removed; null where that was not assessed"
+        description=(
+            "what the measurements show to have been removed; null where that was not assessed"
+        )
     )
     request: CertifiedRequest
-    subject_reference: Hmac | None = Field(description="HMAC of the request's external id; null where it has none")
+    subject_reference: Hmac | None = Field(
+        description="HMAC of the request's external id; null where it has none"
+    )
     base_model: CertifiedModel
     reference_model: CertifiedModel | None = Field(
-        None, description="what it was compared with: a model that never saw the data, by the word of whoever asked"
+        None,
+        description=(
+            "what it was compared with: a model that never saw the data, by the word of "
+            "whoever asked"
+        ),
     )
     method: CertifiedMethod
     software: CertifiedSoftware
@@ -206,7 +250,9 @@ class Predicate(Schema):
 class Statement(Schema):
     """The payload of the envelope."""
 
-    type: Literal["https://in-toto.io/Statement/v1"] = Field("https://in-toto.io/Statement/v1", alias="_type")
+    type: Literal["https://in-toto.io/Statement/v1"] = Field(
+        "https://in-toto.io/Statement/v1", alias="_type"
+    )
     subject: tuple[StatementSubject, ...] = Field(min_length=1, max_length=1)
     predicate_type: Literal["urn:efface:erasure-certificate:v1"] = Field(
         "urn:efface:erasure-certificate:v1", alias="predicateType"
@@ -215,8 +261,13 @@ class Statement(Schema):
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a payload, strict as it is written; whoever reads one ignores fields that are new."""
-    identity = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{PREDICATE_TYPE}:schema"}
+    """Return the JSON Schema of a payload, strict as it is written; whoever reads one ignores
+    fields that are new.
+    """
+    identity = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"{PREDICATE_TYPE}:schema",
+    }
     schema = Statement.model_json_schema(by_alias=True, mode="serialization")
     return identity | schema | {"title": "Efface erasure certificate 1"}
 

@@ -1,8 +1,8 @@
-"""`open_clip_config.json`: the fields that open_clip's models take, with ranges that no published model comes near.
+"""`open_clip_config.json`: the fields that open_clip's models take, with ranges that no published
+model comes near.
 
-open_clip hands what it finds there to constructors of its own, of timm and of transformers. A field that is not listed
-here, such as `trust_remote_code`, never gets that far.
-"""
+open_clip hands what it finds there to constructors of its own, of timm and of transformers. A
+field that is not listed here, such as `trust_remote_code`, never gets that far."""
 
 from typing import Annotated, Literal
 
@@ -21,8 +21,12 @@ Vocabulary = Annotated[int, Field(strict=True, ge=1, le=4_000_000)]
 Factor = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Word = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_]*$")]
-ArchitectureName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-"""A name that open_clip or timm knows. It has no colon or slash: `hf-hub:` and `local-dir:` are places, not names."""
+ArchitectureName = Annotated[
+    str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+]
+"""A name that open_clip or timm knows. It has no colon or slash: `hf-hub:` and `local-dir:` are
+places, not names.
+"""
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 Repository = Annotated[str, StringConstraints(max_length=200, pattern=rf"^{_PART}(/{_PART})?$")]
 """Of Hugging Face's hub; no path: neither part begins with a dot."""
@@ -73,7 +77,9 @@ class VisionConfig(_Tower):
     layers: Count | Annotated[tuple[Count, ...], Field(min_length=4, max_length=4)] | None = None
     head_width: Width | None = None
     patch_size: ImageSize | None = None
-    image_size: ImageSize | Annotated[tuple[ImageSize, ...], Field(min_length=2, max_length=2)] | None = None
+    image_size: (
+        ImageSize | Annotated[tuple[ImageSize, ...], Field(min_length=2, max_length=2)] | None
+    ) = None
     patch_dropout: Factor | None = None
     attentional_pool: Flag | Word | None = None
     attn_pooler_queries: Length | None = None
@@ -90,7 +96,9 @@ class VisionConfig(_Tower):
 
     def patches(self) -> int:
         """Return how many patches an image becomes; 0 where it is not cut into patches."""
-        side = max(self.image_size) if isinstance(self.image_size, tuple) else self.image_size or 224
+        side = (
+            max(self.image_size) if isinstance(self.image_size, tuple) else self.image_size or 224
+        )
         return (side // self.patch_size) ** 2 if self.patch_size else 0
 
 
@@ -133,25 +141,36 @@ class ModelConfig(Schema):
     multimodal_cfg: MultimodalConfig | None = None
     quick_gelu: Flag | None = None
     custom_text: Flag | None = None
-    init_logit_scale: Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)] | None = None
-    init_logit_bias: Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)] | None = None
+    init_logit_scale: (
+        Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)] | None
+    ) = None
+    init_logit_bias: (
+        Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)] | None
+    ) = None
     nonscalar_logit_scale: Flag | None = None
 
 
 class PreprocessConfig(Schema):
     """How an image becomes a tensor."""
 
-    size: ImageSize | Annotated[tuple[ImageSize, ...], Field(min_length=2, max_length=2)] | None = None
+    size: ImageSize | Annotated[tuple[ImageSize, ...], Field(min_length=2, max_length=2)] | None = (
+        None
+    )
     mode: Literal["RGB"] | None = None
     mean: Annotated[tuple[Factor, ...], Field(min_length=3, max_length=3)] | None = None
-    std: Annotated[tuple[Annotated[Factor, Field(gt=0)], ...], Field(min_length=3, max_length=3)] | None = None
+    std: (
+        Annotated[tuple[Annotated[Factor, Field(gt=0)], ...], Field(min_length=3, max_length=3)]
+        | None
+    ) = None
     interpolation: Literal["bicubic", "bilinear", "random"] | None = None
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
     fill_color: Annotated[int, Field(strict=True, ge=0, le=255)] | None = None
 
 
 class ClipConfig(Schema):
-    """The whole file; `architecture`, a name that open_clip knows, may take the place of `model_cfg`."""
+    """The whole file; `architecture`, a name that open_clip knows, may take the place of
+    `model_cfg`.
+    """
 
     architecture: ArchitectureName | None = None
     model_cfg: ModelConfig | None = None
@@ -168,4 +187,7 @@ class ClipConfig(Schema):
         side = vision.image_size or 224
         if isinstance(vision.layers, tuple):
             return f"RN {vision.width or 64}x{list(vision.layers)} @{side}{beside}"
-        return f"ViT/{vision.patch_size or 16} {vision.width or 768}x{vision.layers or 12} @{side}{beside}"
+        return (
+            f"ViT/{vision.patch_size or 16} {vision.width or 768}x{vision.layers or 12} "
+            f"@{side}{beside}"
+        )

@@ -14,7 +14,9 @@ class FidesErasure(Schema):
     """The body of `POST /integrations/fides/jobs`: what is the same for every person."""
 
     model: ModelReference
-    labels: Annotated[Names, Field(min_length=2)] = Field(description="every class the model is used with")
+    labels: Annotated[Names, Field(min_length=2)] = Field(
+        description="every class the model is used with"
+    )
     method: Method
     data: Data = Field(default_factory=lambda: Data())
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())

@@ -28,5 +28,9 @@ class Ready(BaseModel):
         description="degraded: this gateway can work, and something beside it is amiss; see `notes`"
     )
     checks: dict[str, State]
-    notes: list[str] = Field(default_factory=list, description="who is silent: relays, workers, the key that signs")
-    owed: Owed | None = Field(None, description="what the relay has still to do; unknown while Postgres is down")
+    notes: list[str] = Field(
+        default_factory=list, description="who is silent: relays, workers, the key that signs"
+    )
+    owed: Owed | None = Field(
+        None, description="what the relay has still to do; unknown while Postgres is down"
+    )

@@ -22,18 +22,26 @@ class JobError(Schema):
 
 
 class JobDraft(Schema):
-    """What a request that was only checked would be: no job has come of it, so that there is no id."""
+    """What a request that was only checked would be: no job has come of it, so that there is no
+    id.
+    """
 
     object: Literal["job"] = "job"
     state: JobState = JobState.QUEUED
     request: ErasureRequest
     thresholds: Thresholds = Field(description="those of the request, with the defaults filled in")
     labels: tuple[str, ...] = Field((), description="those of the request, or what its images show")
-    sets: tuple[MeasuredSet, ...] = Field((), description="what each of `data.evaluation` is to the request")
-    warnings: tuple[RequestWarning, ...] = Field((), description="what is no error, and may not be what was meant")
+    sets: tuple[MeasuredSet, ...] = Field(
+        (), description="what each of `data.evaluation` is to the request"
+    )
+    warnings: tuple[RequestWarning, ...] = Field(
+        (), description="what is no error, and may not be what was meant"
+    )
     external_id: str | None
     received_at: datetime
-    due_at: datetime | None = Field(None, description="the last second of the period that the law gives")
+    due_at: datetime | None = Field(
+        None, description="the last second of the period that the law gives"
+    )
 
 
 class JobView(Schema):
@@ -43,24 +51,37 @@ class JobView(Schema):
     id: str
     state: JobState
     stage: Stage | None = Field(description="what it is doing while it runs")
-    progress: float = Field(description="share of the stage that is done, in [0, 1]; 1 where the job has succeeded")
+    progress: float = Field(
+        description="share of the stage that is done, in [0, 1]; 1 where the job has succeeded"
+    )
     attempt: int = Field(description="how often it was started")
     request: ErasureRequest | None = Field(
-        description="as it was sent; null where an earlier version stored it in a form that cannot be read any more"
+        description=(
+            "as it was sent; null where an earlier version stored it in a form that "
+            "cannot be read any more"
+        )
     )
-    thresholds: Thresholds | None = Field(description="those of the request, with the defaults filled in")
-    warnings: tuple[RequestWarning, ...] = Field((), description="what is no error, and may not be what was meant")
+    thresholds: Thresholds | None = Field(
+        description="those of the request, with the defaults filled in"
+    )
+    warnings: tuple[RequestWarning, ...] = Field(
+        (), description="what is no error, and may not be what was meant"
+    )
     verdict: Literal["passed", "failed"] | None
     error: JobError | None
     result_model: str | None = Field(description="the published model")
     external_id: str | None
     cancel_requested: bool
     received_at: datetime
-    due_at: datetime | None = Field(None, description="the last second of the period that the law gives")
+    due_at: datetime | None = Field(
+        None, description="the last second of the period that the law gives"
+    )
     hold: Hold | None = Field(None, description="the clock is stopped, and no worker takes the job")
     extension: Extension | None = None
     refusal: Refusal | None = None
-    at_risk_at: datetime | None = Field(None, description="when it was first expected to end after it is due")
+    at_risk_at: datetime | None = Field(
+        None, description="when it was first expected to end after it is due"
+    )
     removals: tuple[Removal, ...] = Field(
         (), description="files that were removed after the end; asking for them is 410"
     )
@@ -69,7 +90,9 @@ class JobView(Schema):
     finished_at: datetime | None
     version: int = Field(0, exclude=True, description="row version; clients get it as the ETag")
     existing: bool = Field(
-        False, exclude=True, description="it was there before it was asked for; clients get it as Efface-Existing-Job"
+        False,
+        exclude=True,
+        description="it was there before it was asked for; clients get it as Efface-Existing-Job",
     )
 
 

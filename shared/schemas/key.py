@@ -9,7 +9,9 @@ from shared.states import Scope
 
 MAX_GRACE_SECONDS = 30 * 24 * 3600
 
-ExpiresAt = Annotated[AwareDatetime | None, Field(description="when it stops working; null: when it is revoked")]
+ExpiresAt = Annotated[
+    AwareDatetime | None, Field(description="when it stops working; null: when it is revoked")
+]
 
 
 class KeyView(Schema):
@@ -25,16 +27,23 @@ class KeyView(Schema):
     previous_expires_at: AwareDatetime | None = Field(
         description="until when the secret from before the last rotation works"
     )
-    made_by: str | None = Field(None, description="the key that asked for it; null where the operator made it")
+    made_by: str | None = Field(
+        None, description="the key that asked for it; null where the operator made it"
+    )
     rotated_by: str | None = Field(
-        None, description="the key that was given its secret at the last rotation; null where the operator was"
+        None,
+        description=(
+            "the key that was given its secret at the last rotation; null where the operator was"
+        ),
     )
 
 
 class NewKey(KeyView):
     """A key with its secret, which is shown this once."""
 
-    secret: str = Field(description="the bearer key; also the `client_secret` for POST /oauth/token")
+    secret: str = Field(
+        description="the bearer key; also the `client_secret` for POST /oauth/token"
+    )
 
 
 class KeyRequest(Schema):
@@ -54,4 +63,6 @@ class RotationRequest(Schema):
         le=MAX_GRACE_SECONDS,
         description="how long the old secret still works; by default what the operator set",
     )
-    expires_at: ExpiresAt = Field(None, description="a new end; without it the key expires when it did")
+    expires_at: ExpiresAt = Field(
+        None, description="a new end; without it the key expires when it did"
+    )

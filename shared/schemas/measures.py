@@ -1,4 +1,6 @@
-"""What the audit measures besides the accuracies of `report.py`: one record per measure, for every model that was there."""
+"""What the audit measures besides the accuracies of `report.py`: one record per measure, for
+every model that was there.
+"""
 
 from typing import Literal
 
@@ -24,7 +26,9 @@ Better = Literal["lower", "higher", "neither"]
 
 
 class Value(Schema):
-    """A number with its 95 % interval and the number of observations behind it; without either where none applies."""
+    """A number with its 95 % interval and the number of observations behind it; without either
+    where none applies.
+    """
 
     value: float
     low: float | None = None
@@ -43,13 +47,18 @@ class Measure(Schema):
     better: Better
     original: Value | None
     unlearned: Value
-    reference: Value | None = Field(None, description="of a model that never saw the data, where there is one")
+    reference: Value | None = Field(
+        None, description="of a model that never saw the data, where there is one"
+    )
     definition: str = Field(description="in one sentence, for someone who has to check it")
     source: str = Field(description="where the measure comes from")
     detail: str | None = Field(None, description="what decided it: the prompt, the class, the set")
     counts: bool = Field(
         True,
-        description="false: the original does not know the words that it is about, so it never counts as the worst",
+        description=(
+            "false: the original does not know the words that it is about, so it never "
+            "counts as the worst"
+        ),
     )
 
 

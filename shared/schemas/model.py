@@ -22,7 +22,9 @@ class ModelView(Schema):
     size_bytes: int | None
     parent: str | None = Field(description="the model it was made from")
     job: str | None = Field(description="the job that made it")
-    warnings: tuple[RequestWarning, ...] = Field((), description="what is no error, and may not be what was meant")
+    warnings: tuple[RequestWarning, ...] = Field(
+        (), description="what is no error, and may not be what was meant"
+    )
     created_at: datetime
 
 

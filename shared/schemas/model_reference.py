@@ -8,7 +8,9 @@ from shared.schemas.base import Reference, Schema
 
 
 class ModelReference(Schema):
-    """A model: exactly one of a registered `id`, an `architecture` with a `pretrained` tag, or a `source`."""
+    """A model: exactly one of a registered `id`, an `architecture` with a `pretrained` tag, or a
+    `source`.
+    """
 
     id: Reference | None = Field(None, examples=["mdl_01k3z8w9d0v6m2n4p8q1r5s7t9"])
     architecture: Reference | None = Field(None, examples=["ViT-B-32"])

@@ -29,11 +29,13 @@ RequestStatus = Literal["pending", "in_progress", "completed", "cancelled"]
 
 SubjectRequestId = Annotated[
     str,
-    Field(pattern="^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-4[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$"),
+    Field(
+        pattern="^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-4[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$"
+    ),
     AfterValidator(str.lower),
 ]
-"""A UUID of version 4, which the controller makes (section 1.1). Read in either case (RFC 9562, section 4), kept and given
-back in lower case."""
+"""A UUID of version 4, which the controller makes (section 1.1). Read in either case (RFC 9562,
+section 4), kept and given back in lower case."""
 
 
 def _aware(moment: datetime) -> datetime:
@@ -61,16 +63,22 @@ class SubjectRequest(_Foreign):
 
     regulation: Literal["gdpr", "ccpa"]
     subject_request_id: SubjectRequestId = Field(examples=["a7551968-d5d6-44b2-9831-815ac9017798"])
-    subject_request_type: Literal["erasure", "portability", "access"] = Field(description="only erasure is fulfilled")
-    submitted_time: Annotated[Moment, AfterValidator(_aware)] = Field(description="when the data subject asked")
+    subject_request_type: Literal["erasure", "portability", "access"] = Field(
+        description="only erasure is fulfilled"
+    )
+    submitted_time: Annotated[Moment, AfterValidator(_aware)] = Field(
+        description="when the data subject asked"
+    )
     subject_identities: Annotated[tuple[Identity, ...], Field(max_length=MAX_IDENTITIES)] = ()
     api_version: Annotated[str, Field(max_length=20), AfterValidator(printable)] | None = None
     status_callback_urls: Annotated[
-        tuple[Annotated[str, Field(max_length=2000), AfterValidator(printable)], ...], Field(max_length=MAX_CALLBACKS)
+        tuple[Annotated[str, Field(max_length=2000), AfterValidator(printable)], ...],
+        Field(max_length=MAX_CALLBACKS),
     ] = ()
     extensions: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="by processor domain; under ours, what to forget in which model: the body of POST /jobs without "
+        description="by processor domain; under ours, what to forget in which model: the body of "
+        "POST /jobs without "
         "external_id and received_at",
     )
 
@@ -94,9 +102,15 @@ class Discovery(Schema):
     api_version: str = API_VERSION
     supported_identities: tuple[SupportedIdentity, ...]
     supported_subject_request_types: tuple[Literal["erasure"], ...] = ("erasure",)
-    processor_certificate: str = Field(examples=["https://opendsr.example.com/opendsr/v2/certificate.pem"])
-    processor_signature_algorithm: Literal["RSASSA-PKCS1-v1_5 with SHA-256"] = "RSASSA-PKCS1-v1_5 with SHA-256"
-    extensions: dict[str, dict[str, str]] = Field(description="by domain: the schema of what requests must bring")
+    processor_certificate: str = Field(
+        examples=["https://opendsr.example.com/opendsr/v2/certificate.pem"]
+    )
+    processor_signature_algorithm: Literal["RSASSA-PKCS1-v1_5 with SHA-256"] = (
+        "RSASSA-PKCS1-v1_5 with SHA-256"
+    )
+    extensions: dict[str, dict[str, str]] = Field(
+        description="by domain: the schema of what requests must bring"
+    )
 
 
 class Receipt(Schema):
@@ -105,7 +119,9 @@ class Receipt(Schema):
     controller_id: str
     expected_completion_time: AwareDatetime
     received_time: AwareDatetime
-    encoded_request: str = Field(description="the request's body in base64, which controllers must not store")
+    encoded_request: str = Field(
+        description="the request's body in base64, which controllers must not store"
+    )
     subject_request_id: str
     api_version: str = API_VERSION
 
@@ -120,7 +136,9 @@ class CancellationReceipt(Schema):
 
 
 class _Signed(Schema):
-    processor_signature: str = Field(description="of the body without this field, which is its last; base64")
+    processor_signature: str = Field(
+        description="of the body without this field, which is its last; base64"
+    )
 
 
 class SignedReceipt(Receipt, _Signed):
@@ -139,9 +157,13 @@ class Status(Schema):
     subject_request_id: str
     request_status: RequestStatus
     api_version: str = API_VERSION
-    results_url: str | None = Field(None, description="the certificate of the job, once it is completed; needs a key")
+    results_url: str | None = Field(
+        None, description="the certificate of the job, once it is completed; needs a key"
+    )
     results_count: int | None = None
-    extensions: dict[str, dict[str, Any]] = Field(description="by domain: the job, its state, and why it failed")
+    extensions: dict[str, dict[str, Any]] = Field(
+        description="by domain: the job, its state, and why it failed"
+    )
 
 
 class Callback(Status):

@@ -46,7 +46,9 @@ class ProcessingRecord(Schema):
     generated_at: datetime
     processor: ProcessorIdentity
     controllers: tuple[ControllerRecord, ...]
-    third_countries: str | None = Field(description="Article 30(2)(c): transfers with their safeguards; null: none")
+    third_countries: str | None = Field(
+        description="Article 30(2)(c): transfers with their safeguards; null: none"
+    )
     security_measures: tuple[str, ...] = Field(description="Article 30(2)(d)")
     retention: RetentionPeriods
     missing: tuple[str, ...] = Field(description="what the operator must still state, by setting")

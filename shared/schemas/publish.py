@@ -1,4 +1,6 @@
-"""The published JSON Schema of the report: `python -m shared.schemas.publish` writes it anew after a change of the models."""
+"""The published JSON Schema of the report: `python -m shared.schemas.publish` writes it anew
+after a change of the models.
+"""
 
 import json
 from pathlib import Path
@@ -22,7 +24,9 @@ class _Complete(GenerateJsonSchema):
 def report_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of `report.json` as this version writes it."""
     identity = {"$schema": DIALECT, "$id": f"urn:efface:report:{REPORT_VERSION}"}
-    schema = Report.model_json_schema(by_alias=True, mode="serialization", schema_generator=_Complete)
+    schema = Report.model_json_schema(
+        by_alias=True, mode="serialization", schema_generator=_Complete
+    )
     return identity | schema | {"title": f"Efface erasure report {REPORT_VERSION}"}
 
 

@@ -1,8 +1,7 @@
 """The report of a job: what was asked, what was measured before and after, and the verdict.
 
-Every accuracy is top-1 zero-shot accuracy in [0, 1] with its n and a 95 % Wilson interval. Before and after are
-measured by the same code on the same images.
-"""
+Every accuracy is top-1 zero-shot accuracy in [0, 1] with its n and a 95 % Wilson interval.
+Before and after are measured by the same code on the same images."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -20,7 +19,9 @@ REPORT_SCHEMA_PATH = f"/schemas/report-{REPORT_VERSION}.json"
 """Where every API serves the JSON Schema of its reports, to anyone."""
 
 Role = Literal["forget", "sibling", "retain"]
-"""What a class is to the request: to be forgotten, of the target's class but to be kept, or another class."""
+"""What a class is to the request: to be forgotten, of the target's class but to be kept, or
+another class.
+"""
 
 
 class Estimate(Schema):
@@ -55,7 +56,9 @@ class EvaluationResult(Schema):
     dataset_digest: str
     labels: tuple[str, ...]
     templates: tuple[str, ...]
-    forget: Change | None = Field(description="images of what is forgotten; null where the set has none")
+    forget: Change | None = Field(
+        description="images of what is forgotten; null where the set has none"
+    )
     retain: Change | None = Field(description="all other images")
     classes: tuple[ClassResult, ...]
 
@@ -66,13 +69,22 @@ SeenAs = Literal["forget", "retain", "calibration", "proxy", "earlier", "forget_
 class Separation(Schema):
     """What two sets of one request have in common. No image is used in two roles."""
 
-    place: str = Field(description="the set that gave way: an evaluation set, `target`, or a field of `data`")
-    seen_as: SeenAs = Field(description="the field of `data` that it was compared with")
-    identical: int = Field(ge=0, description="images with the very same file in both; left out of `place`")
-    similar: int = Field(
-        ge=0, description="further images that look like one of the other set (another format or size); kept"
+    place: str = Field(
+        description="the set that gave way: an evaluation set, `target`, or a field of `data`"
     )
-    compared: int = Field(ge=0, description="images of `place` that were looked at for this; at most 10,000")
+    seen_as: SeenAs = Field(description="the field of `data` that it was compared with")
+    identical: int = Field(
+        ge=0, description="images with the very same file in both; left out of `place`"
+    )
+    similar: int = Field(
+        ge=0,
+        description=(
+            "further images that look like one of the other set (another format or size); kept"
+        ),
+    )
+    compared: int = Field(
+        ge=0, description="images of `place` that were looked at for this; at most 10,000"
+    )
     example: str | None = Field(None, description="an identical image, or else a similar one")
 
 
@@ -83,7 +95,9 @@ class TargetResult(Schema):
     synthetic_accuracy: Change | None = Field(
         description="on held-out synthetic samples, which are not images of anything"
     )
-    siblings: Change | None = Field(None, description="the rest of the target's class, in a subgroup request")
+    siblings: Change | None = Field(
+        None, description="the rest of the target's class, in a subgroup request"
+    )
 
 
 Bound = Literal["max", "min"]
@@ -98,26 +112,41 @@ class ThresholdResult(Schema):
     measure: str
     bound: Bound = "max"
     limit: float
-    value: float = Field(description="what was judged; of a measure of the audit the worse end of its interval")
+    value: float = Field(
+        description="what was judged; of a measure of the audit the worse end of its interval"
+    )
     passed: bool
     where: str = Field(description="the evaluation set that decided")
-    n: int | None = Field(None, description="images there; null where nothing was measured or counted")
-    low: float | None = Field(None, description="lower end of the 95 % interval of what was measured there")
-    high: float | None = Field(None, description="upper end of the 95 % interval of what was measured there")
+    n: int | None = Field(
+        None, description="images there; null where nothing was measured or counted"
+    )
+    low: float | None = Field(
+        None, description="lower end of the 95 % interval of what was measured there"
+    )
+    high: float | None = Field(
+        None, description="upper end of the 95 % interval of what was measured there"
+    )
 
     def words(self) -> str:
-        """Return in words what was judged: `max_forget_accuracy is 0.0250 (1 of 40; 95 % interval 0.004 to 0.13), ...`."""
+        """Return in words what was judged: `max_forget_accuracy is 0.0250 (1 of 40; 95 %
+        interval 0.004 to 0.13), ...`.
+        """
         at_least = "at least " if self.bound == "min" else ""
         found = "; ".join(part for part in (self._count(), self._interval()) if part)
         return (
-            f"{self.measure} is {self.value:.4f}{f' ({found})' if found else ''}, allowed {at_least}{self.limit:.4f}"
+            f"{self.measure} is {self.value:.4f}{f' ({found})' if found else ''}, allowed "
+            f"{at_least}{self.limit:.4f}"
             f" ({self.where})"
         )
 
     def _count(self) -> str | None:
         if self.n is None:
             return None
-        return f"{round(self.value * self.n)} of {self.n}" if self.measure in COUNTED else f"n = {self.n}"
+        return (
+            f"{round(self.value * self.n)} of {self.n}"
+            if self.measure in COUNTED
+            else f"n = {self.n}"
+        )
 
     def _interval(self) -> str | None:
         if self.low is None or self.high is None:
@@ -131,7 +160,9 @@ class ModelIdentity(Schema):
     id: str | None
     architecture: str
     digest: str = Field(description="SHA-256 of open_clip_model.safetensors")
-    made_by: str | None = Field(None, description="the job that made it, where it came of an earlier erasure here")
+    made_by: str | None = Field(
+        None, description="the job that made it, where it came of an earlier erasure here"
+    )
 
 
 class ModelChange(Schema):
@@ -146,14 +177,17 @@ class ModelChange(Schema):
 
 
 class StageResult(Schema):
-    """What one stage cost. Memory is the peak resident set of the process, and of the device where there is one."""
+    """What one stage cost. Memory is the peak resident set of the process, and of the device
+    where there is one.
+    """
 
     stage: Stage
     seconds: float
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None
     resumed: bool = Field(
-        False, description="true where the stage was read back from a checkpoint of an earlier attempt"
+        False,
+        description="true where the stage was read back from a checkpoint of an earlier attempt",
     )
 
 
@@ -161,8 +195,12 @@ class Build(Schema):
     """Which code did the work."""
 
     version: str
-    code: str = Field(description="SHA-256 over the installed source files, see docs/certificate.md")
-    image: str | None = Field(description="digest of the container image, where the operator states it")
+    code: str = Field(
+        description="SHA-256 over the installed source files, see docs/certificate.md"
+    )
+    image: str | None = Field(
+        description="digest of the container image, where the operator states it"
+    )
 
 
 class Report(Schema):
@@ -183,9 +221,15 @@ class Report(Schema):
     target: TargetResult
     evaluations: tuple[EvaluationResult, ...]
     separation: tuple[Separation, ...] = Field(
-        (), description="images that were in two roles: left out, or alike; of each pair of sets that was compared"
+        (),
+        description=(
+            "images that were in two roles: left out, or alike; of each pair of sets that "
+            "was compared"
+        ),
     )
-    measures: tuple[Measure, ...] = Field((), description="what else was measured, each with its definition")
+    measures: tuple[Measure, ...] = Field(
+        (), description="what else was measured, each with its definition"
+    )
     curves: tuple[Curve, ...] = ()
     not_measured: tuple[NotMeasured, ...] = ()
     evidence: Literal["none", "association", "image_encoder", "both"] | None = Field(
@@ -194,14 +238,19 @@ class Report(Schema):
     model_before: ModelIdentity
     model_after: ModelIdentity
     model_reference: ModelIdentity | None = Field(
-        None, description="of `audit.reference`: said, not shown, never to have seen what is forgotten"
+        None,
+        description="of `audit.reference`: said, not shown, never to have seen what is forgotten",
     )
     model_change: ModelChange
-    method: dict[str, Any] = Field(description="what the method has to say: its mode, what it chose, how far it got")
+    method: dict[str, Any] = Field(
+        description="what the method has to say: its mode, what it chose, how far it got"
+    )
     stages: tuple[StageResult, ...]
     seed: int
     versions: dict[str, str]
     build: Build | None = None
     hardware: dict[str, str]
-    warnings: tuple[RequestWarning, ...] = Field((), description="what the request was told when it came")
+    warnings: tuple[RequestWarning, ...] = Field(
+        (), description="what the request was told when it came"
+    )
     limits: tuple[str, ...] = Field(description="what this report does not show, in words")

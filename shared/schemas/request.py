@@ -21,7 +21,9 @@ Names = Annotated[tuple[Label, ...], Field(max_length=MAX_LABELS)]
 
 def _one_slot(template: str) -> str:
     if template.count("{}") != 1 or template.replace("{}", "").count("{"):
-        raise ValueError("must hold {} exactly once: the place of the class name, as in 'a photo of a {}.'")
+        raise ValueError(
+            "must hold {} exactly once: the place of the class name, as in 'a photo of a {}.'"
+        )
     if not template.isprintable():
         raise ValueError("must not hold control characters or line breaks")
     return template
@@ -30,7 +32,8 @@ def _one_slot(template: str) -> str:
 def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
     if twice := given_twice(labels):
         raise ValueError(
-            f"names {', '.join(map(repr, twice))} more than once: for CLIP's tokenizers they are one (case, width, quotes,"
+            f"names {', '.join(map(repr, twice))} more than once: for CLIP's tokenizers they are "
+            "one (case, width, quotes,"
             " white space, underscores and HTML make no difference); leave one of them"
         )
     return labels
@@ -40,7 +43,8 @@ def _cut_off(labels: tuple[str, ...], templates: tuple[str, ...]) -> str | None:
     """Return why CLIP cannot tell some of the labels apart, None where it may."""
     same = cut_off(labels, templates)
     return (
-        f"holds {', '.join(repr(label) for label in same[:2])}, which differ only after the part of a prompt that CLIP reads"
+        f"holds {', '.join(repr(label) for label in same[:2])}, which differ only after the part "
+        "of a prompt that CLIP reads"
         f" ({CONTEXT_TOKENS} tokens); shorten them, or the templates"
         if same
         else None
@@ -68,8 +72,12 @@ class _Target(Schema):
         raise NotImplementedError
 
     def all_names(self) -> tuple[str, ...]:
-        """Return every class name that the request is about, each followed by its synonyms; none twice."""
-        return tuple(Spellings(name for own in self.names() for name in (own, *self.synonyms_of(own))))
+        """Return every class name that the request is about, each followed by its synonyms; none
+        twice.
+        """
+        return tuple(
+            Spellings(name for own in self.names() for name in (own, *self.synonyms_of(own)))
+        )
 
 
 class ClassTarget(_Target):
@@ -125,30 +133,60 @@ class ClassTarget(_Target):
         if not classes:
             yield "class", "must name at least one class"
         if twice := given_twice(classes):
-            yield "class", f"names {', '.join(map(repr, twice))} more than once; name each class once"
+            yield (
+                "class",
+                f"names {', '.join(map(repr, twice))} more than once; name each class once",
+            )
         missing = [name for name in classes if name not in known]
         if missing:
             yield "class", f"{_no_label(missing[0], self.labels)}; add it, or correct its spelling"
         elif not self.retained():
-            yield "labels", "holds nothing but what is to be forgotten; add the classes that must stay"
+            yield (
+                "labels",
+                "holds nothing but what is to be forgotten; add the classes that must stay",
+            )
 
     def _synonym_errors(self) -> Iterator[tuple[str, str]]:
         names, known = self.names(), Spellings(self.labels)
         if isinstance(self.synonyms, dict):
             if twice := given_twice(self.synonyms):
-                yield "synonyms", f"names {', '.join(map(repr, twice))}, which are one name for CLIP; leave one of them"
+                yield (
+                    "synonyms",
+                    (
+                        f"names {', '.join(map(repr, twice))}, which are one name for CLIP; leave "
+                        "one "
+                        "of them"
+                    ),
+                )
             others = [name for name in self.synonyms if name not in Spellings(names)]
             if others:
-                yield "synonyms", f"names {min(others)!r}, which is not to be forgotten; list names of the class alone"
+                yield (
+                    "synonyms",
+                    (
+                        f"names {min(others)!r}, which is not to be forgotten; list names of the "
+                        "class "
+                        "alone"
+                    ),
+                )
         elif len(names) > 1 and self.synonyms:
-            yield "synonyms", "must be a list under each class name when several classes are forgotten"
-        clash = [synonym for name in names for synonym in self.synonyms_of(name) if synonym in known]
+            yield (
+                "synonyms",
+                "must be a list under each class name when several classes are forgotten",
+            )
+        clash = [
+            synonym for name in names for synonym in self.synonyms_of(name) if synonym in known
+        ]
         if clash:
-            yield "synonyms", f"holds {min(clash)!r}, which is also one of the labels; the two must stay apart"
+            yield (
+                "synonyms",
+                f"holds {min(clash)!r}, which is also one of the labels; the two must stay apart",
+            )
 
 
 class SubgroupTarget(_Target):
-    """Forget the part of a class that the images in `data.forget` show, and keep the rest of the class."""
+    """Forget the part of a class that the images in `data.forget` show, and keep the rest of the
+    class.
+    """
 
     type: Literal["subgroup"]
     class_: Label = Field(alias="class")
@@ -160,7 +198,9 @@ class SubgroupTarget(_Target):
     )
 
     def names(self) -> tuple[str, ...]:
-        """Return the class whose part is to be forgotten, as a tuple of one, spelled as the labels are."""
+        """Return the class whose part is to be forgotten, as a tuple of one, spelled as the
+        labels are.
+        """
         return self._names
 
     @cached_property
@@ -184,10 +224,14 @@ class SubgroupTarget(_Target):
             detail = f"{_no_label(self.class_, self.labels)}; add it, or correct its spelling"
             errors.append((("class",), detail))
         clash = [
-            synonym for synonym in self.synonyms if synonym in known and name_key(synonym) != name_key(self.class_)
+            synonym
+            for synonym in self.synonyms
+            if synonym in known and name_key(synonym) != name_key(self.class_)
         ]
         if clash:
-            detail = f"holds {min(clash)!r}, which is also one of the labels; the two must stay apart"
+            detail = (
+                f"holds {min(clash)!r}, which is also one of the labels; the two must stay apart"
+            )
             errors.append((("synonyms",), detail))
         if unread := _cut_off(self.labels, self.templates):
             errors.append((("labels",), unread))
@@ -197,8 +241,12 @@ class SubgroupTarget(_Target):
 
 
 def _no_label(name: str, labels: tuple[str, ...]) -> str:
-    near = like(name, labels) or next(iter(get_close_matches(spoken(name), labels, n=1, cutoff=0.75)), None)
-    return f"{name!r} is not among the labels" + (f", of which {near!r} is the nearest" if near else "")
+    near = like(name, labels) or next(
+        iter(get_close_matches(spoken(name), labels, n=1, cutoff=0.75)), None
+    )
+    return f"{name!r} is not among the labels" + (
+        f", of which {near!r} is the nearest" if near else ""
+    )
 
 
 Target = Annotated[ClassTarget | SubgroupTarget, Field(discriminator="type")]
@@ -243,9 +291,14 @@ class EvaluationData(Schema):
 
 
 class EarlierErasure(EvaluationData):
-    """A named data set of what an earlier erasure made the model, or one that it came from, forget: it must stay forgotten."""
+    """A named data set of what an earlier erasure made the model, or one that it came from,
+    forget: it must stay forgotten.
+    """
 
-    labels: Names = Field((), description="the labels that it is measured with, where they are not those of the target")
+    labels: Names = Field(
+        (),
+        description="the labels that it is measured with, where they are not those of the target",
+    )
 
     @field_validator("labels")
     @classmethod
@@ -254,21 +307,34 @@ class EarlierErasure(EvaluationData):
 
 
 class Data(Schema):
-    """The images that a request gives. Every value is a data set's id, or a path where the server allows paths."""
+    """The images that a request gives. Every value is a data set's id, or a path where the
+    server allows paths.
+    """
 
-    forget: Reference | None = Field(None, description="images of what is to be forgotten, for the method")
-    retain: Reference | None = Field(None, description="images of what is close and must stay, for the method")
+    forget: Reference | None = Field(
+        None, description="images of what is to be forgotten, for the method"
+    )
+    retain: Reference | None = Field(
+        None, description="images of what is close and must stay, for the method"
+    )
     calibration: Reference | None = Field(
-        None, description="images that choose the mixing weight; split from forget and retain otherwise"
+        None,
+        description="images that choose the mixing weight; split from forget and retain otherwise",
     )
     proxy: Reference | None = Field(
         None, description="unlabelled images of anything; distilled from the original model"
     )
-    forget_test: Reference | None = Field(None, description="images of what is to be forgotten, for the audit alone")
-    retain_test: Reference | None = Field(None, description="images of what must stay, for the audit alone")
+    forget_test: Reference | None = Field(
+        None, description="images of what is to be forgotten, for the audit alone"
+    )
+    retain_test: Reference | None = Field(
+        None, description="images of what must stay, for the audit alone"
+    )
     evaluation: tuple[EvaluationData, ...] = Field((), max_length=50)
     earlier: tuple[EarlierErasure, ...] = Field(
-        (), max_length=50, description="images of earlier erasures: measured again, and held down by three_stage"
+        (),
+        max_length=50,
+        description="images of earlier erasures: measured again, and held down by three_stage",
     )
 
     @model_validator(mode="after")
@@ -280,7 +346,10 @@ class Data(Schema):
                 detail = f"{entry.name!r} names a place of the report; choose another"
                 errors.append(((role, number, "name"), detail))
             elif name_key(entry.name) in taken:
-                detail = f"{entry.name!r} is also the name of a set before it; call each set by a name of its own"
+                detail = (
+                    f"{entry.name!r} is also the name of a set before it; call each set by a "
+                    "name of its own"
+                )
                 errors.append(((role, number, "name"), detail))
             taken.add(name_key(entry.name))
         if errors:
@@ -296,16 +365,21 @@ class Data(Schema):
 class Thresholds(Schema):
     """What the result must meet to be published.
 
-    A field left out gets its default where it can be measured, and met with so many images; null switches it off.
-    """
+    A field left out gets its default where it can be measured, and met with so many images; null
+    switches it off."""
 
     max_forget_accuracy: Fraction | None = Field(
         None, description="accuracy on real images of what is forgotten, after"
     )
     max_forget_upper_end: Fraction | None = Field(
-        None, description="upper end of the 95 % interval of that accuracy, in the set where it is highest"
+        None,
+        description=(
+            "upper end of the 95 % interval of that accuracy, in the set where it is highest"
+        ),
     )
-    max_retain_drop: Fraction | None = Field(None, description="accuracy lost on the rest of the target's own set")
+    max_retain_drop: Fraction | None = Field(
+        None, description="accuracy lost on the rest of the target's own set"
+    )
     max_transfer_drop: Fraction | None = Field(
         None, description="accuracy lost on every other evaluation set, the worst of them"
     )
@@ -315,12 +389,17 @@ class Thresholds(Schema):
     max_earlier_accuracy: Fraction | None = Field(
         None, description="accuracy on what earlier erasures took away, after, the worst of them"
     )
-    measures: tuple[MeasureThreshold, ...] = Field((), max_length=100, description="bounds on measures of the audit")
+    measures: tuple[MeasureThreshold, ...] = Field(
+        (), max_length=100, description="bounds on measures of the audit"
+    )
 
     def count(self) -> int:
         """Return how many bounds the gate judges; `max` and `min` of a measure are two."""
         values = [getattr(self, name) for name in type(self).model_fields if name != "measures"]
-        return sum(bound is not None for bound in values + [b for m in self.measures for b in (m.max, m.min)])
+        return sum(
+            bound is not None
+            for bound in values + [b for m in self.measures for b in (m.max, m.min)]
+        )
 
 
 class ErasureRequest(Schema):
@@ -333,11 +412,13 @@ class ErasureRequest(Schema):
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds())
     audit: Audit = Field(default_factory=lambda: Audit())
     seed: int = Field(0, strict=True, ge=0, lt=2**32)
-    external_id: Identifier | None = Field(None, description="your own reference, e.g. of the data subject request")
-    received_at: Moment | None = Field(None, description="when the data subject asked (RFC 3339)")
-    metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
-        default_factory=dict, max_length=16
+    external_id: Identifier | None = Field(
+        None, description="your own reference, e.g. of the data subject request"
     )
+    received_at: Moment | None = Field(None, description="when the data subject asked (RFC 3339)")
+    metadata: dict[
+        Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]
+    ] = Field(default_factory=dict, max_length=16)
 
     @model_validator(mode="after")
     def _audit_and_target_fit(self) -> Self:
@@ -345,11 +426,19 @@ class ErasureRequest(Schema):
         errors: list[tuple[tuple[str | int, ...], str]] = []
         if len(names) > 1 and tried and not isinstance(tried, dict):
             errors.append(
-                (("audit", "names"), "must be a list under each class name when several classes are forgotten")
+                (
+                    ("audit", "names"),
+                    "must be a list under each class name when several classes are forgotten",
+                )
             )
         others = [name for name in tried if name not in names] if isinstance(tried, dict) else []
         if others:
-            errors.append((("audit", "names"), f"names {min(others)!r}, which is not to be forgotten; leave it out"))
+            errors.append(
+                (
+                    ("audit", "names"),
+                    f"names {min(others)!r}, which is not to be forgotten; leave it out",
+                )
+            )
         for number, entry in enumerate(self.data.earlier):
             if detail := _cut_off(entry.labels, self.target.templates):
                 errors.append((("data", "earlier", number, "labels"), detail))

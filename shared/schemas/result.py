@@ -1,4 +1,6 @@
-"""What a pipeline hands to whoever commits it: everything is in object storage already, this says what and where."""
+"""What a pipeline hands to whoever commits it: everything is in object storage already, this
+says what and where.
+"""
 
 from typing import Literal
 

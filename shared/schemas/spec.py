@@ -1,4 +1,6 @@
-"""A job as the pipeline gets it: the request with every reference resolved to something that can be opened."""
+"""A job as the pipeline gets it: the request with every reference resolved to something that can
+be opened.
+"""
 
 from collections.abc import Callable
 from typing import Self
@@ -19,7 +21,9 @@ class ModelSource(Schema):
     """Where the weights are."""
 
     reference: str
-    """`storage:<prefix>`, `local-dir:<folder>`, `hf-hub:<repository>`, `open_clip:<architecture>/<tag>`."""
+    """`storage:<prefix>`, `local-dir:<folder>`, `hf-hub:<repository>`,
+    `open_clip:<architecture>/<tag>`.
+    """
     id: str | None = None
     digest: str | None = None
     """SHA-256 of the weights, where it is known before they are opened."""
@@ -33,9 +37,13 @@ class DataSource(Schema):
     """`storage:<key>` of an archive, or an absolute path of an archive or a class folder."""
     id: str | None = None
     digest: str | None = None
-    data_key: str | None = Field(None, description="base64; sealed as a worker gets it, opened as its child does")
+    data_key: str | None = Field(
+        None, description="base64; sealed as a worker gets it, opened as its child does"
+    )
     purged: bool = Field(False, description="true where it goes with the last job that uses it")
-    skip_invalid: bool = Field(False, description="true where what cannot be used was left out when it came in")
+    skip_invalid: bool = Field(
+        False, description="true where what cannot be used was left out when it came in"
+    )
 
 
 class DataSources(Schema):
@@ -56,8 +64,14 @@ class DataSources(Schema):
         return (*given, *self.evaluation, *self.earlier)
 
     def forgotten(self) -> set[str]:
-        """Return the URIs of what no prediction may be kept of when the job has ended: what is forgotten, and what is purged."""
-        given = {source.uri for source in (self.forget, self.forget_test, *self.earlier) if source is not None}
+        """Return the URIs of what no prediction may be kept of when the job has ended: what is
+        forgotten, and what is purged.
+        """
+        given = {
+            source.uri
+            for source in (self.forget, self.forget_test, *self.earlier)
+            if source is not None
+        }
         return given | {source.uri for source in self.all() if source.purged}
 
     def mapped(self, change: Callable[[DataSource], DataSource]) -> Self:
@@ -87,7 +101,10 @@ class JobSpec(Schema):
     """What the request was told when it came."""
     data_key: str | None = Field(
         None,
-        description="base64; sealed as a worker gets it, opened as its child does: what the job keeps is encrypted with it",
+        description=(
+            "base64; sealed as a worker gets it, opened as its child does: what the job "
+            "keeps is encrypted with it"
+        ),
     )
 
     @property
@@ -117,5 +134,7 @@ class JobSpec(Schema):
 
 
 def cached_evaluations(tenant_id: str, digest: str) -> str:
-    """Return the object prefix of the predictions that are kept of a data set, by the digest of its archive."""
+    """Return the object prefix of the predictions that are kept of a data set, by the digest of
+    its archive.
+    """
     return f"tenants/{tenant_id}/cache/evaluations/{digest}"

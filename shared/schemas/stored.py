@@ -1,8 +1,9 @@
-"""Documents that lie in rows and objects, read as they were stored: by this version or by one before it.
+"""Documents that lie in rows and objects, read as they were stored: by this version or by one
+before it.
 
-What a client sends is read strictly, so that a misspelt field is never ignored. What we have stored ourselves is read leniently: a
-field that no longer exists is left out, one that is new has its default. `jobs.document_version` says in which form a job's are.
-"""
+What a client sends is read strictly, so that a misspelt field is never ignored. What we have
+stored ourselves is read leniently: a field that no longer exists is left out, one that is new
+has its default. `jobs.document_version` says in which form a job's are."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -43,7 +44,9 @@ def stored(schema: type[S], document: object) -> S:
 
 
 def readable(schema: type[S], document: object, row: str) -> S | None:
-    """Return a stored document for show, or None, with a line in the log, where it cannot be read: others are still to be shown."""
+    """Return a stored document for show, or None, with a line in the log, where it cannot be
+    read: others are still to be shown.
+    """
     try:
         return stored_request(document) if schema is ErasureRequest else stored(schema, document)  # type: ignore[return-value]
     except Unreadable as error:
@@ -70,7 +73,9 @@ def stored_spec(document: Mapping[str, Any]) -> JobSpec:
 
 
 def _with_known_parameters(request: object) -> object:
-    """Leave out parameters that the method no longer has: they are read by a schema of their own, which is strict."""
+    """Leave out parameters that the method no longer has: they are read by a schema of their
+    own, which is strict.
+    """
     method = request.get("method") if isinstance(request, Mapping) else None
     if not isinstance(request, Mapping) or not isinstance(method, Mapping):
         return request

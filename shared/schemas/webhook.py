@@ -41,10 +41,12 @@ class WebhookRegistration(Schema):
         description="https; its address must be public, unless the operator allows it",
         examples=["https://compliance.example.com/efface"],
     )
-    events: Annotated[tuple[EventType, ...], Field(min_length=1, max_length=len(EVENT_TYPES))] = Field(
-        DEFAULT_EVENTS, description="which events are delivered"
+    events: Annotated[tuple[EventType, ...], Field(min_length=1, max_length=len(EVENT_TYPES))] = (
+        Field(DEFAULT_EVENTS, description="which events are delivered")
     )
-    description: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)] | None = None
+    description: (
+        Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)] | None
+    ) = None
 
 
 class WebhookView(Schema):
@@ -55,7 +57,9 @@ class WebhookView(Schema):
     url: str
     events: tuple[str, ...]
     description: str | None
-    public_key: str = Field(description="checks the v1a signatures (Ed25519)", examples=["whpk_..."])
+    public_key: str = Field(
+        description="checks the v1a signatures (Ed25519)", examples=["whpk_..."]
+    )
     previous_secret_expires_at: datetime | None = Field(
         description="until then each call is also signed with the secret before the rotation"
     )
@@ -67,7 +71,9 @@ class WebhookView(Schema):
 class WebhookWithSecret(WebhookView):
     """An endpoint with its new secret, which is shown this once."""
 
-    secret: str = Field(description="checks the v1 signatures (HMAC-SHA256)", examples=["whsec_..."])
+    secret: str = Field(
+        description="checks the v1 signatures (HMAC-SHA256)", examples=["whsec_..."]
+    )
 
 
 class DeliveryAttempt(Schema):

@@ -20,7 +20,8 @@ class WorkerView(Schema):
     busy: bool = Field(description="it works on a job")
     job: str | None = Field(None, description="which job, where it is one of your tenant")
     facts: dict[str, Any] = Field(
-        description="worker: device, isolation of a job's process, state of the doorbell and how often its listener was"
+        description="worker: device, isolation of a job's process, state of the doorbell and how "
+        "often its listener was"
         " made anew; relay: whether it has a key to sign with"
     )
     started_at: datetime

@@ -1,8 +1,7 @@
 """The architectures that open_clip knows by name, for processes that have no open_clip.
 
-`clip_architectures.json` is what `open_clip.get_model_config` gives for every name in `open_clip.list_models()` (3.3);
-a test compares the two.
-"""
+`clip_architectures.json` is what `open_clip.get_model_config` gives for every name in
+`open_clip.list_models()` (3.3); a test compares the two."""
 
 import json
 from copy import deepcopy
@@ -13,7 +12,9 @@ from typing import Any
 
 _FILE = Path(__file__).with_name("clip_architectures.json")
 QUICK_GELU = "-quickgelu"
-"""What open_clip appends to the name of an architecture whose activation is QuickGELU, as in OpenAI's models."""
+"""What open_clip appends to the name of an architecture whose activation is QuickGELU, as in
+OpenAI's models.
+"""
 
 
 @cache

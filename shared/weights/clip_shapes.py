@@ -1,7 +1,7 @@
 """Which tensors open_clip's own towers have, by name and shape, from the config alone.
 
-A tower of timm or transformers has names that only those libraries know: of it the prefix alone is told.
-"""
+A tower of timm or transformers has names that only those libraries know: of it the prefix alone
+is told."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -48,7 +48,11 @@ def expected_tensors(config: ModelConfig) -> Expected:
     if vision.timm_model_name:
         unknown.append("visual.")
     else:
-        rows = _resnet(vision, config.embed_dim) if isinstance(vision.layers, tuple) else _vit(vision, config.embed_dim)
+        rows = (
+            _resnet(vision, config.embed_dim)
+            if isinstance(vision.layers, tuple)
+            else _vit(vision, config.embed_dim)
+        )
         shapes |= {f"visual.{name}": shape for name, shape in rows}
     if text.hf_model_name:
         unknown.append("text.")
@@ -61,14 +65,19 @@ def expected_tensors(config: ModelConfig) -> Expected:
 
 
 def openai_config(infos: Mapping[str, TensorInfo]) -> dict[str, Any]:
-    """Return the `model_cfg` of a model in OpenAI's layout from the shapes of its tensors, as OpenAI's own loader does.
+    """Return the `model_cfg` of a model in OpenAI's layout from the shapes of its tensors, as
+    OpenAI's own loader does.
 
     Raises:
         InvalidRequest: the tensors are no such model's.
     """
     shapes = {name: info.shape for name, info in infos.items()}
     try:
-        pieces = shapes["text_projection"], shapes["token_embedding.weight"], shapes["positional_embedding"]
+        pieces = (
+            shapes["text_projection"],
+            shapes["token_embedding.weight"],
+            shapes["positional_embedding"],
+        )
         (width, embed_dim), (vocabulary, _), (context, _) = pieces
         if "visual.proj" in shapes:
             vision = _openai_vit(shapes)
@@ -79,7 +88,8 @@ def openai_config(infos: Mapping[str, TensorInfo]) -> dict[str, Any]:
             vision = {"layers": stages, "width": stem, "patch_size": None, "image_size": 32 * side}
     except (KeyError, ValueError, IndexError) as error:
         raise invalid(
-            f"there is no {CONFIG} beside the weights, and they are not in the layout of OpenAI's CLIP ({error});"
+            f"there is no {CONFIG} beside the weights, and they are not in the layout of OpenAI's "
+            f"CLIP ({error});"
             " give the config, or the architecture"
         ) from error
     text = {
@@ -97,11 +107,19 @@ def _openai_vit(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     side = math.isqrt(shapes["visual.positional_embedding"][0] - 1)
     layers = _count(shapes, f"visual.{BLOCKS}")
     head_width = min(64, width)
-    return {"layers": layers, "width": width, "head_width": head_width, "patch_size": patch, "image_size": patch * side}
+    return {
+        "layers": layers,
+        "width": width,
+        "head_width": head_width,
+        "patch_size": patch,
+        "image_size": patch * side,
+    }
 
 
 def _count(shapes: Mapping[str, Shape], start: str) -> int:
-    return len({name.removeprefix(start).split(".")[0] for name in shapes if name.startswith(start)})
+    return len(
+        {name.removeprefix(start).split(".")[0] for name in shapes if name.startswith(start)}
+    )
 
 
 def is_custom(config: ModelConfig) -> bool:
@@ -135,7 +153,10 @@ def _text(config: TextConfig | MultimodalConfig, embed_dim: int) -> Iterator[Ent
     yield "token_embedding.weight", (config.vocab_size or VOCABULARY, width)
     if config.embed_cls:
         yield "cls_emb", (width,)
-    yield "positional_embedding", ((config.context_length or CONTEXT) + bool(config.embed_cls), width)
+    yield (
+        "positional_embedding",
+        ((config.context_length or CONTEXT) + bool(config.embed_cls), width),
+    )
     yield from _blocks(config, width, config.layers or 12)
     yield from _norm("ln_final", width, config)
     if config.proj_type == "none":
@@ -155,8 +176,15 @@ def _blocks(config: VisionConfig | TextConfig, width: int, layers: int) -> Itera
             yield f"{BLOCKS}{number}.{name}", shape
 
 
-def _block(config: VisionConfig | TextConfig, width: int, hidden: int, heads: int) -> Iterator[Entry]:
-    scaled = (config.qk_norm, config.scaled_cosine_attn, config.scale_heads, config.scale_attn_inner)
+def _block(
+    config: VisionConfig | TextConfig, width: int, hidden: int, heads: int
+) -> Iterator[Entry]:
+    scaled = (
+        config.qk_norm,
+        config.scaled_cosine_attn,
+        config.scale_heads,
+        config.scale_attn_inner,
+    )
     custom = config.block_type == "custom" or any((*scaled, config.scale_attn, config.scale_fc))
     yield from _norm("ln_1", width, config)
     yield from _norm("ln_2", width, config)
@@ -211,14 +239,18 @@ def _resnet(config: VisionConfig, embed_dim: int) -> Iterator[Entry]:
     width = config.width or 64
     size = config.image_size or 224
     side = (size[0] if isinstance(size, tuple) else size) // 32
-    for number, (inputs, outputs) in enumerate([(3, width // 2), (width // 2, width // 2), (width // 2, width)], 1):
+    for number, (inputs, outputs) in enumerate(
+        [(3, width // 2), (width // 2, width // 2), (width // 2, width)], 1
+    ):
         yield f"conv{number}.weight", (outputs, inputs, 3, 3)
         yield from _batch_norm(f"bn{number}", outputs)
     inputs = width
     for stage, count in enumerate(layers):
         planes = width * 2**stage
         for number in range(count):
-            yield from _bottleneck(f"layer{stage + 1}.{number}", inputs, planes, stage > 0 and number == 0)
+            yield from _bottleneck(
+                f"layer{stage + 1}.{number}", inputs, planes, stage > 0 and number == 0
+            )
             inputs = 4 * planes
     pooled = 32 * width
     yield "attnpool.positional_embedding", (side**2 + 1, pooled)
@@ -228,7 +260,9 @@ def _resnet(config: VisionConfig, embed_dim: int) -> Iterator[Entry]:
 
 
 def _bottleneck(name: str, inputs: int, planes: int, strided: bool) -> Iterator[Entry]:
-    for number, shape in enumerate([(planes, inputs, 1, 1), (planes, planes, 3, 3), (4 * planes, planes, 1, 1)], 1):
+    for number, shape in enumerate(
+        [(planes, inputs, 1, 1), (planes, planes, 3, 3), (4 * planes, planes, 1, 1)], 1
+    ):
         yield f"{name}.conv{number}.weight", shape
         yield from _batch_norm(f"{name}.bn{number}", shape[0])
     if strided or inputs != 4 * planes:

@@ -1,8 +1,8 @@
-"""Tensors in safetensors files, read and written piece by piece with numpy alone; no torch, and never a whole model in memory.
+"""Tensors in safetensors files, read and written piece by piece with numpy alone; no torch, and
+never a whole model in memory.
 
-Values keep their bytes: numpy knows no bfloat16, so that such tensors are arrays of `uint16`, which can be moved, cut and
-joined, and are converted by `float32` alone.
-"""
+Values keep their bytes: numpy knows no bfloat16, so that such tensors are arrays of `uint16`,
+which can be moved, cut and joined, and are converted by `float32` alone."""
 
 import json
 import struct
@@ -22,7 +22,14 @@ Shape = tuple[int, ...]
 
 WEIGHT_TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes of one weight, by the name that safetensors gives to its type."""
-COUNTERS = ("num_batches_tracked", "position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")
+COUNTERS = (
+    "num_batches_tracked",
+    "position_ids",
+    "attn_mask",
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)
 """Last parts of the names of tensors that are no weights."""
 MAX_TENSORS = 100_000
 ARRAYS = {
@@ -65,7 +72,8 @@ class TensorFiles:
     """The tensors of one or several safetensors files, as one mapping.
 
     Raises:
-        InvalidRequest: a file is damaged, holds no tensor or one that is no weight, or a tensor lies in two files.
+        InvalidRequest: a file is damaged, holds no tensor or one that is no weight, or a tensor
+            lies in two files.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -73,7 +81,11 @@ class TensorFiles:
         for path in paths:
             for name, place in _places(path):
                 if name in self._places:
-                    raise invalid(f"{path.name} and {self._places[name].path.name} both hold {shown(name)}; keep one")
+                    raise invalid(
+                        f"{path.name} and {self._places[name].path.name} both hold "
+                        f"{shown(name)}; "
+                        "keep one"
+                    )
                 self._places[name] = place
 
     @property
@@ -107,14 +119,23 @@ def check_safetensors(path: Path) -> None:
     except (SafetensorError, OSError, ValueError) as error:
         raise invalid(f"{path.name} is not a sound safetensors file: {words(error)}") from error
     if not 0 < len(names) <= MAX_TENSORS:
-        raise invalid(f"{path.name} holds {len(names)} tensors; at least one and at most {MAX_TENSORS} are taken")
+        raise invalid(
+            f"{path.name} holds {len(names)} tensors; at least one and at most {MAX_TENSORS} "
+            "are "
+            "taken"
+        )
     for name, kind in found.items():
         if kind not in WEIGHT_TYPES and name.rpartition(".")[2] not in COUNTERS:
-            raise invalid(f"{path.name} holds {shown(name)} as {kind}; weights must be {', '.join(WEIGHT_TYPES)}")
+            raise invalid(
+                f"{path.name} holds {shown(name)} as {kind}; weights must be "
+                f"{', '.join(WEIGHT_TYPES)}"
+            )
 
 
 def float32(array: Array, dtype: str) -> Array:
-    """Return the values of weights in float32; anything else stays what it is. Every float16 and bfloat16 is exact in it."""
+    """Return the values of weights in float32; anything else stays what it is. Every float16 and
+    bfloat16 is exact in it.
+    """
     if dtype == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32, copy=False) if dtype in WEIGHT_TYPES else array
@@ -142,7 +163,11 @@ def safetensors_chunks(
     for name in order:
         info = tensors[name].info
         end = offset + _size(info)
-        header[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [offset, end]}
+        header[name] = {
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
@@ -155,7 +180,9 @@ def safetensors_chunks(
     return _LENGTH.size + len(head) + offset, chunks()
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, NewTensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: Path, tensors: Mapping[str, NewTensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file, one tensor after the other."""
     _, chunks = safetensors_chunks(tensors, metadata)
     write_chunks(path, chunks)
@@ -169,7 +196,9 @@ def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def read_header(head: Callable[[int, int], bytes]) -> tuple[dict[str, Any], int]:
-    """Return a sound file's header, and where the tensors begin; `head` gives the bytes from one offset to another."""
+    """Return a sound file's header, and where the tensors begin; `head` gives the bytes from one
+    offset to another.
+    """
     (length,) = _LENGTH.unpack(head(0, _LENGTH.size))
     header: dict[str, Any] = json.loads(head(_LENGTH.size, _LENGTH.size + length))
     return header, _LENGTH.size + length

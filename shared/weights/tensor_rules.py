@@ -1,4 +1,6 @@
-"""How a tensor of one layout comes from tensors of another: by joining, cutting and transposing, which no value survives changed."""
+"""How a tensor of one layout comes from tensors of another: by joining, cutting and transposing,
+which no value survives changed.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +27,12 @@ class Rule:
     @property
     def source(self) -> str | None:
         """The name of the tensor that is taken as it is, None where anything is done to it."""
-        plain = len(self.sources) == 1 and not self.transposed and self.part is None and self.shape is None
+        plain = (
+            len(self.sources) == 1
+            and not self.transposed
+            and self.part is None
+            and self.shape is None
+        )
         return self.sources[0] if plain else None
 
     def info(self, infos: Mapping[str, TensorInfo]) -> TensorInfo:
@@ -59,8 +66,12 @@ class Rule:
 Rules = Mapping[str, Rule]
 
 
-def tensors(rules: Rules, infos: Mapping[str, TensorInfo], read: Read, *, full: bool = False) -> dict[str, NewTensor]:
-    """Return the tensors that the rules make, by name, to be written one by one; with `full` in float32."""
+def tensors(
+    rules: Rules, infos: Mapping[str, TensorInfo], read: Read, *, full: bool = False
+) -> dict[str, NewTensor]:
+    """Return the tensors that the rules make, by name, to be written one by one; with `full` in
+    float32.
+    """
 
     def made(rule: Rule) -> NewTensor:
         info = rule.info(infos)

@@ -1,7 +1,8 @@
-"""The layout of transformers' `CLIPModel`, and open_clip's of the same model: configs, names and shapes of tensors, both ways.
+"""The layout of transformers' `CLIPModel`, and open_clip's of the same model: configs, names and
+shapes of tensors, both ways.
 
-Features are the same: joining the projections of query, key and value, and transposing, changes no number.
-"""
+Features are the same: joining the projections of query, key and value, and transposing, changes
+no number."""
 
 import json
 import math
@@ -12,7 +13,16 @@ from pydantic import Field, ValidationError
 
 from shared.files.errors import invalid
 from shared.schemas.base import Schema
-from shared.schemas.clip_config import Count, Factor, ImageSize, Length, ModelConfig, Vocabulary, Width, Word
+from shared.schemas.clip_config import (
+    Count,
+    Factor,
+    ImageSize,
+    Length,
+    ModelConfig,
+    Vocabulary,
+    Width,
+    Word,
+)
 from shared.schemas.validation_errors import invalid_request
 from shared.weights.clip_shapes import CONTEXT, VOCABULARY, Expected
 from shared.weights.tensor_files import TensorInfo
@@ -28,7 +38,9 @@ START, END = 49406, 49407
 LEGACY_END = 2
 """What early configs say of the end: transformers then takes the largest id, as open_clip does."""
 OWN_TOKENIZER = "beside-the-weights"
-"""Stands where open_clip expects a tokenizer's name; it reads the files of the folder whatever the name."""
+"""Stands where open_clip expects a tokenizer's name; it reads the files of the folder whatever
+the name.
+"""
 BICUBIC, BILINEAR = 3, 2
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -92,11 +104,16 @@ def read_transformers_config(content: Mapping[str, Any]) -> TransformersConfig:
     kind = content.get("model_type")
     if kind != MODEL_TYPE:
         raise invalid(
-            f"{CONFIG} is of a {str(kind)[:40]!r} model; of transformers' models only CLIPModel (model_type 'clip') is"
+            f"{CONFIG} is of a {str(kind)[:40]!r} model; of transformers' models only CLIPModel "
+            "(model_type 'clip') is"
             " converted; give others in open_clip's layout"
         )
     old = {f"{tower}_config": content.get(f"{tower}_config_dict") for tower in ("text", "vision")}
-    parts = {n: {**(content.get(n) or {}), **(part or {})} for n, part in old.items() if content.get(n) or part}
+    parts = {
+        n: {**(content.get(n) or {}), **(part or {})}
+        for n, part in old.items()
+        if content.get(n) or part
+    }
     try:
         return TransformersConfig.model_validate({**content, **parts})
     except (ValidationError, TypeError) as error:
@@ -113,8 +130,10 @@ def open_clip_config(
 
     Args:
         config: its config.
-        processor: its `preprocessor_config.json`; empty where there is none, which stands for OpenAI's.
-        own_tokenizer: whether its tokenizer's files lie beside it and are not those of OpenAI's CLIP.
+        processor: its `preprocessor_config.json`; empty where there is none, which stands for
+            OpenAI's.
+        own_tokenizer: whether its tokenizer's files lie beside it and are not those of OpenAI's
+            CLIP.
 
     Raises:
         InvalidRequest: open_clip has no such model.
@@ -123,7 +142,9 @@ def open_clip_config(
     quick, _ = _activation(text)
     if quick != _activation(vision)[0]:
         raise invalid(
-            f"{CONFIG}: the towers have different activations, which open_clip cannot have; give the same hidden_act"
+            f"{CONFIG}: the towers have different activations, which open_clip cannot have; "
+            "give "
+            "the same hidden_act"
         )
     if vision.num_channels != 3:
         raise invalid(f"{CONFIG}: images have {vision.num_channels} channels; 3 are taken")
@@ -157,28 +178,38 @@ def own_vocabulary(config: TransformersConfig) -> bool:
 
 
 def rules_from_transformers(expected: Expected, infos: Mapping[str, TensorInfo]) -> dict[str, Rule]:
-    """Return how open_clip's tensors are made of transformers', which lie in `infos` with or without a prefix.
+    """Return how open_clip's tensors are made of transformers', which lie in `infos` with or
+    without a prefix.
 
     Raises:
         InvalidRequest: one is missing, unknown or of another shape; the detail is one sentence.
     """
-    prefix = next((n.removesuffix(_SCALE) for n in infos if n == _SCALE or n.endswith(f".{_SCALE}")), "")
+    prefix = next(
+        (n.removesuffix(_SCALE) for n in infos if n == _SCALE or n.endswith(f".{_SCALE}")), ""
+    )
     rules = {name: _taken(name, prefix) for name in expected.shapes}
     used = {source for rule in rules.values() for source in rule.sources}
     unknown = [n for n in infos if n not in used and not n.endswith("position_ids")]
     missing = sorted(used - set(infos))
     if missing or unknown:
         lack = f"lack {len(missing)} tensors ({listed(missing, 70)})" if missing else ""
-        more = f"hold {len(unknown)} that it does not know ({listed(unknown, 70)})" if unknown else ""
+        more = (
+            f"hold {len(unknown)} that it does not know ({listed(unknown, 70)})" if unknown else ""
+        )
         said = " and ".join(part for part in (lack, more) if part)
-        raise invalid(f"the weights do not fit {CONFIG}: they {said}; give the whole CLIPModel and its own config")
+        raise invalid(
+            f"the weights do not fit {CONFIG}: they {said}; give the whole CLIPModel and its "
+            "own "
+            "config"
+        )
     for name, rule in rules.items():
         if (shape := rule.info(infos).shape) != expected.shapes[name]:
             if name == "logit_scale" and math.prod(shape) == 1:
                 rules[name] = Rule(rule.sources, shape=())
                 continue
             raise invalid(
-                f"{rule.sources[0]} has the shape {list(infos[rule.sources[0]].shape)}, which does not fit {CONFIG};"
+                f"{rule.sources[0]} has the shape {list(infos[rule.sources[0]].shape)}, which does "
+                f"not fit {CONFIG};"
                 " give the config that was made with these weights"
             )
     return rules
@@ -191,7 +222,9 @@ def transformers_config(model: ModelConfig) -> dict[str, Any]:
         InvalidRequest: transformers' CLIPModel has no such model; the detail says what it lacks.
     """
     if (lacking := _lacking(model)) is not None:
-        raise invalid(f"transformers' CLIPModel has no {lacking}; take the weights in open_clip's layout")
+        raise invalid(
+            f"transformers' CLIPModel has no {lacking}; take the weights in open_clip's layout"
+        )
     text, vision = model.text_cfg, model.vision_cfg
     end = text.eos_id if text.pool_type == "eos" else (text.vocab_size or VOCABULARY) - 1
     width = vision.width or 768
@@ -223,7 +256,9 @@ def transformers_config(model: ModelConfig) -> dict[str, Any]:
 
 
 def processor_config(model: ModelConfig, preprocess: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `preprocessor_config.json` of a CLIPImageProcessor that does what open_clip does with an image."""
+    """Return `preprocessor_config.json` of a CLIPImageProcessor that does what open_clip does
+    with an image.
+    """
     side = _side(model)
     shortest = preprocess.get("resize_mode") in (None, "shortest")
     return {
@@ -243,19 +278,27 @@ def processor_config(model: ModelConfig, preprocess: Mapping[str, Any]) -> dict[
 
 
 def rules_to_transformers(model: ModelConfig) -> dict[str, Rule]:
-    """Return how transformers' tensors are made of open_clip's, for a model that has a `transformers_config`."""
+    """Return how transformers' tensors are made of open_clip's, for a model that has a
+    `transformers_config`.
+    """
     text = "text." if model.custom_text else ""
-    rules = {target: Rule((source.format(text=text),), transposed) for target, (source, transposed) in _OUT.items()}
+    rules = {
+        target: Rule((source.format(text=text),), transposed)
+        for target, (source, transposed) in _OUT.items()
+    }
     for tower, start, layers in (
         ("vision_model", "visual.", model.vision_cfg.layers),
         ("text_model", text, model.text_cfg.layers),
     ):
         for number in range(layers if isinstance(layers, int) else 12):
-            rules |= _layer_out(f"{tower}.encoder.layers.{number}.", f"{start}transformer.resblocks.{number}.")
+            rules |= _layer_out(
+                f"{tower}.encoder.layers.{number}.", f"{start}transformer.resblocks.{number}."
+            )
     return rules
 
 
-# Names ---------------------------------------------------------------------------------------------------------------
+# Names
+# --------------------------------------------------------------------------------------------------
 
 _SCALE = "logit_scale"
 _OUT: dict[str, tuple[str, bool]] = {
@@ -275,7 +318,9 @@ _OUT: dict[str, tuple[str, bool]] = {
     "text_projection.weight": ("{text}text_projection", True),
 }
 """transformers' names outside of layers: open_clip's, and whether it is transposed."""
-_IN = {source.format(text=""): (target, transposed) for target, (source, transposed) in _OUT.items()}
+_IN = {
+    source.format(text=""): (target, transposed) for target, (source, transposed) in _OUT.items()
+}
 _PARTS = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -305,12 +350,16 @@ def _taken(name: str, prefix: str) -> Rule:
 def _layer_out(target: str, source: str) -> Iterator[tuple[str, Rule]]:
     for kind in ("weight", "bias"):
         for place, one in enumerate(_QKV):
-            yield f"{target}self_attn.{one}_proj.{kind}", Rule((f"{source}attn.in_proj_{kind}",), part=(place, 3))
+            yield (
+                f"{target}self_attn.{one}_proj.{kind}",
+                Rule((f"{source}attn.in_proj_{kind}",), part=(place, 3)),
+            )
         for ours, theirs in _PARTS.items():
             yield f"{target}{theirs}.{kind}", Rule((f"{source}{ours}.{kind}",))
 
 
-# Configs -------------------------------------------------------------------------------------------------------------
+# Configs
+# --------------------------------------------------------------------------------------------------
 
 
 def _activation(tower: _TowerConfig) -> tuple[bool, str | None]:
@@ -324,7 +373,9 @@ def _tower(tower: _TowerConfig) -> dict[str, Any]:
     """Return what both of open_clip's towers have."""
     width = tower.hidden_size
     if width % tower.num_attention_heads:
-        raise invalid(f"{CONFIG}: a width of {width} cannot be shared by {tower.num_attention_heads} heads")
+        raise invalid(
+            f"{CONFIG}: a width of {width} cannot be shared by {tower.num_attention_heads} heads"
+        )
     ratio = tower.intermediate_size / width
     if int(width * ratio) != tower.intermediate_size:
         ratio = math.nextafter(ratio, math.inf)
@@ -343,7 +394,9 @@ def _preprocess(processor: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "mean": list(processor.get("image_mean") or OPENAI_MEAN),
         "std": list(processor.get("image_std") or OPENAI_STD),
-        "interpolation": "bilinear" if processor.get("resample", BICUBIC) == BILINEAR else "bicubic",
+        "interpolation": "bilinear"
+        if processor.get("resample", BICUBIC) == BILINEAR
+        else "bicubic",
         "resize_mode": "shortest" if processor.get("do_center_crop", True) else "squash",
     }
 
@@ -354,7 +407,11 @@ def _side(model: ModelConfig) -> int:
 
 
 def _out_tower(tower: Any, width: int, heads: int, model: ModelConfig) -> dict[str, Any]:  # noqa: ANN401 - either tower
-    norm = tower.norm_kwargs.eps if tower.norm_kwargs and tower.norm_kwargs.eps is not None else EPSILON
+    norm = (
+        tower.norm_kwargs.eps
+        if tower.norm_kwargs and tower.norm_kwargs.eps is not None
+        else EPSILON
+    )
     tanh = tower.act_kwargs is not None and tower.act_kwargs.approximate == "tanh"
     return {
         "hidden_size": width,
@@ -384,7 +441,8 @@ def _lacking(model: ModelConfig) -> str | None:
         "class token in the text": text.embed_cls,
         f"projection {text.proj_type!r} of texts": text.proj_type == "none" or text.proj_bias,
         "norm after pooling": vision.final_ln_after_pool or text.final_ln_after_pool,
-        "images that are not square": isinstance(vision.image_size, tuple) and len(set(vision.image_size)) > 1,
+        "images that are not square": isinstance(vision.image_size, tuple)
+        and len(set(vision.image_size)) > 1,
         "fixed positions": vision.pos_embed_type not in (None, "learnable"),
     }
     for tower in (vision, text):

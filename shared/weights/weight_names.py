@@ -1,6 +1,6 @@
-"""Whether the tensors of a file are those of a config, from their names and shapes alone: the prefixes that training puts before
-names are found by what fits, and what does not fit is said in one sentence.
-"""
+"""Whether the tensors of a file are those of a config, from their names and shapes alone: the
+prefixes that training puts before names are found by what fits, and what does not fit is said in
+one sentence."""
 
 import re
 from collections import Counter
@@ -21,7 +21,9 @@ MAX_SENTENCE = 300
 MAX_NAME = 100
 MAX_PREFIX_PARTS = 8
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Parts of names that torch.compile, FSDP and activation checkpointing put wherever a module was wrapped; no model has them itself."""
+"""Parts of names that torch.compile, FSDP and activation checkpointing put wherever a module was
+wrapped; no model has them itself.
+"""
 OPENAI_BUFFERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """What OpenAI's own files hold besides the weights."""
 TRANSFORMERS = ("text_model.", "vision_model.")
@@ -48,14 +50,17 @@ def fitted(infos: Infos, expected: Expected, described: str, others: Others | No
         infos: the header of the file, or the tensors found in it.
         expected: what the config describes.
         described: what to call the config in a sentence: a file's name, or an architecture's.
-        others: gives what another architecture describes, by its name, so that the right one can be named.
+        others: gives what another architecture describes, by its name, so that the right one can be
+            named.
 
     Raises:
         InvalidRequest: they do not fit; the detail is one sentence of at most 300 characters.
     """
     names = _plain_names(infos)
     prefix = _prefix(names, expected)
-    inside = {name[len(prefix) :]: source for name, source in names.items() if name.startswith(prefix)}
+    inside = {
+        name[len(prefix) :]: source for name, source in names.items() if name.startswith(prefix)
+    }
     openai = any(name in OPENAI_BUFFERS for name in inside)
     found: dict[str, str] = {}
     unexpected = []
@@ -64,16 +69,27 @@ def fitted(infos: Infos, expected: Expected, described: str, others: Others | No
             found[target] = source
         elif name.rpartition(".")[2] not in COUNTERS:
             unexpected.append(name)
-    missing = [name for name in expected.shapes if name not in found and name not in expected.optional]
-    wrong = [n for n, s in found.items() if n in expected.shapes and not _alike(infos[s].shape, expected.shapes[n])]
+    missing = [
+        name for name in expected.shapes if name not in found and name not in expected.optional
+    ]
+    wrong = [
+        n
+        for n, s in found.items()
+        if n in expected.shapes and not _alike(infos[s].shape, expected.shapes[n])
+    ]
     if missing or unexpected or wrong:
         misfit = _Misfit(names, infos, found, expected, described, missing, unexpected, wrong)
         raise invalid(misfit.sentence(_fitting(infos, others)))
     rules = {
-        target: _rule(infos[source].shape, source, expected.shapes.get(target)) for target, source in found.items()
+        target: _rule(infos[source].shape, source, expected.shapes.get(target))
+        for target, source in found.items()
     }
-    counters = {n: Rule() for n in expected.shapes if n not in found and n.endswith("num_batches_tracked")}
-    outside = (n for n in names if not n.startswith(prefix) and n.rpartition(".")[2] not in COUNTERS)
+    counters = {
+        n: Rule() for n in expected.shapes if n not in found and n.endswith("num_batches_tracked")
+    }
+    outside = (
+        n for n in names if not n.startswith(prefix) and n.rpartition(".")[2] not in COUNTERS
+    )
     return Fit(rules | counters, prefix, tuple(sorted(outside)), openai)
 
 
@@ -87,7 +103,9 @@ def fits(infos: Infos, expected: Expected) -> bool:
 
 
 def listed(names: Collection[str], room: int) -> str:
-    """Return names for a sentence, each one whole, as many as have room, and how many more there are; at least one."""
+    """Return names for a sentence, each one whole, as many as have room, and how many more there
+    are; at least one.
+    """
     told: list[str] = []
     for name in names:
         told.append(shown(name)[1:-1] if len(name) <= MAX_NAME else shown(name))
@@ -104,13 +122,17 @@ def _plain_names(infos: Infos) -> dict[str, str]:
     for source in infos:
         name = ".".join(part for part in source.split(".") if part not in WRAPPERS)
         if name in names:
-            raise invalid(f"the weights hold {shown(name)} twice, once as {shown(source)}; keep one of them")
+            raise invalid(
+                f"the weights hold {shown(name)} twice, once as {shown(source)}; keep one of them"
+            )
         names[name] = source
     return names
 
 
 def _prefix(names: Iterable[str], expected: Expected) -> str:
-    """Return what stands before the names of the model: the prefix with which most names are known."""
+    """Return what stands before the names of the model: the prefix with which most names are
+    known.
+    """
     hits: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
@@ -123,13 +145,17 @@ def _prefix(names: Iterable[str], expected: Expected) -> str:
     best = sorted((prefix for prefix, count in hits.items() if count == most), key=len)
     if len(best) > 1 and most > 1:
         raise invalid(
-            f"the weights hold several models, below {listed([repr(p) for p in best], 150)}; keep the tensors of one of them"
+            f"the weights hold several models, below {listed([repr(p) for p in best], 150)}; "
+            "keep "
+            "the tensors of one of them"
         )
     return best[0]
 
 
 def _target(name: str, expected: Expected) -> str | None:
-    """Return the name in the model of a tensor in a file, None where the model has none: open_clip knows two places for texts."""
+    """Return the name in the model of a tensor in a file, None where the model has none:
+    open_clip knows two places for texts.
+    """
     if expected.known(name):
         return name
     if f"text.{name}" in expected.shapes:
@@ -155,13 +181,22 @@ def _fitting(infos: Infos, others: Others | None) -> list[str]:
     if others is None:
         return []
     known = ((name, others(name)) for name in known_names())
-    return [n for n, e in known if e is not None and not e.open and _may_fit(infos, e) and fits(infos, e)]
+    return [
+        n
+        for n, e in known
+        if e is not None and not e.open and _may_fit(infos, e) and fits(infos, e)
+    ]
 
 
 def _may_fit(infos: Infos, expected: Expected) -> bool:
-    """Look at the few tensors that tell most architectures apart; looking at all takes a hundred times as long."""
+    """Look at the few tensors that tell most architectures apart; looking at all takes a hundred
+    times as long.
+    """
     return all(
-        any(source.endswith(name) and _alike(info.shape, expected.shapes[name]) for source, info in infos.items())
+        any(
+            source.endswith(name) and _alike(info.shape, expected.shapes[name])
+            for source, info in infos.items()
+        )
         for name in expected.fields
         if name in expected.shapes
     )
@@ -183,21 +218,28 @@ class _Misfit:
     def sentence(self, fitting: list[str]) -> str:
         if fitting:
             return (
-                f"the weights are not those of {self.described}, but fit {listed(fitting, 150)}; give that architecture"
+                f"the weights are not those of {self.described}, but fit "
+                f"{listed(fitting, 150)}; give that architecture"
             )
         said = next(self._causes())
-        return said if len(said) <= MAX_SENTENCE else said[: said.rindex(" ", 0, MAX_SENTENCE)].rstrip(",;")
+        return (
+            said
+            if len(said) <= MAX_SENTENCE
+            else said[: said.rindex(" ", 0, MAX_SENTENCE)].rstrip(",;")
+        )
 
     def _causes(self) -> Iterator[str]:
         """Yield what may be said, the best first."""
         if all(any(part in name for name in self.names) for part in TRANSFORMERS):
             yield (
-                "the weights have the tensor names of transformers (text_model., vision_model.), not those of open_clip;"
+                "the weights have the tensor names of transformers (text_model., vision_model.), "
+                "not those of open_clip;"
                 " send the folder with its config.json, and it is converted"
             )
         if not self.found:
             yield (
-                f"the weights hold no tensor that {self.described} has, such as {next(iter(self.expected.shapes))}:"
+                f"the weights hold no tensor that {self.described} has, such as "
+                f"{next(iter(self.expected.shapes))}:"
                 f" they are {listed(list(self.names), 100)}; give the weights of a CLIP"
             )
         yield from self._towers()
@@ -205,19 +247,36 @@ class _Misfit:
         yield from self._layers("text", "", "text_cfg.layers")
         if self.unexpected == ["logit_bias"]:
             yield (
-                f"the weights hold logit_bias, as SigLIP's do, but {self.described} has no init_logit_bias;"
+                f"the weights hold logit_bias, as SigLIP's do, but {self.described} has no "
+                "init_logit_bias;"
                 ' add "init_logit_bias": -10 to model_cfg'
             )
         yield from self._shapes()
         yield self._other_names()
 
     def _towers(self) -> Iterator[str]:
-        marks = {"visual.layer1.": "a ResNet", "visual.transformer.": "a ViT", "visual.trunk.": "a timm tower"}
-        has = next((kind for mark, kind in marks.items() if any(mark in name for name in self.names)), None)
-        wants = next((kind for mark, kind in marks.items() if any(mark in name for name in self.expected.shapes)), None)
+        marks = {
+            "visual.layer1.": "a ResNet",
+            "visual.transformer.": "a ViT",
+            "visual.trunk.": "a timm tower",
+        }
+        has = next(
+            (kind for mark, kind in marks.items() if any(mark in name for name in self.names)), None
+        )
+        wants = next(
+            (
+                kind
+                for mark, kind in marks.items()
+                if any(mark in name for name in self.expected.shapes)
+            ),
+            None,
+        )
         wants = wants or ("a timm tower" if "visual." in self.expected.open else None)
         if has and wants and has != wants:
-            yield f"the image tower of the weights is {has}, but {self.described} describes {wants}; give the config of these weights"
+            yield (
+                f"the image tower of the weights is {has}, but {self.described} describes "
+                f"{wants}; give the config of these weights"
+            )
 
     def _layers(self, tower: str, start: str, field: str) -> Iterator[str]:
         def count(names: Iterable[str]) -> int:
@@ -238,9 +297,14 @@ class _Misfit:
         name = told[0]
         has, wants = list(self.infos[self.found[name]].shape), list(self.expected.shapes[name])
         hint = f" ({self.expected.fields[name]})" if name in self.expected.fields else ""
-        more = f", and {len(self.wrong) - 1} more tensors have other shapes" if len(self.wrong) > 1 else ""
+        more = (
+            f", and {len(self.wrong) - 1} more tensors have other shapes"
+            if len(self.wrong) > 1
+            else ""
+        )
         yield (
-            f"{listed([name], 100)} has the shape {has} in the weights and {wants} after {self.described}{hint}{more};"
+            f"{listed([name], 100)} has the shape {has} in the weights and {wants} after "
+            f"{self.described}{hint}{more};"
             " give the config that was made with these weights"
         )
 
@@ -250,5 +314,11 @@ class _Misfit:
         if self.missing:
             parts.append(f"lack {len(self.missing)} of its tensors ({listed(self.missing, room)})")
         if self.unexpected:
-            parts.append(f"hold {len(self.unexpected)} that it does not know ({listed(self.unexpected, room)})")
-        return f"the weights do not fit {self.described}: they {' and '.join(parts)}; give the whole model and its own config"
+            parts.append(
+                f"hold {len(self.unexpected)} that it does not know "
+                f"({listed(self.unexpected, room)})"
+            )
+        return (
+            f"the weights do not fit {self.described}: they {' and '.join(parts)}; give the "
+            "whole model and its own config"
+        )

@@ -1,4 +1,6 @@
-"""CLIP checkpoints in and out: every reference to one `Clip`, and one `Clip` to open_clip's local-dir layout."""
+"""CLIP checkpoints in and out: every reference to one `Clip`, and one `Clip` to open_clip's
+local-dir layout.
+"""
 
 import json
 import logging
@@ -53,11 +55,12 @@ def load_clip(
 ) -> Clip:
     """Return the model behind a reference, in float32 and eval mode.
 
-    - `local-dir:<folder>`: a layout of `shared.files.checkpoints`: open_clip's, transformers' `CLIPModel`, or OpenAI's file
-      alone. `open_clip_config.json` may give `architecture`, a name that open_clip knows, in place of `model_cfg`.
+    - `local-dir:<folder>`: a layout of `shared.files.checkpoints`: open_clip's, transformers'
+      `CLIPModel`, or OpenAI's file alone. `open_clip_config.json` may give `architecture`, a name
+      that open_clip knows, in place of `model_cfg`.
     - `storage:<prefix>`: the same as objects of `storage`; they are copied below `scratch`.
-    - `open_clip:<architecture>/<tag>`, where a file may take the place of the tag, and `hf-hub:<repository>`: these
-      download, unless open_clip's cache holds them.
+    - `open_clip:<architecture>/<tag>`, where a file may take the place of the tag, and
+      `hf-hub:<repository>`: these download, unless open_clip's cache holds them.
 
     Raises:
         JobFailure: `invalid_checkpoint`, saying what is wrong with it.
@@ -75,7 +78,9 @@ def load_clip(
             case "hf-hub":
                 clip = _from_hub(reference, scratch)
             case _:
-                raise ValueError("the reference must begin with local-dir:, storage:, open_clip: or hf-hub:")
+                raise ValueError(
+                    "the reference must begin with local-dir:, storage:, open_clip: or hf-hub:"
+                )
         _try(clip)
     clip.model.to(device)
     return clip
@@ -88,13 +93,17 @@ def save_clip(clip: Clip, folder: Path) -> str:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).write_text(json.dumps(clip.config, indent=2))
-    if hasattr(clip.tokenizer, "save_pretrained"):  # a Hugging Face tokenizer is read from the folder, too
+    if hasattr(
+        clip.tokenizer, "save_pretrained"
+    ):  # a Hugging Face tokenizer is read from the folder, too
         clip.tokenizer.save_pretrained(str(folder))
     return save_weights(clip.model, folder / WEIGHTS_NAME)
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> str:
-    """Write a model's state as safetensors and return the SHA-256 of the file. The same weights give the same file."""
+    """Write a model's state as safetensors and return the SHA-256 of the file. The same weights
+    give the same file.
+    """
     save_file(plain_tensors(model.state_dict()), path)
     return file_sha256(path)
 
@@ -111,7 +120,9 @@ class ReadFolder(NamedTuple):
     config: dict[str, Any]
     """As in `open_clip_config.json`."""
     weights: Path
-    """One safetensors file under open_clip's names: the folder's own, or one that was written to the scratch folder."""
+    """One safetensors file under open_clip's names: the folder's own, or one that was written to
+    the scratch folder.
+    """
 
 
 def read_folder(folder: Path, scratch: Path) -> ReadFolder:
@@ -139,7 +150,9 @@ def read_folder(folder: Path, scratch: Path) -> ReadFolder:
     if quick_gelu is not None and quick_gelu != bool(meant.config["model_cfg"].get("quick_gelu")):
         meant.config["model_cfg"]["quick_gelu"] = quick_gelu
         meant.config.pop("architecture", None)
-    return ReadFolder(layout, meant.config, _converted(meant, tensors, files, scratch / f"converted{SAFETENSORS}"))
+    return ReadFolder(
+        layout, meant.config, _converted(meant, tensors, files, scratch / f"converted{SAFETENSORS}")
+    )
 
 
 def _from_folder(folder: Path, scratch: Path) -> Clip:
@@ -150,7 +163,9 @@ def _from_folder(folder: Path, scratch: Path) -> Clip:
     return _clip(model, found.config, name, weights_digest(found.layout.weights))
 
 
-def _of_one(understand: Callable[[Infos], Understood], layout: Layout) -> Callable[[Infos], Understood]:
+def _of_one(
+    understand: Callable[[Infos], Understood], layout: Layout
+) -> Callable[[Infos], Understood]:
     """Return what tells a model in one file; of shards each holds a part, which cannot be told."""
     if len(layout.weights) == 1:
         return understand
@@ -158,18 +173,26 @@ def _of_one(understand: Callable[[Infos], Understood], layout: Layout) -> Callab
 
 
 def _converted(meant: Understood, tensors: TensorFiles, files: list[Path], target: Path) -> Path:
-    """Return the weights in one file under open_clip's names, which is written where they are not so already."""
+    """Return the weights in one file under open_clip's names, which is written where they are
+    not so already.
+    """
     rules = meant.rules
     if rules is None:
         rules = {name: Rule((name,)) for name in tensors.infos}
-    if len(files) == 1 and rules.keys() == tensors.infos.keys() and all(r.source == name for name, r in rules.items()):
+    if (
+        len(files) == 1
+        and rules.keys() == tensors.infos.keys()
+        and all(r.source == name for name, r in rules.items())
+    ):
         return files[0]
     write_safetensors(target, made(rules, tensors.infos, tensors))
     return target
 
 
 def _check_size(name: str, weights: Path) -> None:
-    """Build the model without memory first: a config may describe one that no machine could hold."""
+    """Build the model without memory first: a config may describe one that no machine could
+    hold.
+    """
     with torch.device("meta"), _quiet():
         skeleton = open_clip.create_model(
             name, device="meta", load_weights=False, pretrained_image=False, pretrained_text=False
@@ -177,7 +200,8 @@ def _check_size(name: str, weights: Path) -> None:
     described = sum(parameter.numel() for parameter in skeleton.parameters())
     if described > weights.stat().st_size:  # no type has less than one byte
         raise ValueError(
-            f"{CONFIG_NAME} describes {described} weights, but the weights file has {weights.stat().st_size} bytes"
+            f"{CONFIG_NAME} describes {described} weights, but the weights file has "
+            f"{weights.stat().st_size} bytes"
         )
 
 
@@ -193,7 +217,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _try(clip: Clip) -> None:
-    """Embed one image and one text, so that what cannot work is known before anything is built on it."""
+    """Embed one image and one text, so that what cannot work is known before anything is built
+    on it.
+    """
     tensors = [tensor for tensor in clip.model.state_dict().values() if tensor.is_floating_point()]
     if not all(torch.isfinite(tensor).all() for tensor in tensors):
         raise ValueError("it holds weights that are not finite numbers")
@@ -203,11 +229,17 @@ def _try(clip: Clip) -> None:
     if not (torch.isfinite(image).all() and torch.isfinite(text).all()):
         raise ValueError("its embeddings are not finite numbers")
     if image.shape != text.shape:
-        raise ValueError(f"its embeddings have {image.shape[-1]} and {text.shape[-1]} entries, and cannot be compared")
+        raise ValueError(
+            f"its embeddings have {image.shape[-1]} and {text.shape[-1]} entries, and cannot "
+            "be "
+            "compared"
+        )
 
 
 def _arranged(found: ReadFolder, place: Path) -> Path:
-    """Link the files of a model below names that open_clip looks for, with the complete config beside them."""
+    """Link the files of a model below names that open_clip looks for, with the complete config
+    beside them.
+    """
     place.mkdir(parents=True)
     for file in found.layout.folder.iterdir():
         if (
@@ -224,8 +256,11 @@ def _arranged(found: ReadFolder, place: Path) -> Path:
 def _from_tag(architecture: str, pretrained: str, scratch: Path) -> Clip:
     model_cfg = _known_config(architecture)
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)
-    # open_clip only warns where a tag was trained with another activation than its architecture names.
-    quick_gelu = bool(tag.get("quick_gelu", False)) if tag else bool(model_cfg.get("quick_gelu", False))
+    # open_clip only warns where a tag was trained with another activation than its architecture
+    # names.
+    quick_gelu = (
+        bool(tag.get("quick_gelu", False)) if tag else bool(model_cfg.get("quick_gelu", False))
+    )
     model = open_clip.create_model(
         architecture,
         pretrained,
@@ -236,14 +271,17 @@ def _from_tag(architecture: str, pretrained: str, scratch: Path) -> Clip:
         "architecture": architecture,
         "model_cfg": model_cfg | {"quick_gelu": quick_gelu},
         "preprocess_cfg": {
-            name: model.visual.preprocess_cfg[name] for name in ("mean", "std", "interpolation", "resize_mode")
+            name: model.visual.preprocess_cfg[name]
+            for name in ("mean", "std", "interpolation", "resize_mode")
         },
     }
     return _clip(model, config, architecture, save_weights(model, scratch / "digest.safetensors"))
 
 
 def _from_hub(reference: str, scratch: Path) -> Clip:
-    path = open_clip.download_pretrained_from_hf(reference.removeprefix("hf-hub:"), filename=CONFIG_NAME)
+    path = open_clip.download_pretrained_from_hf(
+        reference.removeprefix("hf-hub:"), filename=CONFIG_NAME
+    )
     config = json.loads(Path(path).read_text())
     model = open_clip.create_model(reference, require_pretrained=True)
     return _clip(model, config, reference, save_weights(model, scratch / "digest.safetensors"))
@@ -251,9 +289,13 @@ def _from_hub(reference: str, scratch: Path) -> Clip:
 
 def _clip(model: torch.nn.Module, config: dict[str, Any], name: str, digest: str) -> Clip:
     preprocess = PreprocessCfg(**model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
-    height, width = (preprocess.size, preprocess.size) if isinstance(preprocess.size, int) else preprocess.size
+    height, width = (
+        (preprocess.size, preprocess.size) if isinstance(preprocess.size, int) else preprocess.size
+    )
     if height != width:
-        raise ValueError(f"it takes images of {height} x {width} pixels, but only square ones are supported")
+        raise ValueError(
+            f"it takes images of {height} x {width} pixels, but only square ones are supported"
+        )
     return Clip(
         model=model.float().eval(),
         tokenizer=open_clip.get_tokenizer(name),
@@ -268,7 +310,9 @@ def _clip(model: torch.nn.Module, config: dict[str, Any], name: str, digest: str
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:
-    """Return the name that the config gives, or one that says what it describes, e.g. `ViT-10x256-p32-224`."""
+    """Return the name that the config gives, or one that says what it describes, e.g.
+    `ViT-10x256-p32-224`.
+    """
     if "architecture" in config:
         return str(config["architecture"])
     vision = config["model_cfg"]["vision_cfg"]
@@ -283,9 +327,15 @@ def architecture_name(config: Mapping[str, Any]) -> str:
 
 def _known_config(architecture: str) -> dict[str, Any]:
     # `get_model_config` also takes places, as in hf-hub:owner/name, and would go there.
-    config = open_clip.get_model_config(architecture) if architecture in open_clip.list_models() else None
+    config = (
+        open_clip.get_model_config(architecture)
+        if architecture in open_clip.list_models()
+        else None
+    )
     if config is None:
-        raise ValueError(f"open_clip knows no architecture {architecture!r}; see open_clip.list_models()")
+        raise ValueError(
+            f"open_clip knows no architecture {architecture!r}; see open_clip.list_models()"
+        )
     return deepcopy(config)
 
 
@@ -306,8 +356,12 @@ def _explained(reference: str) -> Iterator[None]:
     except EffaceError as error:
         if not isinstance(error, InvalidRequest):
             raise
-        raise JobFailure("invalid_checkpoint", _sentence(reference, error.errors[0].detail)) from error
-    except Exception as error:  # open_clip, timm, transformers and torch raise whatever a bad file leads them to
+        raise JobFailure(
+            "invalid_checkpoint", _sentence(reference, error.errors[0].detail)
+        ) from error
+    except (
+        Exception
+    ) as error:  # open_clip, timm, transformers and torch raise whatever a bad file leads them to
         raise JobFailure("invalid_checkpoint", _sentence(reference, words(error))) from error
 
 

@@ -15,7 +15,8 @@ def prompts(label: str, templates: Sequence[str]) -> list[str]:
 
 
 def zero_shot_classifier(clip: Clip, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Return unit class weights [C, d]: for each label the mean of its templates' unit text embeddings, normalised again.
+    """Return unit class weights [C, d]: for each label the mean of its templates' unit text
+    embeddings, normalised again.
 
     Logits of unit image embeddings v [N, d] are `clip.logit_scale * v @ weights.T`. No gradient.
     """

@@ -24,4 +24,6 @@ def encode_texts(clip: Clip, texts: Sequence[str]) -> Tensor:
 @torch.no_grad()
 def embed_texts(clip: Clip, texts: Sequence[str], batch_size: int = 512) -> Tensor:
     """Return unit text embeddings [N, d] without a gradient, in batches."""
-    return torch.cat([encode_texts(clip, texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)])
+    return torch.cat(
+        [encode_texts(clip, texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+    )

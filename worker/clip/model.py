@@ -16,8 +16,8 @@ Transform = Callable[[Image.Image], Tensor]
 class Clip:
     """An open_clip model and what belongs to it.
 
-    `transform` is the evaluation transform: PIL image -> float32 [3, H, W], normalised by `mean` and `std`.
-    """
+    `transform` is the evaluation transform: PIL image -> float32 [3, H, W], normalised by `mean`
+    and `std`."""
 
     model: torch.nn.Module
     tokenizer: Callable[[list[str]], Tensor]
@@ -42,6 +42,8 @@ class Clip:
         return self.model.logit_scale.detach().exp()  # type: ignore[operator]
 
     def frozen_twin(self) -> "Clip":
-        """Return an independent copy that takes no gradient: the teacher and reference of an edit."""
+        """Return an independent copy that takes no gradient: the teacher and reference of an
+        edit.
+        """
         twin = copy.deepcopy(self.model).eval().requires_grad_(False)
         return replace(self, model=twin)

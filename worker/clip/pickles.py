@@ -36,13 +36,14 @@ Tensors = dict[str, Tensor]
 
 
 def as_safetensors(path: Path, target: Path, understand: Understand) -> tuple[Path, bool | None]:
-    """Write the model's tensors in a torch file as safetensors; return that file, and whether its code, if it has any, has QuickGELU.
+    """Write the model's tensors in a torch file as safetensors; return that file, and whether its
+    code, if it has any, has QuickGELU.
 
     Args:
         path: what `torch.save` or `torch.jit.save` wrote. Nothing of it is run.
         target: what to write.
-        understand: tells of a mapping's tensors what they are, or raises `InvalidRequest`. Of several mappings in the file the
-            one is taken that this understands.
+        understand: tells of a mapping's tensors what they are, or raises `InvalidRequest`. Of
+            several mappings in the file the one is taken that this understands.
 
     Raises:
         InvalidRequest: the file holds more than weights, no model that is understood, or several.
@@ -54,7 +55,9 @@ def as_safetensors(path: Path, target: Path, understand: Understand) -> tuple[Pa
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise invalid("holds more than weights, or is damaged; give model.state_dict() as safetensors") from error
+        raise invalid(
+            "holds more than weights, or is damaged; give model.state_dict() as safetensors"
+        ) from error
     save_file(_apart(_model_in(content, understand)), target)
     return target, None
 
@@ -67,14 +70,19 @@ def _model_in(content: object, understand: Understand) -> Tensors:
     for place, tensors in found.items():
         try:
             understand(
-                {name: TensorInfo(DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in tensors.items()}
+                {
+                    name: TensorInfo(DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape))
+                    for name, t in tensors.items()
+                }
             )
             fitting.append(place)
         except InvalidRequest as error:
             refusals[place] = error
     if len(fitting) > 1:
         raise invalid(
-            f"holds several models, below {listed([repr(place) for place in fitting], 150)}; keep one of them"
+            f"holds several models, below {listed([repr(place) for place in fitting], 150)}; "
+            "keep "
+            "one of them"
         )
     if fitting:
         return found[fitting[0]]
@@ -84,10 +92,16 @@ def _model_in(content: object, understand: Understand) -> Tensors:
 
 
 def _mappings(content: object, place: str = "", depth: int = 0) -> Iterator[tuple[str, Tensors]]:
-    """Yield every mapping of names to tensors in a file, by where it is; what else lies beside tensors is none of a model."""
+    """Yield every mapping of names to tensors in a file, by where it is; what else lies beside
+    tensors is none of a model.
+    """
     if not isinstance(content, Mapping) or depth > MAX_DEPTH:
         return
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if tensors:
         yield place, tensors
     for name, value in content.items():

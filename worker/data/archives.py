@@ -1,4 +1,6 @@
-"""A data set from wherever it is: a folder, an archive, an object in storage. What is in it, `shared.files.image_sets` says."""
+"""A data set from wherever it is: a folder, an archive, an object in storage. What is in it,
+`shared.files.image_sets` says.
+"""
 
 import base64
 import hashlib
@@ -20,9 +22,11 @@ MAX_DETAIL_CHARACTERS = 1500
 
 
 def open_images(source: DataSource, *, scratch: Path, storage: Storage | None = None) -> ImageSet:
-    """Return the images of a data set, unpacked below `scratch` unless they lie in a folder already.
+    """Return the images of a data set, unpacked below `scratch` unless they lie in a folder
+    already.
 
-    `source.uri` is `storage:<key>` of an archive, or the path of an archive or of a folder of what would be packed.
+    `source.uri` is `storage:<key>` of an archive, or the path of an archive or of a folder of what
+    would be packed.
 
     Raises:
         JobFailure: `invalid_dataset`, saying what is wrong with it.
@@ -37,9 +41,13 @@ def open_images(source: DataSource, *, scratch: Path, storage: Storage | None = 
         detail = f"The data set {source.name!r} cannot be used: {said(error)}"
         raise JobFailure("invalid_dataset", detail) from error
     except SealBroken as error:
-        raise JobFailure("invalid_dataset", f"The data set {source.name!r} cannot be used: {error.detail}") from error
+        raise JobFailure(
+            "invalid_dataset", f"The data set {source.name!r} cannot be used: {error.detail}"
+        ) from error
     except ObjectMissing as error:
-        raise JobFailure("invalid_dataset", f"The data set {source.name!r} is not there any more.") from error
+        raise JobFailure(
+            "invalid_dataset", f"The data set {source.name!r} is not there any more."
+        ) from error
 
 
 def said(error: InvalidRequest) -> str:
@@ -48,7 +56,9 @@ def said(error: InvalidRequest) -> str:
 
 
 def _downloaded(source: DataSource, storage: Storage, path: Path) -> Path:
-    """Copy an archive into `path`, opening its seal on the way: it is readable there and nowhere else."""
+    """Copy an archive into `path`, opening its seal on the way: it is readable there and nowhere
+    else.
+    """
     key = source.uri.removeprefix("storage:")
     if source.data_key is None or source.id is None:
         return storage.download(key, path)
@@ -121,12 +131,16 @@ def labelled_set(
 
 
 def folder_files(folder: Path) -> list[PurePosixPath]:
-    """Return the images below a folder, sorted, relative to it. Hidden files and folders are left out."""
+    """Return the images below a folder, sorted, relative to it. Hidden files and folders are
+    left out.
+    """
     return [name for name in _visible(folder) if is_image(name)]
 
 
 def _visible(folder: Path) -> list[PurePosixPath]:
-    names = (PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    names = (
+        PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()
+    )
     return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
 
 
@@ -138,17 +152,23 @@ def image_set(name: str, digest: str, folder: Path, files: Iterable[PurePosixPat
     """
     names = [str(file) for file in files]
     wrong: list[str] = []
-    found = folder_classes({name: name for name in names}, lambda member, why: wrong.append(f"member {member!r} {why}"))
+    found = folder_classes(
+        {name: name for name in names}, lambda member, why: wrong.append(f"member {member!r} {why}")
+    )
     if wrong:
         raise invalid(wrong[0])
     return labelled_set(name, digest, found.images, {member: folder / member for member in names})
 
 
 def folder_digest(folder: Path, files: Iterable[PurePosixPath]) -> str:
-    """Return the SHA-256 of the sorted (path, content) pairs: of `<SHA-256 of the content>  <path>` lines."""
+    """Return the SHA-256 of the sorted (path, content) pairs: of `<SHA-256 of the content>
+    <path>` lines.
+    """
     return _digest_of(folder, {folder / file: file_sha256(folder / file) for file in files})
 
 
 def _digest_of(folder: Path, hashes: Mapping[Path, str]) -> str:
-    lines = (f"{digest}  {file.relative_to(folder).as_posix()}\n" for file, digest in hashes.items())
+    lines = (
+        f"{digest}  {file.relative_to(folder).as_posix()}\n" for file, digest in hashes.items()
+    )
     return hashlib.sha256("".join(lines).encode()).hexdigest()

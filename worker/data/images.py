@@ -33,7 +33,9 @@ class ImageSet:
     """Content hashes that were computed already; a set and all that is made of it share them."""
 
     members: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
-    """The names that the images have in their archive, where they were written to places with other names."""
+    """The names that the images have in their archive, where they were written to places with
+    other names.
+    """
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -59,7 +61,9 @@ class ImageSet:
         return replace(self, classes=classes, labels=labels)
 
     def member(self, path: Path) -> str:
-        """Return the name of an image as whoever gave the set knows it: its last folder and file."""
+        """Return the name of an image as whoever gave the set knows it: its last folder and
+        file.
+        """
         return "/".join(PurePosixPath(self.members.get(path, path.as_posix())).parts[-2:])
 
     def hashes(self) -> list[str]:
@@ -79,7 +83,9 @@ class ImageSet:
 
     def batches(self, transform: Transform, batch_size: int) -> Iterator[Tensor]:
         """Yield the images in order, as tensors [<=batch_size, 3, H, W]."""
-        parts = [self.paths[start : start + batch_size] for start in range(0, len(self), batch_size)]
+        parts = [
+            self.paths[start : start + batch_size] for start in range(0, len(self), batch_size)
+        ]
 
         def decode(part: Sequence[Path]) -> Tensor:
             return torch.stack([load_image(path, transform) for path in part])
@@ -96,9 +102,12 @@ def load_image(path: Path, transform: Transform) -> Tensor:
     """Return one image as the model wants it, [3, H, W].
 
     Raises:
-        JobFailure: `invalid_dataset`, where the file is no image that can be decoded, or one beyond the limits.
+        JobFailure: `invalid_dataset`, where the file is no image that can be decoded, or one beyond
+            the limits.
     """
     try:
         return transform(decoded(path, path.name, get_settings().max_image_pixels))
     except InvalidRequest as error:
-        raise JobFailure("invalid_dataset", f"An image cannot be used: {error.errors[0].detail}") from error
+        raise JobFailure(
+            "invalid_dataset", f"An image cannot be used: {error.errors[0].detail}"
+        ) from error

@@ -1,8 +1,9 @@
-"""Which images a method may learn from, which choose its mixing weight, and which measure the result.
+"""Which images a method may learn from, which choose its mixing weight, and which measure the
+result.
 
-The order is that of the SHA-256 of each file, so a split depends on nothing but the images: 80 % to learn from, 20 % to
-measure. A quarter of what is to be learnt from is set aside for calibration. Copies of one file stay on one side.
-"""
+The order is that of the SHA-256 of each file, so a split depends on nothing but the images: 80 %
+to learn from, 20 % to measure. A quarter of what is to be learnt from is set aside for
+calibration. Copies of one file stay on one side."""
 
 from collections.abc import Collection
 
@@ -13,7 +14,8 @@ __all__ = ["CALIBRATION_SHARE", "TEST_SHARE", "can_split", "content_hashes", "sp
 
 
 def split(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
-    """Return (rest, part): about `share` of the images, and at least one file of two or more, goes into the part.
+    """Return (rest, part): about `share` of the images, and at least one file of two or more, goes
+    into the part.
 
     Args:
         images: two different files at the least (`can_split`).
@@ -33,7 +35,9 @@ def can_split(images: ImageSet) -> bool:
 
 
 def without(images: ImageSet, seen: Collection[str]) -> ImageSet:
-    """Return the images whose content hash is not among `seen`: the set itself where that is all of them."""
+    """Return the images whose content hash is not among `seen`: the set itself where that is all
+    of them.
+    """
     kept = [i for i, digest in enumerate(images.hashes()) if digest not in seen]
     return images if len(kept) == len(images) else images.subset(kept)
 

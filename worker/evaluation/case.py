@@ -30,11 +30,17 @@ class Examiner:
         self.given = _given(plan)
 
     def features(self, clip: Clip, report: Report) -> dict[str, Features]:
-        """Return a model's features of every place with real images, by its name; `report(done, total)` counts images."""
-        sets = {m.name: m.images for m in self._plan.measurements} | ({GIVEN: self.given} if self.given else {})
+        """Return a model's features of every place with real images, by its name; `report(done,
+        total)` counts images.
+        """
+        sets = {m.name: m.images for m in self._plan.measurements} | (
+            {GIVEN: self.given} if self.given else {}
+        )
         total, done, found = sum(map(len, sets.values())), 0, {}
         for place, images in sets.items():
-            found[place] = features_of(clip, images, self._cache, partial(_report_from, report, done, total))
+            found[place] = features_of(
+                clip, images, self._cache, partial(_report_from, report, done, total)
+            )
             done += len(images)
         return found
 
@@ -45,11 +51,11 @@ class Examiner:
         after: dict[str, Features],
         reference: Subject | None = None,
     ) -> Case:
-        """Return the case of an erasure; features of its held-out samples are added to those of the images.
+        """Return the case of an erasure; features of its held-out samples are added to those of the
+        images.
 
-        Not to the reference's: samples are made with the weights of the original, and say nothing of a model that was trained
-        apart from it.
-        """
+        Not to the reference's: samples are made with the weights of the original, and say
+        nothing of a model that was trained apart from it."""
         views = [measurement.view for measurement in self._plan.measurements]
         samples = _samples(erasure)
         if samples is not None:
@@ -71,12 +77,16 @@ class Examiner:
         )
 
 
-def _report_from(report: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+def _report_from(
+    report: Callable[[int, int], None], before: int, total: int, done: int, _: int
+) -> None:
     report(before + done, total)
 
 
 def _given(plan: Plan) -> ImageSet | None:
-    """Return images that the method learns to forget, none of which is also measured; None where there are none."""
+    """Return images that the method learns to forget, none of which is also measured; None where
+    there are none.
+    """
     own = next((m for m in plan.measurements if m.role == "target"), None)
     if own is None or plan.data.forget is None:
         return None
@@ -86,7 +96,9 @@ def _given(plan: Plan) -> ImageSet | None:
 
 
 def _samples(erasure: Erasure) -> tuple[View, Tensor] | None:
-    """Return the held-out synthetic samples as a place, with their pixels [N, 3, H, W], if the method left any of the target."""
+    """Return the held-out synthetic samples as a place, with their pixels [N, 3, H, W], if the
+    method left any of the target.
+    """
     samples, labels = erasure.state.get("held_out_samples"), erasure.state.get("held_out_labels")
     if (
         samples is None

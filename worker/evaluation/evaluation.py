@@ -16,7 +16,9 @@ from worker.evaluation.views import Hits, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One set of images, the labels that it is measured with, and what each image is to the request."""
+    """One set of images, the labels that it is measured with, and what each image is to the
+    request.
+    """
 
     name: str
     role: SetRole
@@ -68,16 +70,22 @@ def _estimate(hits: Hits) -> Estimate:
 
 
 def _classes(measurement: Measurement, before: Hits, after: Hits) -> list[ClassResult]:
-    """Return each class under each of its roles, in the order in which they come: the images are gone through once."""
+    """Return each class under each of its roles, in the order in which they come: the images are
+    gone through once.
+    """
     numbers: dict[tuple[str, Role], int] = {}
     pairs = zip(measurement.images.names(), measurement.roles, strict=True)
-    group = torch.tensor([numbers.setdefault(pair, len(numbers)) for pair in pairs], dtype=torch.long)
+    group = torch.tensor(
+        [numbers.setdefault(pair, len(numbers)) for pair in pairs], dtype=torch.long
+    )
     counts, old, new = (
         torch.bincount(group[mask], minlength=len(numbers)).tolist()
         for mask in (torch.ones_like(before), before, after)
     )
     return [
-        ClassResult(name=name, role=role, accuracy=Change(before=wilson(old[i], n), after=wilson(new[i], n)))
+        ClassResult(
+            name=name, role=role, accuracy=Change(before=wilson(old[i], n), after=wilson(new[i], n))
+        )
         for (name, role), i, n in zip(numbers, range(len(numbers)), counts, strict=True)
     ]
 
@@ -87,5 +95,8 @@ def check_labels(name: str, images: ImageSet, labels: Sequence[str]) -> None:
     known = Spellings(labels)
     unknown = [folder for folder in sorted(set(images.names())) if folder not in known]
     if unknown:
-        detail = f"The data set {name!r} holds the class {unknown[0]!r}, which is not among the labels; add it or leave it out."
+        detail = (
+            f"The data set {name!r} holds the class {unknown[0]!r}, which is not among the "
+            "labels; add it or leave it out."
+        )
         raise JobFailure("invalid_dataset", detail)

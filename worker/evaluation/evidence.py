@@ -1,15 +1,15 @@
 """What the measurements, and not the method's name, show to have been removed.
 
-`association`: name and image no longer find each other: recall has gone by the scored prompts and under the worst other
-wording. `image_encoder`: the image tower has lost it by itself: recall has gone with the original text tower put back, and every
-probe of its features that was taken (linear, before the last map, five examples) finds the class less often, by ten points at
-least and beyond both intervals. `both`, or `none`. The strongest measure to the contrary decides: one probe that finds the class
-as before is enough not to claim that the encoder has lost it.
+`association`: name and image no longer find each other: recall has gone by the scored prompts and
+under the worst other wording. `image_encoder`: the image tower has lost it by itself: recall has
+gone with the original text tower put back, and every probe of its features that was taken (linear,
+before the last map, five examples) finds the class less often, by ten points at least and beyond
+both intervals. `both`, or `none`. The strongest measure to the contrary decides: one probe that
+finds the class as before is enough not to claim that the encoder has lost it.
 
-Recall has gone where the upper end of its 95 % interval lies at or below a quarter of the original's recall (of the worst
-wording: half, it is the largest of hundreds). Real images alone count: samples are made to be recognised by the very towers
-that are judged.
-"""
+Recall has gone where the upper end of its 95 % interval lies at or below a quarter of the
+original's recall (of the worst wording: half, it is the largest of hundreds). Real images alone
+count: samples are made to be recognised by the very towers that are judged."""
 
 from collections.abc import Sequence
 from typing import Literal

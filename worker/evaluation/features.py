@@ -1,4 +1,6 @@
-"""What an image tower makes of images, computed once for each model and set of images, and read by every measure."""
+"""What an image tower makes of images, computed once for each model and set of images, and read
+by every measure.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,19 +22,22 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Of N images, on the CPU, in float32: an evaluation that someone else writes must come to the same numbers."""
+    """Of N images, on the CPU, in float32: an evaluation that someone else writes must come to
+    the same numbers.
+    """
 
     embeddings: Tensor
     """Unit vectors [N, d]."""
     penultimate: Tensor | None
-    """[N, w]: what enters the tower's last linear map; of a ResNet its last block, averaged over the picture. None where
-    the architecture has neither."""
+    """[N, w]: what enters the tower's last linear map; of a ResNet its last block, averaged over
+    the picture. None where the architecture has neither."""
 
 
 def features_of(
     clip: Clip, images: ImageSet, cache: FeatureCache | None = None, report: Report | None = None
 ) -> Features:
-    """Return the features of a set of images, from the cache where the same weights saw them before.
+    """Return the features of a set of images, from the cache where the same weights saw them
+    before.
 
     `report(done, total)` is called after every batch of images.
     """
@@ -49,7 +54,9 @@ def features_of(
     if cache is None:
         return features
     tensors = {"embeddings": features.embeddings, "penultimate": features.penultimate}
-    cache.save(clip.digest, images.digest, {name: t for name, t in tensors.items() if t is not None})
+    cache.save(
+        clip.digest, images.digest, {name: t for name, t in tensors.items() if t is not None}
+    )
     return features
 
 
@@ -72,7 +79,9 @@ def _encode(clip: Clip, pixels: Tensor) -> Features:
     if isinstance(projection, nn.Parameter):
         with _without_projection(visual):
             pooled = visual(batch)
-        return Features(F.normalize(pooled @ projection, dim=-1).float().cpu(), pooled.float().cpu())
+        return Features(
+            F.normalize(pooled @ projection, dim=-1).float().cpu(), pooled.float().cpu()
+        )
     seen: list[Tensor] = []
     with _watched(visual, seen):
         embeddings = encode_images(clip, batch)

@@ -41,7 +41,11 @@ def found(
 
 
 def of_each(
-    case: Case, name: str, where: str, measure: Callable[[Subject], Value], detail: str | None = None
+    case: Case,
+    name: str,
+    where: str,
+    measure: Callable[[Subject], Value],
+    detail: str | None = None,
 ) -> Measure:
     """Take a measure of every model of the case that was shown a place."""
     original, unlearned, *reference = map(measure, case.subjects(where))

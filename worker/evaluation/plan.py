@@ -13,7 +13,13 @@ from shared.schemas.resolution import MeasuredSet
 from worker.data.images import ImageSet
 from worker.data.splits import CALIBRATION_SHARE, TEST_SHARE, can_split, split
 from worker.evaluation.evaluation import Measurement, check_labels
-from worker.evaluation.separation import Opened, check_contradictions, check_target_left, separated, with_lookalikes
+from worker.evaluation.separation import (
+    Opened,
+    check_contradictions,
+    check_target_left,
+    separated,
+    with_lookalikes,
+)
 from worker.methods.frame import MethodData
 
 
@@ -25,7 +31,9 @@ class Plan:
     measurements: tuple[Measurement, ...]
     labels: tuple[str, ...]
     screening: Measurement | None = None
-    """Calibration images, measured like the target's own set: what `auto` may look at before the test images."""
+    """Calibration images, measured like the target's own set: what `auto` may look at before the
+    test images.
+    """
     sets: tuple[MeasuredSet, ...] = ()
     """What each evaluation set is to the request, and which of its images are left out."""
     separation: tuple[Separation, ...] = ()
@@ -46,9 +54,15 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
     sets = measured_sets(
         request,
         labels,
-        [(e.name, Counter(i.names())) for e, i in zip(request.data.evaluation, opened.evaluation, strict=True)],
+        [
+            (e.name, Counter(i.names()))
+            for e, i in zip(request.data.evaluation, opened.evaluation, strict=True)
+        ],
     )
-    measurements = [_measured(request, entry, images) for entry, images in zip(sets, opened.evaluation, strict=True)]
+    measurements = [
+        _measured(request, entry, images)
+        for entry, images in zip(sets, opened.evaluation, strict=True)
+    ]
     needs_target = not any(m.role == "target" for m in measurements)
     forget, forget_test = _held_out(opened.forget, opened.forget_test, needed=needs_target)
     beside = needs_target and forget_test is not None
@@ -60,7 +74,9 @@ def make_plan(request: ErasureRequest, opened: Opened) -> Plan:
         measurements.append(_lone_set(request, forget_test, retain_test, labels, own=needs_target))
     earlier = [_divided(images) for images in opened.earlier]
     measurements += _earlier_sets(request, [test for _, test in earlier], labels)
-    data = replace(_method_data(opened, forget, retain), earlier=_all([known for known, _ in earlier]))
+    data = replace(
+        _method_data(opened, forget, retain), earlier=_all([known for known, _ in earlier])
+    )
     screening = _screening(request, data, labels) if request.method.name == "auto" else None
     pairs = with_lookalikes(pairs, request, opened, data, measurements)
     return Plan(data, tuple(measurements), labels, screening, sets, pairs)
@@ -71,13 +87,16 @@ def _labels(request: ErasureRequest, opened: Opened) -> tuple[str, ...]:
     labels = labels_of(request, {name for images in shown for name in images.names()})
     if len(labels) < 2:
         raise JobFailure(
-            "invalid_dataset", "data.retain holds the target's class alone; add other classes, or give labels."
+            "invalid_dataset",
+            "data.retain holds the target's class alone; add other classes, or give labels.",
         )
     return labels
 
 
 def _spelled(request: ErasureRequest, opened: Opened, labels: tuple[str, ...]) -> Opened:
-    """Return the sets with every folder called as the label that it is: from here on equal names are equal texts."""
+    """Return the sets with every folder called as the label that it is: from here on equal names
+    are equal texts.
+    """
 
     def called(images: ImageSet | None, known: tuple[str, ...] = labels) -> ImageSet | None:
         return images and images.renamed(spelled(images.classes, known))
@@ -90,13 +109,21 @@ def _spelled(request: ErasureRequest, opened: Opened, labels: tuple[str, ...]) -
         proxy=opened.proxy,
         forget_test=called(opened.forget_test),
         retain_test=called(opened.retain_test),
-        evaluation=tuple(own for images in opened.evaluation if (own := called(images)) is not None),
-        earlier=tuple(own for e, images in of_earlier if (own := called(images, e.labels or labels)) is not None),
+        evaluation=tuple(
+            own for images in opened.evaluation if (own := called(images)) is not None
+        ),
+        earlier=tuple(
+            own
+            for e, images in of_earlier
+            if (own := called(images, e.labels or labels)) is not None
+        ),
     )
 
 
 def _measured(request: ErasureRequest, entry: MeasuredSet, images: ImageSet) -> Measurement:
-    """Return how an evaluation set is measured; images of a target's set that no label stands for are left out."""
+    """Return how an evaluation set is measured; images of a target's set that no label stands
+    for are left out.
+    """
     gone = set(request.target.names()) if request.target.type == "class" else set()
     if entry.left_out:
         kept = [number for number, name in enumerate(images.names()) if name not in entry.left_out]
@@ -124,7 +151,8 @@ def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     """Return (to learn from, to measure on)."""
     if not can_split(images):
         raise JobFailure(
-            "invalid_dataset", f"The data set {images.name!r} holds a single image: none is left to measure on."
+            "invalid_dataset",
+            f"The data set {images.name!r} holds a single image: none is left to measure on.",
         )
     return split(images, TEST_SHARE)
 
@@ -132,14 +160,19 @@ def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
 def _own_set(
     name: str, request: ErasureRequest, forget: ImageSet, retain: ImageSet, labels: tuple[str, ...]
 ) -> Measurement:
-    """Return a measurement of the target's own set, of forget and retain images that nothing was learnt from."""
+    """Return a measurement of the target's own set, of forget and retain images that nothing was
+    learnt from.
+    """
     target = request.target.names()
     if not set(forget.names()) <= set(target):
         if len(set(forget.names())) > 1:
             raise JobFailure(
-                "invalid_dataset", "data.forget holds several classes; it must show the target's class alone."
+                "invalid_dataset",
+                "data.forget holds several classes; it must show the target's class alone.",
             )
-        forget = _renamed(forget, target[0])  # one folder, whatever its name: the images are what counts
+        forget = _renamed(
+            forget, target[0]
+        )  # one folder, whatever its name: the images are what counts
     sibling: Role = "sibling" if request.target.type == "subgroup" else "forget"
     images = _joined(name, forget, retain)
     gone: list[Role] = ["forget"] * len(forget)
@@ -162,18 +195,26 @@ def _lone_set(
     *,
     own: bool,
 ) -> Measurement:
-    """Return a measurement of test images of one side alone: the target's own where no other set shows the target."""
+    """Return a measurement of test images of one side alone: the target's own where no other set
+    shows the target.
+    """
     given = forget or retain
     if given is None:
         raise ValueError("there is neither side")
     if retain:
         check_labels("retain", retain, labels)
-    measured = _own_set("target", request, forget or given.subset([]), retain or given.subset([]), labels)
+    measured = _own_set(
+        "target", request, forget or given.subset([]), retain or given.subset([]), labels
+    )
     return measured if own and forget else replace(measured, role="transfer")
 
 
-def _earlier_sets(request: ErasureRequest, tests: Sequence[ImageSet], labels: tuple[str, ...]) -> list[Measurement]:
-    """What earlier erasures took away is measured with the labels that they knew, where the request says so."""
+def _earlier_sets(
+    request: ErasureRequest, tests: Sequence[ImageSet], labels: tuple[str, ...]
+) -> list[Measurement]:
+    """What earlier erasures took away is measured with the labels that they knew, where the
+    request says so.
+    """
     measurements = []
     for entry, images in zip(request.data.earlier, tests, strict=True):
         check_labels(entry.name, images, entry.labels or labels)
@@ -191,13 +232,19 @@ def _earlier_sets(request: ErasureRequest, tests: Sequence[ImageSet], labels: tu
     return measurements
 
 
-def _screening(request: ErasureRequest, data: MethodData, labels: tuple[str, ...]) -> Measurement | None:
-    """Return how calibration images are measured: those of what is forgotten, and those that show another label."""
+def _screening(
+    request: ErasureRequest, data: MethodData, labels: tuple[str, ...]
+) -> Measurement | None:
+    """Return how calibration images are measured: those of what is forgotten, and those that
+    show another label.
+    """
     if data.calibration_forget is None:
         return None
     retain = data.calibration_retain or data.calibration_forget.subset([])
     known = [number for number, name in enumerate(retain.names()) if name in labels]
-    return _own_set("calibration images", request, data.calibration_forget, retain.subset(known), labels)
+    return _own_set(
+        "calibration images", request, data.calibration_forget, retain.subset(known), labels
+    )
 
 
 def _renamed(images: ImageSet, name: str) -> ImageSet:
@@ -226,7 +273,9 @@ def _joined(name: str, first: ImageSet, second: ImageSet) -> ImageSet:
 
 
 def _method_data(opened: Opened, forget: ImageSet | None, retain: ImageSet | None) -> MethodData:
-    """Set calibration images aside. Given ones count for what stays: nobody can tell whether they show the subgroup."""
+    """Set calibration images aside. Given ones count for what stays: nobody can tell whether
+    they show the subgroup.
+    """
     forget, calibration_forget = _set_aside(forget)
     if opened.calibration is not None:
         calibration_retain: ImageSet | None = opened.calibration
@@ -237,4 +286,8 @@ def _method_data(opened: Opened, forget: ImageSet | None, retain: ImageSet | Non
 
 def _set_aside(images: ImageSet | None) -> tuple[ImageSet | None, ImageSet | None]:
     """Return (to learn from, to choose with): the same where there is but one image."""
-    return (images, images) if images is None or not can_split(images) else split(images, CALIBRATION_SHARE)
+    return (
+        (images, images)
+        if images is None or not can_split(images)
+        else split(images, CALIBRATION_SHARE)
+    )

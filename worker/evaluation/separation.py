@@ -1,8 +1,8 @@
 """No image in two roles: what must go and stay is refused, and what a method saw is not measured.
 
-Files are compared by their SHA-256, so the same data set under two names is found as well. Images that only look the same
-(`worker.data.lookalikes`) are counted and kept: nobody can tell a second photograph from a second copy for certain.
-"""
+Files are compared by their SHA-256, so the same data set under two names is found as well.
+Images that only look the same (`worker.data.lookalikes`) are counted and kept: nobody can tell a
+second photograph from a second copy for certain."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,15 +59,20 @@ def check_contradictions(opened: Opened) -> None:
         if content_hashes(images) & kept:
             raise JobFailure(
                 "invalid_dataset",
-                f"An image of {images.name!r} in data.earlier is also one that must stay; take it out of either.",
+                (
+                    f"An image of {images.name!r} in data.earlier is also one that must stay; take "
+                    "it "
+                    "out of either."
+                ),
             )
 
 
 def separated(request: ErasureRequest, opened: Opened) -> tuple[Opened, tuple[Separation, ...]]:
     """Return the sets without the images that another role has taken, and how many these were.
 
-    What a method learns to forget neither steers it as an image that stays nor is distilled; what it learns from, or is
-    steered by, is not measured. Of a method that looks at no image nothing is left out.
+    What a method learns to forget neither steers it as an image that stays nor is distilled; what
+    it learns from, or is steered by, is not measured. Of a method that looks at no image nothing is
+    left out.
 
     Raises:
         JobFailure: `invalid_dataset`: nothing would be left of a set.
@@ -83,18 +88,27 @@ def separated(request: ErasureRequest, opened: Opened) -> tuple[Opened, tuple[Se
         found.extend(pairs)
         if not rest:
             raise JobFailure(
-                "invalid_dataset", f"Every image of {_spoken(place)} is also one of {_all(roles)}; {advice}."
+                "invalid_dataset",
+                f"Every image of {_spoken(place)} is also one of {_all(roles)}; {advice}.",
             )
         return rest
 
     aside = "give others, or leave it out: a part of data.forget and data.retain is set aside"
-    fresh = "give images that the method does not see, or leave it out: a fifth of what it would learn from is held out"
+    fresh = (
+        "give images that the method does not see, or leave it out: a fifth of what it would "
+        "learn from is held out"
+    )
     learnt: tuple[SeenAs, ...] = ("forget", "retain", "calibration", "proxy")
     opened = replace(
         opened,
         calibration=less(opened.calibration, "data.calibration", "forget", "retain", advice=aside),
         proxy=less(
-            opened.proxy, "data.proxy", "forget", "forget_test", "earlier", advice="give others, or leave it out"
+            opened.proxy,
+            "data.proxy",
+            "forget",
+            "forget_test",
+            "earlier",
+            advice="give others, or leave it out",
         ),
     )
     gone: tuple[SeenAs, ...] = ("forget_test",) if request.target.type == "subgroup" else ()
@@ -114,7 +128,9 @@ def separated(request: ErasureRequest, opened: Opened) -> tuple[Opened, tuple[Se
     return opened, tuple(found)
 
 
-def check_target_left(request: ErasureRequest, labels: tuple[str, ...], before: Opened, after: Opened) -> None:
+def check_target_left(
+    request: ErasureRequest, labels: tuple[str, ...], before: Opened, after: Opened
+) -> None:
     """Refuse a class of whose evaluation images none is left, or none of another label beside it.
 
     Raises:
@@ -125,7 +141,9 @@ def check_target_left(request: ErasureRequest, labels: tuple[str, ...], before: 
     if request.target.type == "subgroup" or (after.forget_test and after.retain_test):
         return
     showing = [
-        (old, new) for old, new in zip(before.evaluation, after.evaluation, strict=True) if names & set(old.names())
+        (old, new)
+        for old, new in zip(before.evaluation, after.evaluation, strict=True)
+        if names & set(old.names())
     ]
     if not showing:
         return
@@ -133,15 +151,19 @@ def check_target_left(request: ErasureRequest, labels: tuple[str, ...], before: 
     if not kept:
         raise JobFailure(
             "invalid_dataset",
-            f"No image of the target is left to measure on: all of them in {showing[0][0].name!r} are also given to the"
-            " method. Take some out of data.forget, or give data.evaluation images that the method does not see.",
+            f"No image of the target is left to measure on: all of them in {showing[0][0].name!r} "
+            "are also given to the"
+            " method. Take some out of data.forget, or give data.evaluation images that the "
+            "method does not see.",
         )
     old, new = next((old, new) for old, new in showing if new is kept[0])
     if stays & set(old.names()) and not stays & set(new.names()):
         raise JobFailure(
             "invalid_dataset",
-            f"No image of what stays is left to measure on: all of them in {old.name!r} are also given to the method."
-            " Take some out of data.retain, or give data.evaluation images that the method does not see.",
+            f"No image of what stays is left to measure on: all of them in {old.name!r} are also "
+            "given to the method."
+            " Take some out of data.retain, or give data.evaluation images that the method does "
+            "not see.",
         )
 
 
@@ -152,17 +174,25 @@ def with_lookalikes(
     data: MethodData,
     measurements: Sequence[Measurement],
 ) -> tuple[Separation, ...]:
-    """Return the pairs of sets with how many images only look the same, those pairs added that have no file in common."""
+    """Return the pairs of sets with how many images only look the same, those pairs added that
+    have no file in common.
+    """
     if not learns_from_images(request):
         return tuple(pairs)
-    seen = {role: pictures for role, sets in _seen(opened, data).items() if (pictures := _pictures(sets)).names}
+    seen = {
+        role: pictures
+        for role, sets in _seen(opened, data).items()
+        if (pictures := _pictures(sets)).names
+    }
     places = [(m.name, _pictures([m.images]), tuple(seen)) for m in measurements]
     if "retain" in seen and "forget" in seen:
         places.append(("data.retain", seen["retain"], ("forget",)))
     known = {(pair.place, pair.seen_as): pair for pair in pairs}
     for place, own, roles in places:
         for role in roles:
-            pair = known.get((place, role)) or Separation(place=place, seen_as=role, identical=0, similar=0, compared=0)
+            pair = known.get((place, role)) or Separation(
+                place=place, seen_as=role, identical=0, similar=0, compared=0
+            )
             known[place, role] = _looked_at(pair, own, seen[role])
     return tuple(known.values())
 
@@ -178,11 +208,15 @@ def _looked_at(pair: Separation, own: _Pictures, others: _Pictures) -> Separatio
     looks = (lookalikes(own.thumbnails, others.thumbnails) >= 0).tolist()
     alike = [name for name, found in zip(own.names, looks, strict=True) if found]
     example = pair.example or (alike[0] if alike else None)
-    return pair.model_copy(update={"similar": len(alike), "compared": len(looks), "example": example})
+    return pair.model_copy(
+        update={"similar": len(alike), "compared": len(looks), "example": example}
+    )
 
 
 def _seen(opened: Opened, data: MethodData) -> Mapping[SeenAs, list[ImageSet]]:
-    """Return what the method learns from by its role; what is set aside of forget and retain counts as theirs."""
+    """Return what the method learns from by its role; what is set aside of forget and retain
+    counts as theirs.
+    """
     sets: dict[SeenAs, list[ImageSet | None]] = {
         "forget": [data.forget, data.calibration_forget],
         "retain": [data.retain, None if opened.calibration else data.calibration_retain],
@@ -212,7 +246,14 @@ def _left(
         common = [number for number, digest in enumerate(hashes) if digest in taken]
         example = images.member(images.paths[common[0]]) if common else None
         pairs.append(
-            Separation(place=place, seen_as=role, identical=len(common), similar=0, compared=0, example=example)
+            Separation(
+                place=place,
+                seen_as=role,
+                identical=len(common),
+                similar=0,
+                compared=0,
+                example=example,
+            )
         )
         seen |= taken
     return without(images, seen), pairs
@@ -221,13 +262,20 @@ def _left(
 def _refuse_common(images: ImageSet, name: str, others: ImageSet | None, other_name: str) -> None:
     taken = content_hashes(others)
     common = (
-        [path for path, digest in zip(images.paths, images.hashes(), strict=True) if digest in taken] if taken else []
+        [
+            path
+            for path, digest in zip(images.paths, images.hashes(), strict=True)
+            if digest in taken
+        ]
+        if taken
+        else []
     )
     if common:
         count = f"{len(common)} images are" if len(common) > 1 else "One image is"
         raise JobFailure(
             "invalid_dataset",
-            f"{count} in {name} and in {other_name} both, for example {images.member(common[0])!r}: an image cannot be forgotten"
+            f"{count} in {name} and in {other_name} both, for example "
+            f"{images.member(common[0])!r}: an image cannot be forgotten"
             " and kept. Take it out of one of the two.",
         )
 

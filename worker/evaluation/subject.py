@@ -13,7 +13,9 @@ from worker.evaluation.features import Features
 
 
 class Subject:
-    """One model: the original, the unlearned one, or a reference that never saw what is forgotten."""
+    """One model: the original, the unlearned one, or a reference that never saw what is
+    forgotten.
+    """
 
     def __init__(self, clip: Clip, features: Mapping[str, Features]) -> None:
         """Take a model and its features of each place's images."""

@@ -40,7 +40,10 @@ STANDARD: tuple[MeasureOf, ...] = (
     closeness.measure,
     weights.measure,
 )
-MEASURES: dict[Level, tuple[MeasureOf, ...]] = {"standard": STANDARD, "thorough": (*STANDARD, relearning.measure)}
+MEASURES: dict[Level, tuple[MeasureOf, ...]] = {
+    "standard": STANDARD,
+    "thorough": (*STANDARD, relearning.measure),
+}
 NOT_ASKED = "is taken in a thorough audit alone: set audit.level to thorough"
 
 
@@ -63,6 +66,10 @@ def run_audit(case: Case, report: Callable[[int, int], None] | None = None) -> A
     measures = tuple(finding for finding in found if isinstance(finding, Measure))
     missed = [finding for finding in found if isinstance(finding, NotMeasured)]
     if level == "standard":
-        missed += [NotMeasured(name=name, reason=NOT_ASKED) for name, e in CATALOGUE.items() if e.level == "thorough"]
+        missed += [
+            NotMeasured(name=name, reason=NOT_ASKED)
+            for name, e in CATALOGUE.items()
+            if e.level == "thorough"
+        ]
     curves = tuple(finding for finding in found if isinstance(finding, Curve))
     return AuditResult(measures, curves, tuple(missed), evidence(measures))

@@ -1,4 +1,6 @@
-"""What the audit looks at: places with images, what each image is to the request, and the models side by side."""
+"""What the audit looks at: places with images, what each image is to the request, and the models
+side by side.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +51,9 @@ class View:
         return torch.tensor([own == role for own in self.roles], dtype=torch.bool)
 
     def logits(self, images: Subject, texts: Subject) -> Tensor:
-        """Return scaled cosines [N, C] of one model's image tower and another's text tower, by the view's templates."""
+        """Return scaled cosines [N, C] of one model's image tower and another's text tower, by
+        the view's templates.
+        """
         weights = texts.classifier(self.labels, self.templates)
         return images.scale * images.embeddings(self.name) @ weights.T
 
@@ -71,13 +75,17 @@ class Case:
     change: ModelChange
     reference: Subject | None = None
     given: ImageSet | None = None
-    """Images of what is forgotten that the method learnt from, or some of them; their features are at `data.forget`."""
+    """Images of what is forgotten that the method learnt from, or some of them; their features
+    are at `data.forget`.
+    """
     own_images: ImageSet | None = None
     """The images of the target's own set, in the order of its view."""
 
     def targets(self) -> Iterator[View]:
         """Yield the views that show what this request forgets, the target's own set first."""
-        yield from (view for view in self.views if view.role != "earlier" and bool(view.forget.any()))
+        yield from (
+            view for view in self.views if view.role != "earlier" and bool(view.forget.any())
+        )
 
     @property
     def own(self) -> View | None:
@@ -86,16 +94,26 @@ class Case:
 
     def gone(self, view: View) -> list[int]:
         """Return the indices among a view's labels of what is forgotten."""
-        return [view.labels.index(name) for name in self.request.target.names() if name in view.labels]
+        return [
+            view.labels.index(name) for name in self.request.target.names() if name in view.labels
+        ]
 
     def subjects(self, place: str) -> tuple[Subject, ...]:
-        """Return the models that there are: the original, the unlearned one, and the reference where it was shown a place."""
+        """Return the models that there are: the original, the unlearned one, and the reference
+        where it was shown a place.
+        """
         shown = self.reference is not None and place in self.reference.features
-        return (self.original, self.unlearned, *([self.reference] if self.reference and shown else []))
+        return (
+            self.original,
+            self.unlearned,
+            *([self.reference] if self.reference and shown else []),
+        )
 
 
 def odds(logits: Tensor, gone: list[int]) -> Tensor:
-    """Return log(p / (1 - p)) [N], p the probability of the labels `gone` together, from logits [N, C]."""
+    """Return log(p / (1 - p)) [N], p the probability of the labels `gone` together, from logits
+    [N, C].
+    """
     chosen = torch.zeros(logits.shape[1], dtype=torch.bool)
     chosen[gone] = True
     return logits[:, chosen].logsumexp(dim=1) - logits[:, ~chosen].logsumexp(dim=1)

@@ -1,4 +1,6 @@
-"""What the audit calls a class instead of its name, and the templates around it: none is given to any method."""
+"""What the audit calls a class instead of its name, and the templates around it: none is given
+to any method.
+"""
 
 from collections.abc import Iterator
 from functools import cache
@@ -43,8 +45,8 @@ DISTRACTORS = (
     "frindle",
     "gavagai",
 )
-"""Words that say nothing. An image of a class that was forgotten is near to no label, so any word at all would win it from the
-labels; a wording counts only where it beats these, too."""
+"""Words that say nothing. An image of a class that was forgotten is near to no label, so any
+word at all would win it from the labels; a wording counts only where it beats these, too."""
 MAX_TEXTS = 1536
 FEWEST_TEMPLATES = 2
 
@@ -60,8 +62,8 @@ class Wording(NamedTuple):
 
 
 def wordings(request: ErasureRequest, labels: tuple[str, ...]) -> list[Wording]:
-    """Return every wording of what is forgotten, each once. One that is also a label, or its plural, would speak of that
-    label."""
+    """Return every wording of what is forgotten, each once. One that is also a label, or its
+    plural, would speak of that label."""
     found: dict[str, Wording] = {}
     taken = Spellings(labels)
     for label in request.target.names():
@@ -73,8 +75,8 @@ def wordings(request: ErasureRequest, labels: tuple[str, ...]) -> list[Wording]:
 
 
 def templates_for(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Return as many of the templates as a label set of this size leaves time for: all twelve up to 128 labels, never under
-    two."""
+    """Return as many of the templates as a label set of this size leaves time for: all twelve up
+    to 128 labels, never under two."""
     return TEMPLATES[: max(FEWEST_TEMPLATES, MAX_TEXTS // len(labels))]
 
 
@@ -82,12 +84,16 @@ def _others(request: ErasureRequest, label: str) -> Iterator[Wording]:
     name, synonyms = spoken(label), other_names(request, label)
     yield from (Wording("synonym", label, words) for words in synonyms)
     yield from (Wording("plural", label, _plural(words)) for words in (name, *synonyms))
-    yield from (Wording("translation", label, words) for words in look_up(label).translations.values())
+    yield from (
+        Wording("translation", label, words) for words in look_up(label).translations.values()
+    )
     yield from (Wording("misspelling", label, words) for words in misspellings(name))
 
 
 def misspellings(name: str) -> list[str]:
-    """Return a name with a letter of its middle left out, doubled, and changed with the next one."""
+    """Return a name with a letter of its middle left out, doubled, and changed with the next
+    one.
+    """
     half = len(name) // 2
     head, letter, tail = name[:half], name[half], name[half + 1 :]
     wrong = (head + tail, head + letter + letter + tail, head + tail[:1] + letter + tail[1:])

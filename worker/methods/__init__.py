@@ -1,4 +1,6 @@
-"""The methods, one package or file each. A name maps to its module, imported only when it is asked for."""
+"""The methods, one package or file each. A name maps to its module, imported only when it is
+asked for.
+"""
 
 from importlib import import_module
 
@@ -19,7 +21,9 @@ MODULES = {
 
 
 def stages_of(request: ErasureRequest) -> tuple[MethodStage, ...]:
-    """Return the stages of the requested method, in order. Each module offers `stages(parameters)`."""
+    """Return the stages of the requested method, in order. Each module offers
+    `stages(parameters)`.
+    """
     module = import_module(MODULES[request.method.name])
     stages: tuple[MethodStage, ...] = module.stages(request.method.parsed())
     return stages

@@ -1,4 +1,5 @@
-"""`auto`: which methods to try for a request, and in which order. How they are judged is in `worker/candidates.py`.
+"""`auto`: which methods to try for a request, and in which order. How they are judged is in
+`worker/candidates.py`.
 
 | target | images given | in this order |
 |---|---|---|
@@ -8,17 +9,23 @@
 | subgroup | forget | delete, pbu |
 | subgroup | forget, retain | three_stage, delete, slug, clip_erase |
 
-What learns from images of the target goes first where there are some, because it reaches the image encoder; what keeps the rest
-best in our benchmarks goes before what costs more. Where the request is judged on synthetic samples, only the method that makes
-them is tried.
-"""
+What learns from images of the target goes first where there are some, because it reaches the
+image encoder; what keeps the rest best in our benchmarks goes before what costs more. Where the
+request is judged on synthetic samples, only the method that makes them is tried."""
 
 from shared.request_rules.method_data import fits
 from shared.schemas.methods import AutoParameters
 from shared.schemas.request import ErasureRequest, Method, Thresholds
 
-SYNTHETIC, SAMPLES_ONLY = Method(name="synthetic"), Method(name="synthetic", parameters={"mode": "samples_only"})
-NULL_SPACE, THREE_STAGE, DELETE = Method(name="null_space"), Method(name="three_stage"), Method(name="delete")
+SYNTHETIC, SAMPLES_ONLY = (
+    Method(name="synthetic"),
+    Method(name="synthetic", parameters={"mode": "samples_only"}),
+)
+NULL_SPACE, THREE_STAGE, DELETE = (
+    Method(name="null_space"),
+    Method(name="three_stage"),
+    Method(name="delete"),
+)
 SLUG, CLIP_ERASE, PBU = Method(name="slug"), Method(name="clip_erase"), Method(name="pbu")
 
 OF_CLASSES: dict[tuple[str, ...], tuple[Method, ...]] = {
@@ -32,15 +39,26 @@ OF_SUBGROUPS: dict[tuple[str, ...], tuple[Method, ...]] = {
 }
 
 
-def candidates(request: ErasureRequest, parameters: AutoParameters, thresholds: Thresholds) -> tuple[Method, ...]:
-    """Return the methods to try, in order, each one fitting the request; at least one, at most `parameters.most`."""
+def candidates(
+    request: ErasureRequest, parameters: AutoParameters, thresholds: Thresholds
+) -> tuple[Method, ...]:
+    """Return the methods to try, in order, each one fitting the request; at least one, at most
+    `parameters.most`.
+    """
     chosen = tuple(Method(name=name) for name in parameters.methods) or _usual(request)
     if thresholds.max_synthetic_accuracy is not None:
-        chosen = tuple(method for method in chosen if method.name == "synthetic") or (SYNTHETIC, SAMPLES_ONLY)
+        chosen = tuple(method for method in chosen if method.name == "synthetic") or (
+            SYNTHETIC,
+            SAMPLES_ONLY,
+        )
     return tuple(method for method in chosen if fits(request, method.name))[: parameters.most]
 
 
 def _usual(request: ErasureRequest) -> tuple[Method, ...]:
-    given = tuple(field for field in ("forget", "retain") if getattr(request.data, field) is not None)
+    given = tuple(
+        field for field in ("forget", "retain") if getattr(request.data, field) is not None
+    )
     table = OF_CLASSES if request.target.type == "class" else OF_SUBGROUPS
-    return table[given if given in table else ()]  # retain images alone teach nothing about the target
+    return table[
+        given if given in table else ()
+    ]  # retain images alone teach nothing about the target

@@ -2,14 +2,15 @@
 
     L = a L_RM + b L_FM + c L_CM
 
-    L_FM = mean_f v . t                                               forgetting: forget images and their texts part
-    L_RM = CLIP's contrastive loss on retain images and texts         retention
-    L_CM = mean_r KL(p_o(t | v) || p(t | v)) + KL(p_o(v | t) || p(v | t))     consistency with the original model
+    L_FM = mean_f v . t                                               forgetting: forget images and
+    their texts part L_RM = CLIP's contrastive loss on retain images and texts         retention
+    L_CM = mean_r KL(p_o(t | v) || p(t | v)) + KL(p_o(v | t) || p(v | t))     consistency with the
+    original model
 
-p are softmaxes of s v . t over a batch, p_o those of the original model. As published, a, b, c = 1, 3, 3 and the best of the run
-is taken on images set aside. Ours: a batch holds one retain image of a label, the learning rate grows from look to look, and the
-run ends once enough is forgotten.
-"""
+p are softmaxes of s v . t over a batch, p_o those of the original model. As published, a, b, c =
+1, 3, 3 and the best of the run is taken on images set aside. Ours: a batch holds one retain
+image of a label, the learning rate grows from look to look, and the run ends once enough is
+forgotten."""
 
 import torch
 from torch import Tensor, nn
@@ -67,34 +68,49 @@ def erase(erasure: Erasure) -> None:
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return every parameter of both towers, set to take gradients; the logit scale is none of theirs."""
-    trained = [parameter for name, parameter in model.named_parameters() if not name.startswith("logit_")]
+    """Return every parameter of both towers, set to take gradients; the logit scale is none of
+    theirs.
+    """
+    trained = [
+        parameter for name, parameter in model.named_parameters() if not name.startswith("logit_")
+    ]
     for parameter in trained:
         parameter.requires_grad_()
     return trained
 
 
 def consistency_loss(original: Tensor, current: Tensor) -> Tensor:
-    """Return mean KL(softmax(original) || softmax(current)) of logits [N, N], over rows and over columns."""
+    """Return mean KL(softmax(original) || softmax(current)) of logits [N, N], over rows and over
+    columns.
+    """
     both = ((original, current), (original.T, current.T))
-    parts = [F.kl_div(F.log_softmax(new, 1), F.softmax(old, 1), reduction="batchmean") for old, new in both]
+    parts = [
+        F.kl_div(F.log_softmax(new, 1), F.softmax(old, 1), reduction="batchmean")
+        for old, new in both
+    ]
     return torch.stack(parts).sum()
 
 
 def _losses(
-    erasure: Erasure, material: Material, parameters: ClipEraseParameters, generator: torch.Generator
+    erasure: Erasure,
+    material: Material,
+    parameters: ClipEraseParameters,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return each weighted loss on a batch of its own."""
     gone, kept = (draw(erasure, material, generator) for draw in (forget_pairs, retain_pairs))
     with erasure.precision():
         images = material.tower(torch.cat([gone.images.inputs, kept.images.inputs]), material.start)
         texts = encode_texts(erasure.clip, gone.texts + kept.texts).float()
-    (v_gone, v_kept), (t_gone, t_kept) = (x.split([len(gone.texts), len(kept.texts)]) for x in (images, texts))
+    (v_gone, v_kept), (t_gone, t_kept) = (
+        x.split([len(gone.texts), len(kept.texts)]) for x in (images, texts)
+    )
     before = material.scale * kept.images.original @ embed_texts(erasure.original, kept.texts).T
     return {
         "forgetting_loss": parameters.forgetting * (v_gone * t_gone).sum(dim=-1).mean(),
         "retention_loss": parameters.retention * contrastive(v_kept, t_kept, material.scale),
-        "consistency_loss": parameters.consistency * consistency_loss(before, material.scale * v_kept @ t_kept.T),
+        "consistency_loss": parameters.consistency
+        * consistency_loss(before, material.scale * v_kept @ t_kept.T),
     }
 
 
@@ -102,9 +118,13 @@ def _losses(
 def _look(erasure: Erasure, material: Material, calibration: Calibration) -> Judged:
     def seen(images: Images) -> Tensor:
         with erasure.precision():
-            return torch.cat([material.tower(part, material.start) for part in images.inputs.split(ENCODE_BATCH)])
+            return torch.cat(
+                [material.tower(part, material.start) for part in images.inputs.split(ENCODE_BATCH)]
+            )
 
-    return calibration.judge(seen(calibration.forget), seen(calibration.retain), texts_of(erasure, erasure.clip))
+    return calibration.judge(
+        seen(calibration.forget), seen(calibration.retain), texts_of(erasure, erasure.clip)
+    )
 
 
 def _copies(trained: list[nn.Parameter]) -> list[Tensor]:

@@ -1,11 +1,11 @@
-"""DELETE: decoupled distillation to erase (Zhou et al. 2025, arXiv 2503.23751). Forget images alone.
+"""DELETE: decoupled distillation to erase (Zhou et al. 2025, arXiv 2503.23751). Forget images
+alone.
 
-    q = softmax(z_0, with the columns of what is forgotten at minus infinity)        z = s v W^T over the request's labels
-    minimise KL(q || softmax(z))
+    q = softmax(z_0, with the columns of what is forgotten at minus infinity)        z = s v W^T
+    over the request's labels minimise KL(q || softmax(z))
 
-z_0 are the original model's logits: what it would say of a forget image if it did not know the class. The direction of the
-divergence and the optimiser are ours.
-"""
+z_0 are the original model's logits: what it would say of a forget image if it did not know the
+class. The direction of the divergence and the optimiser are ours."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +24,9 @@ def stages(parameters: MethodParameters) -> tuple[MethodStage, ...]:
 
 
 def distil(erasure: Erasure) -> None:
-    """Train the image tower until the forget images look to it as to one that does not know their class."""
+    """Train the image tower until the forget images look to it as to one that does not know
+    their class.
+    """
     material = Material(erasure, erasure.parameters_as(DeleteParameters))
 
     def loss(seen: Tensor, batch: Images, _: Weights) -> Tensor:
@@ -35,7 +37,9 @@ def distil(erasure: Erasure) -> None:
 
 
 def masked_answers(teacher: Tensor, forgotten: list[int]) -> Tensor:
-    """Return q [N, C]: the softmax of logits [N, C] over the labels that stay, 0 for the forgotten ones."""
+    """Return q [N, C]: the softmax of logits [N, C] over the labels that stay, 0 for the
+    forgotten ones.
+    """
     masked = teacher.clone()
     masked[:, forgotten] = float("-inf")
     return masked.softmax(dim=1)

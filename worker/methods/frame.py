@@ -1,8 +1,8 @@
 """What a method gets and what it must do.
 
-A method is a tuple of stages, each a function of one `Erasure`. It edits `erasure.clip.model` in place and leaves in `state` what
-a later stage needs. The frame around it (`worker/pipeline.py`) owns the order, the checkpoints, the clock and the memory meter.
-"""
+A method is a tuple of stages, each a function of one `Erasure`. It edits `erasure.clip.model` in
+place and leaves in `state` what a later stage needs. The frame around it (`worker/pipeline.py`)
+owns the order, the checkpoints, the clock and the memory meter."""
 
 import hashlib
 import json
@@ -39,7 +39,9 @@ class MethodData:
 
 
 class TensorStore(Protocol):
-    """Keeps named tensors between jobs (sample banks, statistics). Keys are digests of everything that the content depends on."""
+    """Keeps named tensors between jobs (sample banks, statistics). Keys are digests of
+    everything that the content depends on.
+    """
 
     def load(self, key: str) -> dict[str, Tensor] | None:
         """Return what was saved under `key`, or None."""
@@ -66,8 +68,11 @@ class MemoryStore:
         self._kept[key] = dict(tensors)
 
 
-def kept(store: TensorStore, name: str, parts: Mapping[str, Any], make: Callable[[], Tensor]) -> tuple[Tensor, bool]:
-    """Return a tensor from the store, made and saved there if it is missing, and whether it was there.
+def kept(
+    store: TensorStore, name: str, parts: Mapping[str, Any], make: Callable[[], Tensor]
+) -> tuple[Tensor, bool]:
+    """Return a tensor from the store, made and saved there if it is missing, and whether it was
+    there.
 
     Args:
         store: where to look.
@@ -103,8 +108,9 @@ class Erasure:
     seed: int
     stage: Stage = Stage.PREPARING
     state: dict[str, Tensor] = field(default_factory=dict)
-    """What later stages and the audit need; saved with every checkpoint. `held_out_samples` [N, 3, H, W] (normalised pixels) and
-    `held_out_labels` [N] (indices into `labels`), where set, are the synthetic samples that the audit measures on."""
+    """What later stages and the audit need; saved with every checkpoint. `held_out_samples` [N,
+    3, H, W] (normalised pixels) and `held_out_labels` [N] (indices into `labels`), where set,
+    are the synthetic samples that the audit measures on."""
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON for the report's `method` entry."""
 
@@ -120,7 +126,9 @@ class Erasure:
         store: TensorStore,
         progress: Progress,
     ) -> Self:
-        """Return the erasure that a request asks for, of a model that is edited from now on; its twin stays as it was."""
+        """Return the erasure that a request asks for, of a model that is edited from now on; its
+        twin stays as it was.
+        """
         return cls(
             clip=clip,
             original=clip.frozen_twin(),
@@ -160,7 +168,9 @@ class Erasure:
     @contextmanager
     def precision(self) -> Iterator[None]:
         """Run the block in bfloat16 autocast where the device is fast at it, else in float32."""
-        with torch.autocast(self.clip.device.type, dtype=torch.bfloat16, enabled=bf16_is_fast(self.clip.device)):
+        with torch.autocast(
+            self.clip.device.type, dtype=torch.bfloat16, enabled=bf16_is_fast(self.clip.device)
+        ):
             yield
 
 
@@ -176,4 +186,6 @@ def bf16_is_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     capabilities = torch.backends.cpu.get_cpu_capability()
-    return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())  # the only way to ask
+    return "AVX512" in capabilities and bool(
+        torch.cpu._is_avx512_bf16_supported()
+    )  # the only way to ask

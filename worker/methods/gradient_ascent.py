@@ -1,9 +1,10 @@
-"""Gradient ascent on forget images (NegGrad; Golatkar et al. 2020, arXiv 1911.04933): the control that others must beat.
+"""Gradient ascent on forget images (NegGrad; Golatkar et al. 2020, arXiv 1911.04933): the control
+that others must beat.
 
     maximise CE(s v W^T, y)        over the forget images, W from the request's labels
 
-It takes its steps and looks at nothing: what it destroys besides the target is what the other methods are there to save.
-"""
+It takes its steps and looks at nothing: what it destroys besides the target is what the other
+methods are there to save."""
 
 from torch import Tensor
 from torch.nn import functional as F

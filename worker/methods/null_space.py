@@ -1,13 +1,14 @@
 """The null-space method: names in, their directions projected out, no image, milliseconds.
 
-    U [d, r]   orthonormal basis: for each name y the first right singular vector of [t(y, k) - mean_c t(c, k)]_k over templates
+    U [d, r]   orthonormal basis: for each name y the first right singular vector of [t(y, k) -
+    mean_c t(c, k)]_k over templates
                k, c being the labels that stay
     v <- (I - alpha U U^T) v         for the tower or towers that are asked for
 
-After Mishra et al. (arXiv 2512.14137), who project the texts of what is forgotten out of the last linear map. Centring on the
-label set is ours: it leaves alone the direction that all texts of a CLIP share, whose loss would hurt every class. The edit is of
-low rank, so that the report can hold what takes it back: `undo` in its `method` entry.
-"""
+After Mishra et al. (arXiv 2512.14137), who project the texts of what is forgotten out of the
+last linear map. Centring on the label set is ours: it leaves alone the direction that all texts
+of a CLIP share, whose loss would hurt every class. The edit is of low rank, so that the report
+can hold what takes it back: `undo` in its `method` entry."""
 
 import base64
 from collections.abc import Mapping
@@ -25,9 +26,12 @@ from worker.methods.engine.vocabulary import TEMPLATES
 from worker.methods.frame import Erasure, MethodStage
 
 TEMPLATE_COUNT = 12
-"""Besides the request's own: more did not change the direction by much, and embedding texts is all the time that this takes."""
+"""Besides the request's own: more did not change the direction by much, and embedding texts is
+all the time that this takes.
+"""
 HOW = (
-    "For each tensor NAME add NAME.left @ NAME.right to it; the original comes back up to the rounding of float32. "
+    "For each tensor NAME add NAME.left @ NAME.right to it; the original comes back up to the "
+    "rounding of float32. "
     "`patch` is base64 of a safetensors file."
 )
 
@@ -67,12 +71,17 @@ def basis_of(erasure: Erasure) -> Tensor:
     stays = [label for label in erasure.labels if label not in target.names()]
     centre = template_embeddings(erasure.original, stays, templates).mean(dim=0)
     names = template_embeddings(erasure.original, target.all_names(), templates)
-    basis: Tensor = torch.linalg.qr(independent([first_direction(name - centre) for name in names]).directions).Q
+    basis: Tensor = torch.linalg.qr(
+        independent([first_direction(name - centre) for name in names]).directions
+    ).Q
     return basis
 
 
-def low_rank_patch(edited: Mapping[str, Tensor], original: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """Return factors `<name>.left` and `<name>.right` of original - edited, for each tensor that differs.
+def low_rank_patch(
+    edited: Mapping[str, Tensor], original: Mapping[str, Tensor], rank: int
+) -> dict[str, Tensor]:
+    """Return factors `<name>.left` and `<name>.right` of original - edited, for each tensor that
+    differs.
 
     A matrix [m, n] gets factors [m, rank] and [rank, n], a vector [m] gets [m, 1] and [1].
     """

@@ -1,11 +1,12 @@
 """Partially blinded unlearning (Panda et al. 2024, arXiv 2403.16246). Forget images alone.
 
-    minimise  mean log p(y | x)  +  a sum_i F_i / mean(F) (theta_i - theta*_i)^2  +  b ||theta - theta*||^2
+    minimise  mean log p(y | x)  +  a sum_i F_i / mean(F) (theta_i - theta*_i)^2  +  b ||theta -
+    theta*||^2
 
-p = softmax(s v W^T) over the request's labels, theta* the original weights, F the diagonal of the Fisher information at theta*.
-Of the data that the model was trained on there is none, so F is taken on the forget images, for answers drawn from the labels
-that stay: what it weighs is what tells those apart. That choice, and dividing by mean(F), are ours.
-"""
+p = softmax(s v W^T) over the request's labels, theta* the original weights, F the diagonal of
+the Fisher information at theta*. Of the data that the model was trained on there is none, so F
+is taken on the forget images, for answers drawn from the labels that stay: what it weighs is
+what tells those apart. That choice, and dividing by mean(F), are ours."""
 
 import torch
 from torch import Tensor
@@ -32,7 +33,10 @@ def blind(erasure: Erasure) -> None:
     """Lower the likelihood of the forget images, held back by both stability terms."""
     parameters = erasure.parameters_as(PbuParameters)
     material = Material(erasure, parameters)
-    start = {name: material.tower.visual.get_parameter(name).detach().clone() for name in material.candidates}
+    start = {
+        name: material.tower.visual.get_parameter(name).detach().clone()
+        for name in material.candidates
+    }
     fisher = relative_fisher_diagonal(erasure, material)
 
     def loss(seen: Tensor, batch: Images, weights: Weights) -> Tensor:
@@ -42,8 +46,12 @@ def blind(erasure: Erasure) -> None:
     train(erasure, material, loss)
 
 
-def stability(weights: Weights, start: Weights, fisher: Weights, parameters: PbuParameters) -> Tensor:
-    """Return a sum_i F_i / mean(F) d_i^2 + b sum_i d_i^2, d being by how much the weights have moved."""
+def stability(
+    weights: Weights, start: Weights, fisher: Weights, parameters: PbuParameters
+) -> Tensor:
+    """Return a sum_i F_i / mean(F) d_i^2 + b sum_i d_i^2, d being by how much the weights have
+    moved.
+    """
     moved = {name: (weight - start[name]).square() for name, weight in weights.items()}
     of_fisher = torch.stack([(fisher[name] * square).sum() for name, square in moved.items()]).sum()
     of_all = torch.stack([square.sum() for square in moved.values()]).sum()
@@ -51,13 +59,16 @@ def stability(weights: Weights, start: Weights, fisher: Weights, parameters: Pbu
 
 
 def relative_fisher_diagonal(erasure: Erasure, material: Material) -> dict[str, Tensor]:
-    """Return F / mean(F) of each candidate weight: mean squared gradient of log p(y | x), one forget image at a time."""
+    """Return F / mean(F) of each candidate weight: mean squared gradient of log p(y | x), one
+    forget image at a time.
+    """
     generator = erasure.generator(salt=31)
     images = material.forget.sample(FISHER_IMAGES, generator)
     stays = masked_answers(logits(material, images.original), erasure.forget_labels)
     answers = torch.multinomial(stays.cpu(), 1, generator=generator).flatten().to(stays.device)
     weights = {
-        name: material.tower.visual.get_parameter(name).detach().requires_grad_() for name in material.candidates
+        name: material.tower.visual.get_parameter(name).detach().requires_grad_()
+        for name in material.candidates
     }
     squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for image, answer in zip(images.inputs.float(), answers, strict=True):

@@ -4,10 +4,10 @@
     importance_l = ||g_f,l|| / ||theta_l||       alignment_l = |cos(g_f,l, g_r,l)|
     theta_l <- theta_l + lambda g_f,l           for one layer l
 
-For each tower apart, the layers on the Pareto front are tried: no other is more important and less aligned. lambda starts at a
-tenth of ||theta_l|| / ||g_f,l||, doubles until enough is forgotten, then is halved towards the shortest step that does. Layer and
-lambda are chosen on images set aside, where the published search uses those that it reports.
-"""
+For each tower apart, the layers on the Pareto front are tried: no other is more important and
+less aligned. lambda starts at a tenth of ||theta_l|| / ||g_f,l||, doubles until enough is
+forgotten, then is halved towards the shortest step that does. Layer and lambda are chosen on
+images set aside, where the published search uses those that it reports."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,7 +22,13 @@ from shared.states import Stage
 from worker.clip import encode_texts
 from worker.methods.engine.adapters import features
 from worker.methods.engine.calibration import Calibration, Judged, texts_of
-from worker.methods.engine.captioned_pairs import BATCH, Pairs, contrastive, forget_pairs, retain_pairs
+from worker.methods.engine.captioned_pairs import (
+    BATCH,
+    Pairs,
+    contrastive,
+    forget_pairs,
+    retain_pairs,
+)
 from worker.methods.engine.prepared_data import ENCODE_BATCH, Images, Material
 from worker.methods.engine.recall import allowed_recall
 from worker.methods.frame import Erasure, MethodStage
@@ -67,18 +73,37 @@ def patch(erasure: Erasure) -> None:
     material = Material(erasure, parameters)
     calibration = Calibration(erasure, material)
     gone, kept = gradients_of(erasure, material)
-    fronts = [pareto_front(layers)[: parameters.layers] for layers in layers_of(erasure, parameters, gone, kept)]
+    fronts = [
+        pareto_front(layers)[: parameters.layers]
+        for layers in layers_of(erasure, parameters, gone, kept)
+    ]
     layers = [layer for front in fronts for layer in front]
     tried = []
     for number, layer in enumerate(layers):
-        tried.append(_search(erasure, layer, _judge_of(erasure, material, calibration, layer, gone), gone, parameters))
-        erasure.step(number + 1, len(layers), recall=tried[-1].judged.recall, kept=tried[-1].judged.kept)
-    before = calibration.judge(calibration.forget.original, calibration.retain.original, calibration.texts)
+        tried.append(
+            _search(
+                erasure,
+                layer,
+                _judge_of(erasure, material, calibration, layer, gone),
+                gone,
+                parameters,
+            )
+        )
+        erasure.step(
+            number + 1, len(layers), recall=tried[-1].judged.recall, kept=tried[-1].judged.kept
+        )
+    before = calibration.judge(
+        calibration.forget.original, calibration.retain.original, calibration.texts
+    )
     best = max(tried, key=lambda found: found.judged.rank(erasure), default=None)
     if best is None or best.judged.recall >= before.recall:
-        raise JobFailure("method_failed", "No step in any single layer makes calibration images less recognised.")
+        raise JobFailure(
+            "method_failed", "No step in any single layer makes calibration images less recognised."
+        )
     with torch.no_grad():
-        erasure.clip.model.get_parameter(best.layer.name).add_(gone[best.layer.name], alpha=best.step)
+        erasure.clip.model.get_parameter(best.layer.name).add_(
+            gone[best.layer.name], alpha=best.step
+        )
     erasure.notes["patch"] = _note(best)
     erasure.notes["tried"] = [_note(found) for found in tried]
 
@@ -88,7 +113,9 @@ def gradients_of(erasure: Erasure, material: Material) -> tuple[Gradients, Gradi
     model = erasure.clip.model.requires_grad_()
     generator = erasure.generator(salt=50)
 
-    def of(draw: Callable[..., Pairs], loss_of: Callable[[Tensor, Tensor], Tensor], batches: int) -> Gradients:
+    def of(
+        draw: Callable[..., Pairs], loss_of: Callable[[Tensor, Tensor], Tensor], batches: int
+    ) -> Gradients:
         model.zero_grad(set_to_none=True)
         for _ in range(batches):
             pairs = draw(erasure, material, generator)
@@ -98,7 +125,9 @@ def gradients_of(erasure: Erasure, material: Material) -> tuple[Gradients, Gradi
             (loss_of(images, texts) / batches).backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    counts = [min(MOST_BATCHES, -(-len(i.labels) // BATCH)) for i in (material.forget, material.retain)]
+    counts = [
+        min(MOST_BATCHES, -(-len(i.labels) // BATCH)) for i in (material.forget, material.retain)
+    ]
     gone = of(forget_pairs, lambda v, t: (1 - (v * t).sum(dim=-1)).mean(), counts[0])
     kept = of(retain_pairs, lambda v, t: contrastive(v, t, material.scale), counts[1])
     model.zero_grad(set_to_none=True)
@@ -109,21 +138,34 @@ def gradients_of(erasure: Erasure, material: Material) -> tuple[Gradients, Gradi
 def pareto_front(layers: list[Layer]) -> list[Layer]:
     """Return the layers that no other beats in both respects, the most important first."""
     front = [
-        one for one in layers if not any(o.importance > one.importance and o.alignment < one.alignment for o in layers)
+        one
+        for one in layers
+        if not any(o.importance > one.importance and o.alignment < one.alignment for o in layers)
     ]
     return sorted(front, key=lambda layer: layer.importance, reverse=True)
 
 
-def layers_of(erasure: Erasure, parameters: SlugParameters, gone: Gradients, kept: Gradients) -> list[list[Layer]]:
+def layers_of(
+    erasure: Erasure, parameters: SlugParameters, gone: Gradients, kept: Gradients
+) -> list[list[Layer]]:
     """Return the candidates of each tower that is asked for."""
     towers: dict[bool, list[Layer]] = {True: [], False: []}
     for name, weight in erasure.clip.model.named_parameters():
         of_image = name.startswith(IMAGE)
         asked = parameters.towers == "both" or of_image == (parameters.towers == "image")
-        if not asked or name not in gone or any(word in name for word in NOT_WEIGHTS) or not gone[name].any():
+        if (
+            not asked
+            or name not in gone
+            or any(word in name for word in NOT_WEIGHTS)
+            or not gone[name].any()
+        ):
             continue
-        alignment = F.cosine_similarity(gone[name].flatten(), kept.get(name, gone[name]).flatten(), dim=0).abs()
-        towers[of_image].append(Layer(name, float(gone[name].norm() / weight.norm()), float(alignment)))
+        alignment = F.cosine_similarity(
+            gone[name].flatten(), kept.get(name, gone[name]).flatten(), dim=0
+        ).abs()
+        towers[of_image].append(
+            Layer(name, float(gone[name].norm() / weight.norm()), float(alignment))
+        )
     return list(towers.values())
 
 
@@ -151,7 +193,9 @@ def _search(
 def _judge_of(
     erasure: Erasure, material: Material, calibration: Calibration, layer: Layer, gone: Gradients
 ) -> Callable[[float], Judged]:
-    """Return what judges the length of a step: images enter at the layer, texts are embedded anew."""
+    """Return what judges the length of a step: images enter at the layer, texts are embedded
+    anew.
+    """
     parameter = erasure.clip.model.get_parameter(layer.name)
     start, gradient = parameter.detach().clone(), gone[layer.name]
 
@@ -167,7 +211,8 @@ def _judge_of(
     name = layer.name.removeprefix(IMAGE)
     segment = material.tower.segment_of(name)
     forget, retain = (
-        _advanced(erasure, material, images, segment) for images in (calibration.forget, calibration.retain)
+        _advanced(erasure, material, images, segment)
+        for images in (calibration.forget, calibration.retain)
     )
 
     @torch.no_grad()
@@ -175,7 +220,12 @@ def _judge_of(
         weights = {name: start + step * gradient}
         with erasure.precision():
             seen = [
-                torch.cat([features(material.tower, weights, part, segment) for part in inputs.split(ENCODE_BATCH)])
+                torch.cat(
+                    [
+                        features(material.tower, weights, part, segment)
+                        for part in inputs.split(ENCODE_BATCH)
+                    ]
+                )
                 for inputs in (forget, retain)
             ]
         return calibration.judge(seen[0], seen[1], calibration.texts)

@@ -1,4 +1,6 @@
-"""`report.html`: the report as one page that needs nothing else, for a privacy officer first and an engineer second."""
+"""`report.html`: the report as one page that needs nothing else, for a privacy officer first and
+an engineer second.
+"""
 
 from worker.report_page.page import render
 

@@ -1,7 +1,9 @@
-"""The charts of the page, drawn by Vega-Lite (vl-convert): in this process, with no browser, no network and no script.
+"""The charts of the page, drawn by Vega-Lite (vl-convert): in this process, with no browser, no
+network and no script.
 
-Its SVG carries presentation attributes alone, no style, so that a strict Content-Security-Policy leaves it as it is; colours are
-custom properties of the page, so that dark mode and print reach into the charts; the same data give the same bytes.
+Its SVG carries presentation attributes alone, no style, so that a strict Content-Security-Policy
+leaves it as it is; colours are custom properties of the page, so that dark mode and print reach
+into the charts; the same data give the same bytes.
 
 Every chart is 360 units wide: what fits a phone at its natural size.
 """
@@ -32,10 +34,15 @@ Spec = dict[str, Any]
 
 
 def class_bars(rows: Sequence[ClassResult], labels: Sequence[str]) -> Markup:
-    """Return before and after of each class as a pair of bars with 95 % whiskers; `labels` says what each row is called."""
+    """Return before and after of each class as a pair of bars with 95 % whiskers; `labels` says
+    what each row is called.
+    """
     room = min(max(max(map(len, labels)) * CHARACTER, NARROWEST_LABELS), WIDEST_LABELS)
     plot = WIDTH - room - NUMBERS - 8
-    data = [_bar_row(number, row, label) for number, (row, label) in enumerate(zip(rows, labels, strict=True))]
+    data = [
+        _bar_row(number, row, label)
+        for number, (row, label) in enumerate(zip(rows, labels, strict=True))
+    ]
     layers = [
         _pair(data, "before", BEFORE, -BAR / 2 - 0.5),
         _pair(data, "after", AFTER, BAR / 2 + 0.5),
@@ -50,13 +57,23 @@ def class_bars(rows: Sequence[ClassResult], labels: Sequence[str]) -> Markup:
     for layer in layers[:6]:
         layer["encoding"]["x"] |= {"scale": share, "axis": axis, "title": None}
     return _drawn(
-        {"width": plot, "height": ROW * len(rows), "layer": layers}, left=room + 8, right=NUMBERS, top=20, bottom=2
+        {"width": plot, "height": ROW * len(rows), "layer": layers},
+        left=room + 8,
+        right=NUMBERS,
+        top=20,
+        bottom=2,
     )
 
 
 def curve(shown: Curve) -> Markup:
-    """Return a curve: the unlearned model as a line, the original and the reference beside it where they are known."""
-    series = {"original": shown.original, "unlearned": shown.unlearned, "reference": shown.reference}
+    """Return a curve: the unlearned model as a line, the original and the reference beside it
+    where they are known.
+    """
+    series = {
+        "original": shown.original,
+        "unlearned": shown.unlearned,
+        "reference": shown.reference,
+    }
     colours = {"original": BEFORE, "unlearned": AFTER, "reference": REFERENCE}
     values = [point.y for points in series.values() for point in points]
     share = bool(values) and min(values) >= 0 and max(values) <= 1
@@ -77,18 +94,29 @@ def curve(shown: Curve) -> Markup:
         "axis": _axis(format=".6~g", grid=False, **ticks),
     }
     layers = [
-        _line(points, colours[name], x, y, dashed=name == "reference") for name, points in series.items() if points
+        _line(points, colours[name], x, y, dashed=name == "reference")
+        for name, points in series.items()
+        if points
     ]
-    return _drawn({"width": WIDTH - 62, "height": 150, "layer": layers}, left=46, right=16, top=8, bottom=36)
+    return _drawn(
+        {"width": WIDTH - 62, "height": 150, "layer": layers}, left=46, right=16, top=8, bottom=36
+    )
 
 
 def is_share(shown: Curve) -> bool:
     """True if a curve shows a share of images, false for a loss or another number."""
-    return any(word in shown.y_label.lower() for word in ("accuracy", "recall", "recognised", "kept", "alone", "share"))
+    return any(
+        word in shown.y_label.lower()
+        for word in ("accuracy", "recall", "recognised", "kept", "alone", "share")
+    )
 
 
 def _bar_row(number: int, row: ClassResult, label: str) -> Mapping[str, Any]:
-    values: dict[str, Any] = {"row": number, "label": label, "weight": 700 if row.role == "forget" else 400}
+    values: dict[str, Any] = {
+        "row": number,
+        "label": label,
+        "weight": 700 if row.role == "forget" else 400,
+    }
     change: Change = row.accuracy
     for when, estimate in (("before", change.before), ("after", change.after)):
         values |= {when: estimate.value, f"{when}_low": estimate.low, f"{when}_high": estimate.high}
@@ -108,13 +136,17 @@ def _pair(data: Sequence[Mapping[str, Any]], when: str, colour: str, offset: flo
     }
 
 
-def _whisker(data: Sequence[Mapping[str, Any]], when: str, offset: float, colour: str, width: float) -> Spec:
+def _whisker(
+    data: Sequence[Mapping[str, Any]], when: str, offset: float, colour: str, width: float
+) -> Spec:
     ends = {"x": {"field": f"{when}_low", "type": "quantitative"}, "x2": {"field": f"{when}_high"}}
     mark = {"type": "rule", "color": colour, "strokeWidth": width, "yOffset": offset}
     return {"data": {"values": data}, "mark": mark, "encoding": {"y": _place()} | ends}
 
 
-def _text(data: Sequence[Mapping[str, Any]], field: str, *, x: float, colour: str = INK) -> list[Spec]:
+def _text(
+    data: Sequence[Mapping[str, Any]], field: str, *, x: float, colour: str = INK
+) -> list[Spec]:
     """Return right-aligned texts; rows of what is forgotten in bold."""
     mark = {"type": "text", "align": "right", "baseline": "middle", "color": colour, "fontSize": 12}
     encoding: Spec = {"y": _place(), "x": {"value": x}, "text": {"field": field, "type": "nominal"}}
@@ -139,7 +171,13 @@ def _line(points: Sequence[CurvePoint], colour: str, x: Spec, y: Spec, *, dashed
 
 
 def _axis(**options: object) -> Spec:
-    return {"labelColor": MUTED, "titleColor": MUTED, "gridColor": RULE, "domain": False, "ticks": False} | options
+    return {
+        "labelColor": MUTED,
+        "titleColor": MUTED,
+        "gridColor": RULE,
+        "domain": False,
+        "ticks": False,
+    } | options
 
 
 def _drawn(spec: Spec, **padding: float) -> Markup:
@@ -147,7 +185,12 @@ def _drawn(spec: Spec, **padding: float) -> Markup:
         "font": FONT,
         "background": None,
         "view": {"stroke": None},
-        "axis": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 400, "labelPadding": 5},
+        "axis": {
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+            "titleFontWeight": 400,
+            "labelPadding": 5,
+        },
         "aria": False,
     }
     whole = {

@@ -13,15 +13,20 @@ from worker.report_page import figures, sections, words
 
 FOLDER = Path(__file__).parent
 STYLE = (FOLDER / "page.css").read_text(encoding="utf-8").strip()
-POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
-"""What a browser may do with the page: show it. Its one style sheet is known by its digest, and there is no script."""
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
+)
+"""What a browser may do with the page: show it. Its one style sheet is known by its digest, and
+there is no script.
+"""
 
 
 def render(report: Report, sha256: str) -> str:
-    """Return a report as one self-contained HTML page; `sha256` is the digest of the `report.json` that it shows.
+    """Return a report as one self-contained HTML page; `sha256` is the digest of the `report.json`
+    that it shows.
 
-    Names and labels come from requests: the template escapes them, and charts hold them as data alone.
-    """
+    Names and labels come from requests: the template escapes them, and charts hold them as data
+    alone."""
     course, numbers = sections.step_curves(report)
     sets = sections.set_sections(report)
     style = STYLE + _footer(report)
@@ -32,7 +37,9 @@ def render(report: Report, sha256: str) -> str:
             report=report,
             sha256=sha256,
             style=Markup(style),  # noqa: S704 - our own file, and an id without anything but letters and digits
-            policy=POLICY.format(base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()),
+            policy=POLICY.format(
+                base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+            ),
             name=words.target_name(report),
             verdict=words.verdict(report),
             summary=words.summary(report.target, words.target_name(report)),
@@ -64,7 +71,8 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {
-        name: getattr(figures, name) for name in ("percent", "points", "number", "value_interval", "size", "duration")
+        name: getattr(figures, name)
+        for name in ("percent", "points", "number", "value_interval", "size", "duration")
     }
     environment.globals |= {"interval": figures.interval, "words": words}
     return environment

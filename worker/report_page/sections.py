@@ -17,11 +17,15 @@ from worker.report_page import charts
 from worker.report_page.words import GROUPS, set_title
 
 MOST_BARS, WORST, BEST = 40, 12, 6
-"""A set of up to 40 classes is drawn whole; of a larger one what is forgotten, and the worst and the best of the rest."""
+"""A set of up to 40 classes is drawn whole; of a larger one what is forgotten, and the worst and
+the best of the rest.
+"""
 MOST_FORGOTTEN = 12
 BARS_A_CHART = 14
 MOST_SETS, MOST_ROWS = 8, 2500
-"""Of sets with bars, and of rows in the tables of classes, over all sets: the page stays below 2 MB."""
+"""Of sets with bars, and of rows in the tables of classes, over all sets: the page stays below 2
+MB.
+"""
 LONGEST_SHEET, LONGEST_NOTES = 600_000, 40_000
 WIDEST_LABEL = 18.0
 """In characters of a Latin script."""
@@ -82,7 +86,9 @@ class GroupSection:
 
 
 def set_sections(report: Report) -> list[SetSection]:
-    """Return a section for each evaluation set: the target's own first, then those that lost most."""
+    """Return a section for each evaluation set: the target's own first, then those that lost
+    most.
+    """
     ordered = sorted(report.evaluations, key=lambda e: (e.role != "target", _gain(e)))
     sections, rows_left = [], MOST_ROWS
     for number, result in enumerate(ordered):
@@ -90,13 +96,20 @@ def set_sections(report: Report) -> list[SetSection]:
         shown = _shown(rows) if number < MOST_SETS else []
         fits = len(rows) <= rows_left
         rows_left -= len(rows) if fits else 0
-        drawings = _bars(shown, set_title(result.name), report, "the table that follows" if fits else "report.json")
+        drawings = _bars(
+            shown,
+            set_title(result.name),
+            report,
+            "the table that follows" if fits else "report.json",
+        )
         sections.append(SetSection(result, drawings, len(shown), tuple(rows) if fits else ()))
     return sections
 
 
 def step_curves(report: Report) -> tuple[list[tuple[Curve, Drawing]], list[tuple[Curve, Drawing]]]:
-    """Return the curves of the edit itself: how much was recognised in each of its stages, and every other number."""
+    """Return the curves of the edit itself: how much was recognised in each of its stages, and
+    every other number.
+    """
     curves = [c for c in report.curves if c.name.startswith(CURVE_PREFIX) and len(c.unlearned) > 1]
     shares = [c for c in curves if charts.is_share(c)]
     others = [c for c in curves if c not in shares]
@@ -104,8 +117,14 @@ def step_curves(report: Report) -> tuple[list[tuple[Curve, Drawing]], list[tuple
 
 
 def group_sections(report: Report) -> list[GroupSection]:
-    """Return a section for each group of which something was measured. Curves of the audit stand with relearning."""
-    audited = [c for c in report.curves if not c.name.startswith(CURVE_PREFIX) and (c.unlearned or c.original)]
+    """Return a section for each group of which something was measured. Curves of the audit stand
+    with relearning.
+    """
+    audited = [
+        c
+        for c in report.curves
+        if not c.name.startswith(CURVE_PREFIX) and (c.unlearned or c.original)
+    ]
     sections = []
     for name, (title, words) in GROUPS.items():
         measures = [m for m in report.measures if m.group == name and m.counts]
@@ -116,37 +135,52 @@ def group_sections(report: Report) -> list[GroupSection]:
 
 
 def uncounted(report: Report) -> list[Measure]:
-    """Return what was measured with words that the original does not know: it is no sign of anything, and stands apart."""
+    """Return what was measured with words that the original does not know: it is no sign of
+    anything, and stands apart.
+    """
     return [measure for measure in report.measures if not measure.counts]
 
 
 def _tables(measures: Sequence[Measure]) -> tuple[MeasureTable, ...]:
-    """Return a table for each place where a measure was taken more than once; rows of samples never stand among real images."""
+    """Return a table for each place where a measure was taken more than once; rows of samples
+    never stand among real images.
+    """
     twice = {m.name for m in measures if sum(other.name == m.name for other in measures) > 1}
     if not twice:
         return (MeasureTable("", tuple(measures)),) if measures else ()
     places = list(dict.fromkeys(m.where for m in measures if m.name in twice))
     places.sort(key=lambda place: place == SAMPLES)
-    rest = [m for m in measures if m.where not in places]  # such as texts: there is nothing to tell them from
+    rest = [
+        m for m in measures if m.where not in places
+    ]  # such as texts: there is nothing to tell them from
     tables = [
-        MeasureTable(f"On {set_title(place)}", tuple(m for m in measures if m.where == place)) for place in places
+        MeasureTable(f"On {set_title(place)}", tuple(m for m in measures if m.where == place))
+        for place in places
     ]
     return (*tables, MeasureTable("On anything else", tuple(rest))) if rest else tuple(tables)
 
 
 def contact_sheet(report: Report) -> str | None:
-    """Return the method's sheet of samples, where it left one that is an image and not too large."""
+    """Return the method's sheet of samples, where it left one that is an image and not too
+    large.
+    """
     samples = report.method.get("samples")
     sheet = samples.get("contact_sheet") if isinstance(samples, dict) else None
     if not isinstance(sheet, str) or len(sheet) > LONGEST_SHEET:
         return None
-    return sheet if sheet.startswith(("data:image/jpeg;base64,", "data:image/png;base64,")) else None
+    return (
+        sheet if sheet.startswith(("data:image/jpeg;base64,", "data:image/png;base64,")) else None
+    )
 
 
 def notes(report: Report) -> str:
     """Return what the method has to say as JSON, without its pictures."""
     text = json.dumps(_without_pictures(report.method), indent=2, ensure_ascii=False)
-    return text if len(text) <= LONGEST_NOTES else text[:LONGEST_NOTES] + "\n\u2026 the rest is in report.json"
+    return (
+        text
+        if len(text) <= LONGEST_NOTES
+        else text[:LONGEST_NOTES] + "\n\u2026 the rest is in report.json"
+    )
 
 
 def _gain(result: EvaluationResult) -> float:
@@ -154,11 +188,17 @@ def _gain(result: EvaluationResult) -> float:
 
 
 def _in_order(classes: Sequence[ClassResult]) -> list[ClassResult]:
-    """Return what is forgotten first, then its siblings, then the rest with what lost most first."""
+    """Return what is forgotten first, then its siblings, then the rest with what lost most
+    first.
+    """
     roles = ("forget", "sibling", "retain")
     return sorted(
         classes,
-        key=lambda c: (roles.index(c.role), c.accuracy.after.value - c.accuracy.before.value, c.accuracy.after.value),
+        key=lambda c: (
+            roles.index(c.role),
+            c.accuracy.after.value - c.accuracy.before.value,
+            c.accuracy.after.value,
+        ),
     )
 
 
@@ -166,16 +206,21 @@ def _shown(rows: list[ClassResult]) -> list[ClassResult]:
     if len(rows) <= MOST_BARS:
         return rows
     rest = [row for row in rows if row.role != "forget"]
-    return [row for row in rows if row.role == "forget"][:MOST_FORGOTTEN] + rest[:WORST] + rest[-BEST:]
+    return (
+        [row for row in rows if row.role == "forget"][:MOST_FORGOTTEN] + rest[:WORST] + rest[-BEST:]
+    )
 
 
-def _bars(rows: Sequence[ClassResult], name: str, report: Report, numbers_in: str) -> tuple[Drawing, ...]:
+def _bars(
+    rows: Sequence[ClassResult], name: str, report: Report, numbers_in: str
+) -> tuple[Drawing, ...]:
     count = -(-len(rows) // BARS_A_CHART)
     bounds = [round(number * len(rows) / count) for number in range(count + 1)] if count else []
     return tuple(
         Drawing(
             charts.class_bars(part, [_label(row, report) for row in part]),
-            f"Bars: accuracy before and after, with 95 % intervals, for {len(part)} classes of {name}."
+            f"Bars: accuracy before and after, with 95 % intervals, for {len(part)} classes of "
+            f"{name}."
             f" The numbers are in {numbers_in}.",
         )
         for part in (rows[start:end] for start, end in pairwise(bounds))
@@ -183,7 +228,9 @@ def _bars(rows: Sequence[ClassResult], name: str, report: Report, numbers_in: st
 
 
 def _label(row: ClassResult, report: Report) -> str:
-    """Return the name of a row, cut to the room that it has; in a subgroup request the class is there twice."""
+    """Return the name of a row, cut to the room that it has; in a subgroup request the class is
+    there twice.
+    """
     target = report.request.target
     if target.type == "class":
         return _cut(row.name)
@@ -192,23 +239,32 @@ def _label(row: ClassResult, report: Report) -> str:
 
 
 def _cut(label: str) -> str:
-    """Return a label, its middle left out where it is too long: long names often differ at their ends alone."""
+    """Return a label, its middle left out where it is too long: long names often differ at their
+    ends alone.
+    """
     if _width(label) <= WIDEST_LABEL:
         return label
     start, end = len(label) // 2, len(label) // 2
     while _width(label[:start]) + 1 + _width(label[end:]) > WIDEST_LABEL:
-        start, end = (start - 1, end) if _width(label[:start]) >= _width(label[end:]) else (start, end + 1)
+        start, end = (
+            (start - 1, end) if _width(label[:start]) >= _width(label[end:]) else (start, end + 1)
+        )
     return f"{label[:start].rstrip()}\u2026{label[end:].lstrip()}"
 
 
 def _width(text: str) -> float:
-    return sum(1.8 if unicodedata.east_asian_width(character) in "WF" else 1.0 for character in text)
+    return sum(
+        1.8 if unicodedata.east_asian_width(character) in "WF" else 1.0 for character in text
+    )
 
 
 def _drawing(shown: Curve) -> Drawing:
     points = shown.unlearned or shown.original
     first, last = points[0], points[-1]
-    words = f"{shown.title}: {first.y:.3g} at {shown.x_label} {first.x:g}, {last.y:.3g} at {shown.x_label} {last.x:g}."
+    words = (
+        f"{shown.title}: {first.y:.3g} at {shown.x_label} {first.x:g}, {last.y:.3g} at "
+        f"{shown.x_label} {last.x:g}."
+    )
     return Drawing(charts.curve(shown), words)
 
 

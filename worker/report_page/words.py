@@ -9,7 +9,11 @@ from worker.report_page.figures import hits, percent
 EVIDENCE = {
     None: (
         "Not determined",
-        "This report does not say what kind of knowledge was changed. See what was not measured, further down.",
+        (
+            "This report does not say what kind of knowledge was changed. See what was not "
+            "measured, "
+            "further down."
+        ),
     ),
     "none": (
         "No removal shown",
@@ -17,8 +21,10 @@ EVIDENCE = {
     ),
     "association": (
         "The link between name and image",
-        "The model no longer connects the name with the images. Its image encoder can still tell these images apart:"
-        " whoever puts another text encoder beside it, or trains it further, may bring recognition back.",
+        "The model no longer connects the name with the images. Its image encoder can still tell "
+        "these images apart:"
+        " whoever puts another text encoder beside it, or trains it further, may bring "
+        "recognition back.",
     ),
     "image_encoder": (
         "The image encoder",
@@ -26,8 +32,10 @@ EVIDENCE = {
     ),
     "both": (
         "The link between name and image, and the image encoder",
-        "The model no longer connects the name with the images, and the change is in the image encoder, too: the original"
-        " text encoder does not bring recognition back, and every classifier that was tried on the encoder's output finds"
+        "The model no longer connects the name with the images, and the change is in the image "
+        "encoder, too: the original"
+        " text encoder does not bring recognition back, and every classifier that was tried on "
+        "the encoder's output finds"
         " these images less often than before.",
     ),
 }
@@ -36,52 +44,73 @@ STILL_FOUND = {
     "forget_recall": "asked for by its name",
     "worst_prompt_recall": "under the worst other wording",
     "original_text_recall": "with the original text encoder put back",
-    "original_image_recall": "with the original image encoder put back, as in an index of images that was filled before",
+    "original_image_recall": (
+        "with the original image encoder put back, as in an index of images that was filled before"
+    ),
     "probe_recall": "by a classifier trained on the image features",
     "penultimate_probe_recall": "by a classifier trained on the features before the last step",
     "prototype_recall": "from five examples",
     "benign_recall": "after further training on other images",
-    **{f"relearn_recall_{count}": f"after training on {count} of its images" for count in (1, 5, 16, 64)},
+    **{
+        f"relearn_recall_{count}": f"after training on {count} of its images"
+        for count in (1, 5, 16, 64)
+    },
 }
 """Ways in which what is forgotten may still be found; shares of its images."""
 WORST = 3
 
 METHODS = {
     "synthetic": (
-        "The method worked from the name of the class. It used pictures that it computed itself, and no image of the"
-        " class. It changed the weights that lead from this name to images and from such images to the name."
+        "The method worked from the name of the class. It used pictures that it computed itself, "
+        "and no image of the"
+        " class. It changed the weights that lead from this name to images and from such images "
+        "to the name."
     ),
     "three_stage": (
-        "The method worked from images that the request gave. First it lowered the recognition of what is to be"
-        " forgotten. Then it repaired what is to stay. At last it mixed the edited weights with the original ones as"
+        "The method worked from images that the request gave. First it lowered the recognition of "
+        "what is to be"
+        " forgotten. Then it repaired what is to stay. At last it mixed the edited weights with "
+        "the original ones as"
         " far as the first goal allows."
     ),
     "null_space": (
-        "The method worked from the name of the class alone. It removed from the last step of an encoder the direction"
-        " that the name stands for, in one calculation. The weights before that step are as they were."
+        "The method worked from the name of the class alone. It removed from the last step of an "
+        "encoder the direction"
+        " that the name stands for, in one calculation. The weights before that step are as they "
+        "were."
     ),
     "delete": (
-        "The method worked from images of what is to be forgotten. It trained the last part of the image encoder until"
-        " these images get the answers that the original would give if their name were not there to choose."
+        "The method worked from images of what is to be forgotten. It trained the last part of "
+        "the image encoder until"
+        " these images get the answers that the original would give if their name were not there "
+        "to choose."
     ),
     "pbu": (
-        "The method worked from images of what is to be forgotten. It trained the last part of the image encoder to give"
-        " them other names, and held back every weight that counts for telling the other names apart."
+        "The method worked from images of what is to be forgotten. It trained the last part of "
+        "the image encoder to give"
+        " them other names, and held back every weight that counts for telling the other names "
+        "apart."
     ),
     "slug": (
-        "The method worked from images that the request gave. It changed the weights of one layer, in one step: it tried"
-        " several layers and lengths, and took what forgot enough at the least cost on images set aside for this."
+        "The method worked from images that the request gave. It changed the weights of one "
+        "layer, in one step: it tried"
+        " several layers and lengths, and took what forgot enough at the least cost on images set "
+        "aside for this."
     ),
     "clip_erase": (
-        "The method worked from images that the request gave. It trained both encoders: images of what is to be forgotten"
+        "The method worked from images that the request gave. It trained both encoders: images of "
+        "what is to be forgotten"
         " and their texts were drawn apart, while other images and texts were held together."
     ),
     "gradient_ascent": (
-        "The method worked from images of what is to be forgotten. It trained the last part of the image encoder to get"
-        " them wrong, and protected nothing else. It is here as the control that other methods must beat."
+        "The method worked from images of what is to be forgotten. It trained the last part of "
+        "the image encoder to get"
+        " them wrong, and protected nothing else. It is here as the control that other methods "
+        "must beat."
     ),
     "auto": (
-        "Several methods were tried one after the other, until one met the thresholds. All that were tried are listed for"
+        "Several methods were tried one after the other, until one met the thresholds. All that "
+        "were tried are listed for"
         " engineers at the end."
     ),
 }
@@ -110,13 +139,24 @@ CURVES = {
 GROUPS = {
     "forgetting": (
         "Other ways to ask",
-        "The same images, asked for in other words and other languages. What counts is the worst wording.",
+        (
+            "The same images, asked for in other words and other languages. What counts is the "
+            "worst "
+            "wording."
+        ),
     ),
-    "retention": ("What is to stay", "Classes close to what was forgotten, and classes far from it."),
+    "retention": (
+        "What is to stay",
+        "Classes close to what was forgotten, and classes far from it.",
+    ),
     "transfer": ("Other sets", "Images that have nothing to do with the request."),
     "representation": (
         "What the image features still hold",
-        "Someone with labelled images can train a small classifier on the model's features. This is how well that works.",
+        (
+            "Someone with labelled images can train a small classifier on the model's features. "
+            "This "
+            "is how well that works."
+        ),
     ),
     "towers": (
         "One encoder at a time",
@@ -124,15 +164,26 @@ GROUPS = {
     ),
     "relearning": (
         "How easily it comes back",
-        "The edited model is trained on a few images. The sooner recognition returns, the shallower the forgetting.",
+        (
+            "The edited model is trained on a few images. The sooner recognition returns, the "
+            "shallower the forgetting."
+        ),
     ),
     "membership": (
         "Traces of single images",
-        "An attacker tries to tell images that the model was trained on from images that it never saw.",
+        (
+            "An attacker tries to tell images that the model was trained on from images that it "
+            "never "
+            "saw."
+        ),
     ),
     "reference": (
         "Beside a model that never saw the data",
-        "The best result possible is not zero: it is what a model does that was trained without the data.",
+        (
+            "The best result possible is not zero: it is what a model does that was trained "
+            "without "
+            "the data."
+        ),
     ),
     "weights": ("What changed in the weights", "How much of the model the edit touched."),
 }
@@ -142,7 +193,11 @@ ATTACKS = ("forgetting", "representation", "towers", "relearning", "membership",
 
 ROLES = {"forget": "is to be forgotten", "sibling": "same class, stays", "retain": "stays"}
 
-BETTER = {"lower": "lower is better", "higher": "higher is better", "neither": "neither direction is better"}
+BETTER = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "neither": "neither direction is better",
+}
 
 STAGES = {
     "preparing": "load and measure the original",
@@ -155,40 +210,83 @@ STAGES = {
 }
 
 GLOSSARY = (
-    ("Accuracy", "The share of images to which the model gives their right name, among all names of the set."),
+    (
+        "Accuracy",
+        (
+            "The share of images to which the model gives their right name, among all names of the "
+            "set."
+        ),
+    ),
     (
         "Class, subgroup",
-        "A class is all images that share a name. A subgroup is a part of a class, such as its sketches.",
+        (
+            "A class is all images that share a name. A subgroup is a part of a class, such as its "
+            "sketches."
+        ),
     ),
     (
         "CLIP, image encoder, text encoder",
-        "A CLIP turns images and texts into lists of numbers and compares them. Each encoder is also called a tower.",
+        (
+            "A CLIP turns images and texts into lists of numbers and compares them. Each encoder "
+            "is "
+            "also called a tower."
+        ),
     ),
-    ("Digest (SHA-256)", "A fingerprint of a file. Two files with the same digest have the same content."),
+    (
+        "Digest (SHA-256)",
+        "A fingerprint of a file. Two files with the same digest have the same content.",
+    ),
     (
         "Evaluation set",
-        "Images with known names on which the model is measured. The edit used none of these files; where copies in another"
+        "Images with known names on which the model is measured. The edit used none of these "
+        "files; where copies in another"
         " format were found, the limits say so.",
     ),
     (
         "Evidence level",
-        "What the measurements, and not the name of the method, show to have changed: the link between name and image,"
+        "What the measurements, and not the name of the method, show to have changed: the link "
+        "between name and image,"
         " the image encoder, or both.",
     ),
     (
         "Interval (95 %)",
-        "The range in which the true share lies, with 95 % confidence, given how many images were measured. With few"
+        "The range in which the true share lies, with 95 % confidence, given how many images were "
+        "measured. With few"
         " images it is wide.",
     ),
-    ("Linear probe", "A simple classifier that is trained on a model's features, to see what these still tell."),
-    ("Membership inference", "An attack that tries to tell whether a given image was used for training."),
+    (
+        "Linear probe",
+        "A simple classifier that is trained on a model's features, to see what these still tell.",
+    ),
+    (
+        "Membership inference",
+        "An attack that tries to tell whether a given image was used for training.",
+    ),
     ("n", "The number of images behind a number."),
     ("Points", "Percentage points: from 99.0 % to 98.5 % is a loss of 0.5 points."),
-    ("Prompt, template", "The sentence in which the model is asked for a class, such as: a photo of a {}."),
-    ("Recognised", "The model ranked the right name first. Also called recall, where only one class is looked at."),
-    ("Reference model", "A model that was trained the same way, but never saw what is to be forgotten."),
-    ("Relearning", "Training the edited model on a few images, to see how soon it recognises them again."),
-    ("Synthetic samples", "Pictures that were computed from the model itself. They are images of nothing and nobody."),
+    (
+        "Prompt, template",
+        "The sentence in which the model is asked for a class, such as: a photo of a {}.",
+    ),
+    (
+        "Recognised",
+        (
+            "The model ranked the right name first. Also called recall, where only one class is "
+            "looked at."
+        ),
+    ),
+    (
+        "Reference model",
+        "A model that was trained the same way, but never saw what is to be forgotten.",
+    ),
+    (
+        "Relearning",
+        "Training the edited model on a few images, to see how soon it recognises them again.",
+    ),
+    (
+        "Synthetic samples",
+        "Pictures that were computed from the model itself. They are images of nothing and nobody.",
+    ),
     ("Threshold", "A limit that the request set. A result that misses one is not published."),
     ("Transfer", "How the model does on sets that have nothing to do with the request."),
     ("Zero-shot", "The model is asked for names in words. No classifier is trained for them."),
@@ -207,16 +305,24 @@ def verdict(report: Report) -> str:
     total, missed = len(report.thresholds), sum(not t.passed for t in report.thresholds)
     if missed:
         of = "its only threshold" if total == 1 else f"{missed} of {total} thresholds"
-        return f"Failed: the edited model misses {of}. Its weights are in quarantine and are not given out."
+        return (
+            f"Failed: the edited model misses {of}. Its weights are in quarantine and are not "
+            "given out."
+        )
     if report.verdict == "failed":
         return "Failed. The weights are in quarantine and are not given out."
     if not total:
         return "Passed: the request sets no threshold, so none could be missed."
-    return f"Passed: the edited model meets {'the one threshold' if total == 1 else f'all {total} thresholds'} of the request."
+    return (
+        "Passed: the edited model meets "
+        f"{'the one threshold' if total == 1 else f'all {total} thresholds'} of the request."
+    )
 
 
 def still_found(report: Report) -> list[Measure]:
-    """Return every way in which what is forgotten was looked for, the one that finds most first; real images before samples."""
+    """Return every way in which what is forgotten was looked for, the one that finds most first;
+    real images before samples.
+    """
     taken = [m for m in report.measures if m.name in STILL_FOUND and m.counts and m.unit == "share"]
     real = [m for m in taken if m.where != SAMPLES]
     best: dict[str, Measure] = {}
@@ -234,7 +340,9 @@ SHOWN_BY = {
 
 
 def shown_by(report: Report) -> list[str]:
-    """Return the numbers that the evidence level rests on, in words: by either encoder of the original, by a classifier."""
+    """Return the numbers that the evidence level rests on, in words: by either encoder of the
+    original, by a classifier.
+    """
     found = {m.name: m for m in still_found(report)}
     return [f"{words}: {now(found[name])}" for name, words in SHOWN_BY.items() if name in found]
 
@@ -247,7 +355,11 @@ def now(measure: Measure) -> str:
 
 def count_or_share(measure: Measure) -> str:
     """Return what a measure still finds, and what it found in the original."""
-    return f"{now(measure)} (original {percent(measure.original.value)})" if measure.original else now(measure)
+    return (
+        f"{now(measure)} (original {percent(measure.original.value)})"
+        if measure.original
+        else now(measure)
+    )
 
 
 def measure_title(name: str) -> str:
@@ -261,17 +373,25 @@ def scored_with(result: EvaluationResult, report: Report) -> str:
     if asked and set(result.labels) == set(asked):
         return f"among the {len(result.labels):,} labels of the request"
     if asked and result.role == "transfer":
-        return f"among the {len(result.labels):,} classes of the set itself, which are not those of the request"
+        return (
+            f"among the {len(result.labels):,} classes of the set itself, which are not those "
+            "of the request"
+        )
     return f"among {len(result.labels):,} labels"
 
 
 def lineage(report: Report) -> str | None:
-    """Return where the original came from, as far as it is known; None where it is no result of an erasure."""
+    """Return where the original came from, as far as it is known; None where it is no result of
+    an erasure.
+    """
     earlier = [entry.name for entry in report.request.data.earlier]
-    known = f"; the request names what was forgotten before: {', '.join(earlier)}" if earlier else ""
+    known = (
+        f"; the request names what was forgotten before: {', '.join(earlier)}" if earlier else ""
+    )
     if report.model_before.made_by:
         return (
-            f"\u201cOriginal\u201d on this page is the result of an earlier erasure, job {report.model_before.made_by}{known}."
+            "\u201cOriginal\u201d on this page is the result of an earlier erasure, job "
+            f"{report.model_before.made_by}{known}."
             " What that one took away is not part of it any more."
         )
     return f"The model has forgotten before{known}." if known else None
@@ -284,23 +404,34 @@ def advice(report: Report) -> list[str]:
         return []
     method, words = report.request.method.name, []
     if any(t.where == "nothing was measured" for t in report.thresholds if not t.passed):
-        words.append("Give images for the threshold that nothing was measured for, or leave that threshold out.")
-    if missed & {"max_retain_drop", "max_transfer_drop", "max_earlier_accuracy"} or any("drop" in m for m in missed):
         words.append(
-            "Too much else was lost: give more images of what is to stay (data.retain, data.proxy), above all of the classes"
+            "Give images for the threshold that nothing was measured for, or leave that "
+            "threshold "
+            "out."
+        )
+    if missed & {"max_retain_drop", "max_transfer_drop", "max_earlier_accuracy"} or any(
+        "drop" in m for m in missed
+    ):
+        words.append(
+            "Too much else was lost: give more images of what is to stay (data.retain, "
+            "data.proxy), above all of the classes"
             " that lost most, or choose a method that changes less."
         )
     if missed - {"max_retain_drop", "max_transfer_drop", "max_earlier_accuracy"}:
         words.append(
-            "Too much is still recognised: give the other names of the class as target.synonyms, more images of it"
+            "Too much is still recognised: give the other names of the class as target.synonyms, "
+            "more images of it"
             " (data.forget), or more steps in method.parameters."
         )
     if method != "auto":
         words.append(
-            "Send the request again with the method auto: it tries several methods and keeps the first that passes."
+            "Send the request again with the method auto: it tries several methods and keeps "
+            "the "
+            "first that passes."
         )
     words.append(
-        "Where a limit was stricter than the purpose needs, or is judged by the upper end of an interval on few images, give"
+        "Where a limit was stricter than the purpose needs, or is judged by the upper end of an "
+        "interval on few images, give"
         " more test images or another limit, and record why."
     )
     return words
@@ -314,17 +445,29 @@ def threshold_title(threshold: ThresholdResult, report: Report) -> str:
 
 
 def threshold_unit(threshold: ThresholdResult, report: Report) -> str:
-    """Return the unit in which a threshold and its value are written: that of its measure, a share for the accuracies."""
-    return next((measure.unit for measure in report.measures if measure.name == threshold.measure), "share")
+    """Return the unit in which a threshold and its value are written: that of its measure, a
+    share for the accuracies.
+    """
+    return next(
+        (measure.unit for measure in report.measures if measure.name == threshold.measure), "share"
+    )
 
 
 def given_to_the_method(report: Report) -> str:
-    """Return what the method learnt from: of the images in the request those that it reads, for `auto` those that it may."""
+    """Return what the method learnt from: of the images in the request those that it reads, for
+    `auto` those that it may.
+    """
     name, data = report.method.get("chosen", report.request.method.name), report.request.data
     given = {"forget": data.forget, "retain": data.retain}
-    read = [role for role, images in given.items() if images and (name == "auto" or role in METHOD_IMAGES[name])]
+    read = [
+        role
+        for role, images in given.items()
+        if images and (name == "auto" or role in METHOD_IMAGES[name])
+    ]
     shown = {"forget": "of what is to be forgotten", "retain": "of what is to stay"}
-    return f"images {', and '.join(shown[role] for role in read)}" if read else "names, and no image"
+    return (
+        f"images {', and '.join(shown[role] for role in read)}" if read else "names, and no image"
+    )
 
 
 def what_was_done(report: Report) -> str:
@@ -343,7 +486,9 @@ def curve_title(curve: Curve) -> str:
 
 
 def set_title(name: str) -> str:
-    """Return what an evaluation set is called; that of a subgroup request has no name of its own."""
+    """Return what an evaluation set is called; that of a subgroup request has no name of its
+    own.
+    """
     return "the target’s own images" if name == "target" else name
 
 
@@ -358,7 +503,8 @@ def summary(target: TargetResult, name: str) -> str:
     if target.synthetic_accuracy is not None:
         before, after = target.synthetic_accuracy.before, target.synthetic_accuracy.after
         return (
-            f"No real image of {name} was given. Of {before.n:,} synthetic samples, the original model recognised"
+            f"No real image of {name} was given. Of {before.n:,} synthetic samples, the original "
+            "model recognised"
             f" {hits(before):,} and the edited model {hits(after):,}."
         )
     return f"Nothing was given on which {name} could be measured."

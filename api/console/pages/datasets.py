@@ -21,7 +21,11 @@ from shared.errors import Conflict, NotFound
 router = APIRouter(prefix="/data-sets", route_class=Page)
 
 PAGE = 50
-FIELDS = {"parameters": [text_parameter("purge_after_job", "delete it with the last erasure that uses it")]}
+FIELDS = {
+    "parameters": [
+        text_parameter("purge_after_job", "delete it with the last erasure that uses it")
+    ]
+}
 """What the form holds beside the file."""
 
 
@@ -34,7 +38,9 @@ Received = Annotated[Upload, Depends(_received, scope="function")]
 
 
 @router.get("")
-def list_datasets(request: Request, begin: BeginDep, parts: PartsDep, caller: DatasetReader) -> Response:
+def list_datasets(
+    request: Request, begin: BeginDep, parts: PartsDep, caller: DatasetReader
+) -> Response:
     """Show what is kept, and what was purged."""
     after = request.query_params.get("after") or None
     with begin() as session:
@@ -54,7 +60,9 @@ def list_datasets(request: Request, begin: BeginDep, parts: PartsDep, caller: Da
 
 
 @router.post("", openapi_extra=FIELDS)
-async def upload(request: Request, caller: DatasetWriter, sent: Received, begin: BeginDep) -> Response:
+async def upload(
+    request: Request, caller: DatasetWriter, sent: Received, begin: BeginDep
+) -> Response:
     """Take an archive, and show it; a script that asks for JSON is answered with it."""
     purge = sent.flag("purge_after_job")
 
@@ -68,18 +76,24 @@ async def upload(request: Request, caller: DatasetWriter, sent: Received, begin:
 
 
 @router.get("/{dataset_id}")
-def dataset(dataset_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: DatasetReader) -> Response:
+def dataset(
+    dataset_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: DatasetReader
+) -> Response:
     """Show one data set, or the receipt of what is left of it."""
     return _one(request, begin, parts, caller.tenant_id, dataset_id)
 
 
 @router.post("/{dataset_id}/delete")
-def delete(dataset_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: DatasetWriter) -> Response:
+def delete(
+    dataset_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: DatasetWriter
+) -> Response:
     """Purge a data set at once."""
     try:
         delete_dataset(dataset_id, begin, caller, parts)
     except Conflict as error:
-        return _one(request, begin, parts, caller.tenant_id, dataset_id, problem=error.detail, status=409)
+        return _one(
+            request, begin, parts, caller.tenant_id, dataset_id, problem=error.detail, status=409
+        )
     return go(f"{PREFIX}/data-sets/{dataset_id}?done=dataset_deleted")
 
 
@@ -101,5 +115,12 @@ def _one(
         kept = dataset_keeping.of(session, [view], parts.settings)[dataset_id] if view else None
     if view is None and receipt is None:
         raise NotFound("dataset", dataset_id)
-    known = {"dataset": view, "receipt": receipt, "kept": kept, "problem": problem, "done": done, "id": dataset_id}
+    known = {
+        "dataset": view,
+        "receipt": receipt,
+        "kept": kept,
+        "problem": problem,
+        "done": done,
+        "id": dataset_id,
+    }
     return render(request, "dataset.html", status=status, **known)

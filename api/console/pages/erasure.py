@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from api.console import advice, words
 from api.console.advice import Judged
 from api.console.page import Page
 from api.console.rendering import render
-from api.dependencies import BeginDep, JobReader, PartsDep
+from api.dependencies import Begin, BeginDep, JobReader, PartsDep
 from api.parts import Parts
 from api.routes.events import HEARTBEAT_SECONDS, LARGEST_SEQ, RECONNECT_MILLISECONDS, SEND_SECONDS
 from api.streams import Stream
@@ -61,13 +61,17 @@ class Found(NamedTuple):
 
 
 @router.get("")
-def erasure(job_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: JobReader) -> Response:
+def erasure(
+    job_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: JobReader
+) -> Response:
     """Show everything about one erasure."""
     return _page(request, begin, parts, caller.tenant_id, job_id, "erasure.html")
 
 
 @router.get("/live")
-def live(job_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: JobReader) -> Response:
+def live(
+    job_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: JobReader
+) -> Response:
     """Return the part of the page that changes, for htmx."""
     return _page(request, begin, parts, caller.tenant_id, job_id, "erasure_live.html")
 
@@ -94,8 +98,12 @@ async def events(
     first = await run_in_threadpool(_look, parts, caller.tenant_id, job_id, seen)
     if first.ended and not first.events:
         return Response(status_code=204)
-    stream = closing.enter_context(parts.streams.opened(caller.tenant_id, job_id, request.state.credential))
-    return EventSourceResponse(_news(stream, seen), ping=HEARTBEAT_SECONDS, send_timeout=SEND_SECONDS)
+    stream = closing.enter_context(
+        parts.streams.opened(caller.tenant_id, job_id, request.state.credential)
+    )
+    return EventSourceResponse(
+        _news(stream, seen), ping=HEARTBEAT_SECONDS, send_timeout=SEND_SECONDS
+    )
 
 
 def _look(parts: Parts, tenant_id: str, job_id: str, after: int) -> queries.Look:
@@ -111,7 +119,9 @@ async def _news(stream: Stream, after: int) -> AsyncIterator[ServerSentEvent]:
             yield ServerSentEvent(event.type, id=str(event.seq), event="ended")
 
 
-def _page(request: Request, begin: Any, parts: Parts, tenant_id: str, job_id: str, template: str) -> Response:  # noqa: ANN401
+def _page(
+    request: Request, begin: Begin, parts: Parts, tenant_id: str, job_id: str, template: str
+) -> Response:
     with begin() as session:
         found = _find(session, tenant_id, job_id)
     report = _report(parts, found.report_key)
@@ -135,7 +145,9 @@ def _page(request: Request, begin: Any, parts: Parts, tenant_id: str, job_id: st
 def _find(session: Session, tenant_id: str, job_id: str) -> Found:
     job = queries.get(session, tenant_id, job_id)
     shown, last_seq, left_out = _events(session, tenant_id, job_id)
-    artifacts = {a.name: a for a in queries.artifacts(session, tenant_id, job_id) if a.removed_at is None}
+    artifacts = {
+        a.name: a for a in queries.artifacts(session, tenant_id, job_id) if a.removed_at is None
+    }
     report = artifacts.get("report.json")
     request = job.request
     model = request.model.id if request else None
@@ -152,13 +164,17 @@ def _find(session: Session, tenant_id: str, job_id: str) -> Found:
         certificate=_has_certificate(session, tenant_id, job_id),
         certificate_awaited=job.verdict is not None,
         weights="model/open_clip_model.safetensors" in artifacts,
-        fetches=weight_downloads.fetches(session, tenant_id, job.result_model) if job.result_model else (),
+        fetches=weight_downloads.fetches(session, tenant_id, job.result_model)
+        if job.result_model
+        else (),
         receipt=job_leftovers.receipt(session, tenant_id, job_id) if job.state.final else None,
     )
 
 
 def _events(session: Session, tenant_id: str, job_id: str) -> tuple[list[EventView], int, int]:
-    """Return what happened, the last seq, and how many entries are left out at the beginning. Steps only move the bar."""
+    """Return what happened, the last seq, and how many entries are left out at the beginning.
+    Steps only move the bar.
+    """
     found: list[EventView] = []
     last, more = 0, True
     while more:
@@ -177,7 +193,9 @@ def _has_certificate(session: Session, tenant_id: str, job_id: str) -> bool:
 
 
 def _report(parts: Parts, key: str | None) -> Report | None:
-    """Return the report; None where there is none, or one of another version, which its own page can still show."""
+    """Return the report; None where there is none, or one of another version, which its own page
+    can still show.
+    """
     if key is None:
         return None
     try:
@@ -210,4 +228,6 @@ def _next_steps(job: JobView, judged: Sequence[Judged]) -> list[advice.Step]:
 def _json(job: JobView) -> str | None:
     if job.request is None:
         return None
-    return json.dumps(job.request.model_dump(mode="json", exclude_unset=True), indent=2, ensure_ascii=False)
+    return json.dumps(
+        job.request.model_dump(mode="json", exclude_unset=True), indent=2, ensure_ascii=False
+    )

@@ -1,4 +1,6 @@
-"""The list of erasures: what is due, what was done; narrowed, sorted, a page at a time, and as CSV."""
+"""The list of erasures: what is due, what was done; narrowed, sorted, a page at a time, and as
+CSV.
+"""
 
 import csv
 import io
@@ -135,7 +137,9 @@ def _line(values: Iterable[object]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula: a tenant decides how its references begin."""
+    """Return a cell that no spreadsheet takes for a formula: a tenant decides how its references
+    begin.
+    """
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="seconds")
     text = "" if value is None else str(value)
@@ -143,7 +147,9 @@ def _cell(value: object) -> str:
 
 
 def _given(request: Request) -> dict[str, str]:
-    """Return what the address narrows the list to; a field of the form that was left empty says nothing."""
+    """Return what the address narrows the list to; a field of the form that was left empty says
+    nothing.
+    """
     return {name: value for name in NAMES if (value := request.query_params.get(name, "").strip())}
 
 
@@ -182,7 +188,9 @@ def _filter(given: Mapping[str, str]) -> JobFilter:
 
 
 def _end_of(day: str) -> datetime | None:
-    """Return the end of a day, None where it is none: what is due on that day is due before its end."""
+    """Return the end of a day, None where it is none: what is due on that day is due before its
+    end.
+    """
     try:
         found = _DAY.validate_python(day)
         return datetime.combine(found.date(), time(), UTC) + timedelta(days=1)

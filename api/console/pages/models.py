@@ -39,12 +39,16 @@ def list_models(request: Request, begin: BeginDep, caller: ModelReader) -> Respo
 
 
 @router.post("")
-async def upload(request: Request, caller: ModelWriter, sent: Received, begin: BeginDep) -> Response:
+async def upload(
+    request: Request, caller: ModelWriter, sent: Received, begin: BeginDep
+) -> Response:
     """Take a checkpoint, and show it; a script that asks for JSON is answered with it."""
     room = sent.share.hold_spare(EXPANSION * sent.file.size_bytes)
 
     def added(uploads: Uploads) -> Answer:
-        return uploads.add_model(sent.file, None, name=sent.name, architecture=None, unpacked_bytes=room)
+        return uploads.add_model(
+            sent.file, None, name=sent.name, architecture=None, unpacked_bytes=room
+        )
 
     answer = await performed(request, caller, begin, added)
     if "application/json" in request.headers.get("accept", ""):
@@ -65,7 +69,9 @@ def ask(model_id: str, request: Request, begin: BeginDep, caller: ModelWriter) -
 
 
 @router.post("/{model_id}/delete")
-def delete(model_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: ModelWriter) -> Response:
+def delete(
+    model_id: str, request: Request, begin: BeginDep, parts: PartsDep, caller: ModelWriter
+) -> Response:
     """Delete a model and its files."""
     try:
         with begin() as session:

@@ -1,4 +1,6 @@
-"""Starting an erasure: a form that is checked as the API checks a request, and ends on the erasure's page."""
+"""Starting an erasure: a form that is checked as the API checks a request, and ends on the
+erasure's page.
+"""
 
 import json
 import secrets
@@ -21,7 +23,13 @@ from services.access.api_keys import Principal
 from services.access.idempotency import Answer
 from services.catalog import datasets, models
 from services.jobs import queries, submission, validation
-from shared.errors import IdempotencyKeyReused, InvalidRequest, NotFound, QuotaExceeded, StillInFlight
+from shared.errors import (
+    IdempotencyKeyReused,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    StillInFlight,
+)
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import JobDraft, JobView
 from shared.schemas.model import ModelView
@@ -35,7 +43,10 @@ OFFERED = 100
 OFFERED_CLASSES = 500
 COMMON_METHODS = ("auto", "synthetic", "three_stage")
 OTHER_METHODS = tuple(name for name in words.METHODS if name not in COMMON_METHODS)
-SENT_ALREADY = "This form was sent already with other values. Look at the erasures before you send it once more."
+SENT_ALREADY = (
+    "This form was sent already with other values. Look at the erasures before you "
+    "send it once more."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,9 @@ class Checked:
 
 @router.get("")
 def new(request: Request, begin: BeginDep, caller: JobWriter, base: str = "") -> Response:
-    """Show the form: empty, or with the request of an earlier erasure (`base`) and what the address changes of it."""
+    """Show the form: empty, or with the request of an earlier erasure (`base`) and what the
+    address changes of it.
+    """
     offered = _offered(begin, caller, base)
     fields = drafting.filled(offered.base or {})
     changes = {name: value for name in drafting.FIELDS if (value := request.query_params.get(name))}
@@ -81,7 +94,9 @@ def new(request: Request, begin: BeginDep, caller: JobWriter, base: str = "") ->
 
 
 @router.post("/check")
-def check(request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter, form: FormDep) -> Response:
+def check(
+    request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter, form: FormDep
+) -> Response:
     """Return what would come of the form as it is, for htmx."""
     offered = _offered(begin, caller, form.get("base") or "")
     checked = _checked(begin, parts, caller, form, offered)
@@ -89,8 +104,12 @@ def check(request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter,
 
 
 @router.post("")
-def submit(request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter, form: FormDep) -> Response:
-    """Check the form, or put the erasure into the queue; the same form sent twice makes one erasure."""
+def submit(
+    request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter, form: FormDep
+) -> Response:
+    """Check the form, or put the erasure into the queue; the same form sent twice makes one
+    erasure.
+    """
     base = form.get("base") or ""
     offered = _offered(begin, caller, base)
     if form.get("action") == "check":
@@ -98,21 +117,31 @@ def submit(request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter
         return _form(request, offered, drafting.typed(form), base, checked, parts)
     try:
         _, wanted = _request(form, offered)
-        answer = _submitted(begin, parts, caller, wanted, form.get("once") or secrets.token_urlsafe(16))
+        answer = _submitted(
+            begin, parts, caller, wanted, form.get("once") or secrets.token_urlsafe(16)
+        )
     except InvalidRequest as error:
         checked = Checked(drafting.by_field(error.errors))
         return _form(request, offered, drafting.typed(form), base, checked, parts, status=422)
     except (QuotaExceeded, StillInFlight, IdempotencyKeyReused) as error:
         detail = SENT_ALREADY if isinstance(error, IdempotencyKeyReused) else error.detail
-        return _form(request, offered, drafting.typed(form), base, Checked({"": [detail]}), parts, status=409)
+        return _form(
+            request, offered, drafting.typed(form), base, Checked({"": [detail]}), parts, status=409
+        )
     job = json.loads(answer.body)
-    return go(f"{PREFIX}/erasures/{job['id']}?done={'existing' if job['existing'] else 'submitted'}")
+    return go(
+        f"{PREFIX}/erasures/{job['id']}?done={'existing' if job['existing'] else 'submitted'}"
+    )
 
 
-def _submitted(begin: Begin, parts: Parts, caller: Principal, wanted: ErasureRequest, once: str) -> Answer:
+def _submitted(
+    begin: Begin, parts: Parts, caller: Principal, wanted: ErasureRequest, once: str
+) -> Answer:
     local = validation.read_local(wanted, parts.settings)
     payload = wanted.model_dump(mode="json", exclude_unset=True)
-    call = idempotency.call(caller.tenant_id, f"console:{once}", method="POST", path=f"{PREFIX}/new", payload=payload)
+    call = idempotency.call(
+        caller.tenant_id, f"console:{once}", method="POST", path=f"{PREFIX}/new", payload=payload
+    )
     with begin() as session:
 
         def made() -> Answer:
@@ -122,7 +151,9 @@ def _submitted(begin: Begin, parts: Parts, caller: Principal, wanted: ErasureReq
         return idempotency.once(session, call, made, parts.settings.idempotency_seconds)
 
 
-def _checked(begin: Begin, parts: Parts, caller: Principal, form: Form, offered: Offered) -> Checked:
+def _checked(
+    begin: Begin, parts: Parts, caller: Principal, form: Form, offered: Offered
+) -> Checked:
     try:
         body, wanted = _request(form, offered)
         local = validation.read_local(wanted, parts.settings)
@@ -207,7 +238,9 @@ def _told(checked: Checked, request: Request, parts: Parts) -> dict[str, Any]:
 
 
 def _decides(draft: JobDraft) -> list[tuple[str, int, float]]:
-    """Return for each set that shows what is to be forgotten its number of such images, and how low its interval can reach."""
+    """Return for each set that shows what is to be forgotten its number of such images, and how
+    low its interval can reach.
+    """
     names = set(draft.request.target.names())
     found = []
     for one in draft.sets:

@@ -1,4 +1,6 @@
-"""What an erasure left, for a browser: report, certificate, weights, receipt. Each fetch is on record as the API's is."""
+"""What an erasure left, for a browser: report, certificate, weights, receipt. Each fetch is on
+record as the API's is.
+"""
 
 import json
 
@@ -29,13 +31,17 @@ def report_page(job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader
 @router.get("/report.json")
 def report_file(job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader) -> Response:
     """Save the report as JSON."""
-    return _named(artifacts.report(job_id, begin, parts, caller, head=False), f"report-{job_id}.json")
+    return _named(
+        artifacts.report(job_id, begin, parts, caller, head=False), f"report-{job_id}.json"
+    )
 
 
 @router.get("/certificate.json")
 def certificate(job_id: str, begin: BeginDep, parts: PartsDep, caller: JobReader) -> Response:
     """Save the last certificate."""
-    return _named(certificates.certificate(job_id, begin, parts, caller), f"certificate-{job_id}.json")
+    return _named(
+        certificates.certificate(job_id, begin, parts, caller), f"certificate-{job_id}.json"
+    )
 
 
 @router.get("/weights")

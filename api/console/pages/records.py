@@ -31,7 +31,9 @@ def log(request: Request, begin: BeginDep, caller: Admin) -> Response:
     """Show the audit log, newest first; with `subject` what happened to one thing."""
     before, subject = _before(request), request.query_params.get("subject", "").strip() or None
     with begin() as session:
-        page = reading.list_page(session, caller.tenant_id, subject=subject, before=before, limit=PAGE)
+        page = reading.list_page(
+            session, caller.tenant_id, subject=subject, before=before, limit=PAGE
+        )
         head = signed_heads.newest(session)
     return render(
         request,
@@ -68,7 +70,9 @@ def check(request: Request, begin: BeginDep, caller: Admin) -> Response:
 
 @router.get("/log.jsonl")
 def export(begin: BeginDep, caller: Admin) -> Response:
-    """Return the tenant's part of the log, an entry a line, each with the hashes before and after it; the signed head first."""
+    """Return the tenant's part of the log, an entry a line, each with the hashes before and
+    after it; the signed head first.
+    """
     name = f"audit-log-{datetime.now(UTC):%Y-%m-%d}.jsonl"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     lines = _lines(begin, caller.tenant_id)
@@ -94,7 +98,10 @@ def calls(request: Request, begin: BeginDep, caller: Admin) -> Response:
     """Show the webhooks, and what was and is to be delivered to each."""
     with begin() as session:
         endpoints = webhooks.list_page(session, caller.tenant_id, limit=100).data
-        listed = {one.id: deliveries.list_page(session, caller.tenant_id, one.id, limit=20).data for one in endpoints}
+        listed = {
+            one.id: deliveries.list_page(session, caller.tenant_id, one.id, limit=20).data
+            for one in endpoints
+        }
     return render(request, "deliveries.html", endpoints=endpoints, deliveries=listed)
 
 
@@ -120,7 +127,9 @@ def processing_file(begin: BeginDep, parts: PartsDep, caller: Admin) -> Response
     with begin() as session:
         record = _own(processing_record.record(session, parts.settings), caller.tenant_id)
     headers = {"Content-Disposition": 'attachment; filename="record-of-processing.json"'}
-    return Response(record.model_dump_json(indent=1), headers=headers, media_type="application/json")
+    return Response(
+        record.model_dump_json(indent=1), headers=headers, media_type="application/json"
+    )
 
 
 def _own(record: ProcessingRecord, tenant_id: str) -> ProcessingRecord:

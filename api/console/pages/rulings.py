@@ -1,4 +1,6 @@
-"""What a person decides about an erasure. Each decision has a page that says what follows from it, before it is made."""
+"""What a person decides about an erasure. Each decision has a page that says what follows from
+it, before it is made.
+"""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter, ValidationError
@@ -21,14 +23,22 @@ NO_GROUND = "Choose the ground on which the erasure is refused."
 
 
 @router.get("/{verb}")
-def decide(job_id: str, verb: str, request: Request, begin: BeginDep, caller: JobWriter) -> Response:
+def decide(
+    job_id: str, verb: str, request: Request, begin: BeginDep, caller: JobWriter
+) -> Response:
     """Show what follows from a decision, and ask for it."""
     return _ask(request, begin, caller.tenant_id, job_id, verb)
 
 
 @router.post("/{verb}")
 def decided(
-    job_id: str, verb: str, request: Request, begin: BeginDep, parts: PartsDep, caller: JobWriter, form: FormDep
+    job_id: str,
+    verb: str,
+    request: Request,
+    begin: BeginDep,
+    parts: PartsDep,
+    caller: JobWriter,
+    form: FormDep,
 ) -> Response:
     """Do what was decided, and show the erasure."""
     decision = _decision(verb)
@@ -38,22 +48,39 @@ def decided(
         problem = NO_GROUND if verb == "refuse" and form.get("ground") is None else NO_REASON
         return _ask(request, begin, caller.tenant_id, job_id, verb, form=form, problem=problem)
     except Conflict as error:
-        return _ask(request, begin, caller.tenant_id, job_id, verb, form=form, problem=error.detail, status=409)
+        return _ask(
+            request,
+            begin,
+            caller.tenant_id,
+            job_id,
+            verb,
+            form=form,
+            problem=error.detail,
+            status=409,
+        )
     return go(f"{PREFIX}/erasures/{job_id}?done={decision.done}")
 
 
-def _do(begin: Begin, tenant_id: str, job_id: str, verb: str, form: Form, settings: Settings) -> None:
+def _do(
+    begin: Begin, tenant_id: str, job_id: str, verb: str, form: Form, settings: Settings
+) -> None:
     reason = form.text("reason")
     with begin() as session:
         match verb:
             case "hold":
-                controller_decisions.hold(session, tenant_id, job_id, _REASON.validate_python(reason))
+                controller_decisions.hold(
+                    session, tenant_id, job_id, _REASON.validate_python(reason)
+                )
             case "release":
                 controller_decisions.release(session, tenant_id, job_id, settings)
             case "extend":
-                controller_decisions.extend(session, tenant_id, job_id, _REASON.validate_python(reason), settings)
+                controller_decisions.extend(
+                    session, tenant_id, job_id, _REASON.validate_python(reason), settings
+                )
             case "refuse":
-                ruling = RefusalRequest.model_validate({"ground": form.get("ground"), "detail": reason or None})
+                ruling = RefusalRequest.model_validate(
+                    {"ground": form.get("ground"), "detail": reason or None}
+                )
                 controller_decisions.refuse(session, tenant_id, job_id, ruling)
             case "cancel":
                 ending.cancel(session, tenant_id, job_id)

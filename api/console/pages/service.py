@@ -19,7 +19,9 @@ WAITING = 20
 
 @router.get("")
 def service(request: Request, begin: BeginDep, parts: PartsDep, caller: Admin) -> Response:
-    """Show how the service is doing. Counts are of all tenants; erasures, keys and storage are the tenant's own."""
+    """Show how the service is doing. Counts are of all tenants; erasures, keys and storage are
+    the tenant's own.
+    """
     waiting = JobFilter(unfinished=True, by_due=True)
     with begin() as session:
         known: dict[str, Any] = {

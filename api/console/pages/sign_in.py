@@ -22,24 +22,42 @@ router = APIRouter(route_class=Page)
 
 Person = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(printable)]
 _PERSON = TypeAdapter[str](Person)
-NO_NAME = "Say who you are: up to 60 characters on one line. It stands in the audit log beside what you do."
+NO_NAME = (
+    "Say who you are: up to 60 characters on one line. It stands in the audit log beside "
+    "what you do."
+)
 NO_KEY = "The API key is unknown, has expired or was revoked."
 
 
 @router.get("/sign-in")
-def sign_in_page(request: Request, parts: PartsDep, link: str = "", next: str = "", done: str = "") -> Response:  # noqa: A002
+def sign_in_page(
+    request: Request,
+    parts: PartsDep,
+    link: str = "",
+    next: str = "",  # noqa: A002 - the query's own name
+    done: str = "",
+) -> Response:
     """Show the form; a link is looked at, and used up only when the form is sent."""
     key_name = None
     if link:
         with parts.database.look() as connection:
             key_name = console_sessions.key_of_link(connection, link)
     problem = console_sessions.SPENT if link and key_name is None else None
-    return _form(request, link=link if key_name else "", key_name=key_name, goal=next, problem=problem, done=done)
+    return _form(
+        request,
+        link=link if key_name else "",
+        key_name=key_name,
+        goal=next,
+        problem=problem,
+        done=done,
+    )
 
 
 @router.post("/sign-in")
 async def sign_in(request: Request, parts: PartsDep, form: FormDep) -> Response:
-    """Begin a session under a new id, whatever cookie there was, and go where the person wanted to go."""
+    """Begin a session under a new id, whatever cookie there was, and go where the person wanted
+    to go.
+    """
     link, goal = form.get("link") or "", form.get("next") or ""
     try:
         person = _PERSON.validate_python(form.text("person"))
@@ -50,7 +68,9 @@ async def sign_in(request: Request, parts: PartsDep, form: FormDep) -> Response:
         problem = console_sessions.SPENT if link else NO_KEY
         return _form(request, link="", key_name=None, goal=goal, problem=problem, status=401)
     response = go(safe(goal))
-    cookies.write(request, response, cookies.SESSION, cookie, parts.settings.console_session_seconds)
+    cookies.write(
+        request, response, cookies.SESSION, cookie, parts.settings.console_session_seconds
+    )
     cookies.write(request, response, cookies.FORM, "", 0)
     return response
 
@@ -70,7 +90,12 @@ def safe(goal: str) -> str:
     """Return where to go after signing in: a page of the console, never another site."""
     parts = urlsplit(goal)
     plain = goal.isascii() and goal.isprintable() and "\\" not in goal
-    inside = not parts.scheme and not parts.netloc and parts.path.startswith(HOME) and "//" not in parts.path
+    inside = (
+        not parts.scheme
+        and not parts.netloc
+        and parts.path.startswith(HOME)
+        and "//" not in parts.path
+    )
     return goal if plain and inside and "/../" not in f"{parts.path}/" else HOME
 
 
@@ -92,9 +117,13 @@ def _form(
     done: str = "",
     status: int = 200,
 ) -> Response:
-    """Return the form with a token of its own; somebody who is signed in already gets one, too, to change the key."""
+    """Return the form with a token of its own; somebody who is signed in already gets one, too,
+    to change the key.
+    """
     signed_in = getattr(request.state, "signed_in", None)
-    cookie = cookies.read(request, cookies.SESSION if signed_in else cookies.FORM) or cookies.new_value()
+    cookie = (
+        cookies.read(request, cookies.SESSION if signed_in else cookies.FORM) or cookies.new_value()
+    )
     page = render(
         request,
         "sign_in.html",

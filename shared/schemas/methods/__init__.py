@@ -1,4 +1,6 @@
-"""The parameters of each method: checked when a request is posted, read where torch is. And what data each method needs."""
+"""The parameters of each method: checked when a request is posted, read where torch is. And what
+data each method needs.
+"""
 
 from shared.schemas.methods.auto import AutoParameters
 from shared.schemas.methods.clip_erase import ClipEraseParameters

@@ -11,4 +11,6 @@ class NullSpaceParameters(Schema):
     """Every field has a default that needs no tuning."""
 
     alpha: Fraction = Field(1.0, gt=0, description="share of each name's direction that is removed")
-    towers: Literal["image", "text", "both"] = Field("image", description="whose last linear map is edited")
+    towers: Literal["image", "text", "both"] = Field(
+        "image", description="whose last linear map is edited"
+    )

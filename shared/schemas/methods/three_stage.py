@@ -29,40 +29,72 @@ class ThreeStageParameters(Schema):
     )
 
     selection: Literal["relative_fisher", "fisher", "all"] = Field(
-        "relative_fisher", description="by what the layers to edit are chosen; all takes every candidate"
+        "relative_fisher",
+        description="by what the layers to edit are chosen; all takes every candidate",
     )
     layers: int = Field(8, ge=1, le=1000, description="how many weights are edited")
-    depth: Fraction = Field(0.33, gt=0, description="share of the image tower, from its end, that holds the candidates")
-    adapter: Literal["lora", "full"] = Field("lora", description="low-rank corrections, or all entries of the weights")
+    depth: Fraction = Field(
+        0.33, gt=0, description="share of the image tower, from its end, that holds the candidates"
+    )
+    adapter: Literal["lora", "full"] = Field(
+        "lora", description="low-rank corrections, or all entries of the weights"
+    )
     rank: int = Field(32, ge=1, le=256, description="of the LoRA matrices")
     directions: Literal["relative_fisher", "random"] = Field(
         "relative_fisher",
-        description="the input directions that a correction reads: those that forget images use and others do not, or any",
+        description=(
+            "the input directions that a correction reads: those that forget images use "
+            "and others do not, or any"
+        ),
     )
     learning_rate: float = Field(1e-3, gt=0, lt=1, description="of AdamW in both stages")
-    max_images: int = Field(512, ge=1, le=100_000, description="taken of each data set, drawn by the seed")
+    max_images: int = Field(
+        512, ge=1, le=100_000, description="taken of each data set, drawn by the seed"
+    )
 
-    forgetting: bool = Field(True, description="stage 1; without it the layers are chosen and nothing else")
+    forgetting: bool = Field(
+        True, description="stage 1; without it the layers are chosen and nothing else"
+    )
     forget_steps: int = Field(20, ge=1, le=10_000, description="at most")
 
     reminding: bool = Field(True, description="stage 2")
     remind_steps: int = Field(40, ge=1, le=10_000)
-    contrastive: float = Field(1.0, ge=0, le=1000, description="weight of the contrastive loss on retain images")
-    prior: Fraction = Field(
-        0.5, description="how far the contrastive loss discounts how often each class is drawn; 1 is all the way"
+    contrastive: float = Field(
+        1.0, ge=0, le=1000, description="weight of the contrastive loss on retain images"
     )
-    distillation: float = Field(30.0, ge=0, le=1000, description="weight of the distillation from the original model")
-    guard: float = Field(1.0, ge=0, le=1000, description="weight of the guard on the forget images, over many prompts")
+    prior: Fraction = Field(
+        0.5,
+        description=(
+            "how far the contrastive loss discounts how often each class is drawn; 1 is all the way"
+        ),
+    )
+    distillation: float = Field(
+        30.0, ge=0, le=1000, description="weight of the distillation from the original model"
+    )
+    guard: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="weight of the guard on the forget images, over many prompts",
+    )
     margin: float | None = Field(
         None,
         ge=0,
         le=1000,
-        description="logits by which the guard wants another label ahead; 2 for a subgroup, 6 for a class",
+        description=(
+            "logits by which the guard wants another label ahead; 2 for a subgroup, 6 for a class"
+        ),
     )
     alignment: Literal["off", "batch_norm", "tokens"] = Field(
-        "off", description="of retain images with the statistics of BatchNorm layers, or of the tokens of proxy images"
+        "off",
+        description=(
+            "of retain images with the statistics of BatchNorm layers, or of the tokens "
+            "of proxy images"
+        ),
     )
-    ema_decay: Fraction = Field(0.9, lt=1, description="of the average of the weights; 0 switches it off")
+    ema_decay: Fraction = Field(
+        0.9, lt=1, description="of the average of the weights; 0 switches it off"
+    )
 
     restoring: bool = Field(True, description="stage 3")
 

@@ -1,12 +1,14 @@
-"""Is it still recognised? Recall by the request's own prompts, and whether the class's score still sorts images.
+"""Is it still recognised? Recall by the request's own prompts, and whether the class's score still
+sorts images.
 
-`forget_recall`: share of images of what is forgotten whose nearest label is theirs (Radford et al. 2021, section 3.1).
+`forget_recall`: share of images of what is forgotten whose nearest label is theirs (Radford et al.
+2021, section 3.1).
 
-`class_auc`: recall alone is met by an edit that lowers the class's logit by a constant: its images are then called
-something else, and all that tells them apart is still there. The area under the ROC curve of phi = log(p / (1 - p)), p the
-class's probability, does not see constants: phi of images of what is forgotten against that of images of other classes
-(Hanley and McNeil 1982).
-"""
+`class_auc`: recall alone is met by an edit that lowers the class's logit by a constant: its
+images are then called something else, and all that tells them apart is still there. The area
+under the ROC curve of phi = log(p / (1 - p)), p the class's probability, does not see constants:
+phi of images of what is forgotten against that of images of other classes (Hanley and McNeil
+1982)."""
 
 from shared.schemas.measure_catalogue import Need
 from shared.schemas.measures import Value

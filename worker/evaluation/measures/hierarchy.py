@@ -1,9 +1,10 @@
-"""Was only what was asked for forgotten? Siblings must stay; what is forgotten may still be called by its kind.
+"""Was only what was asked for forgotten? Siblings must stay; what is forgotten may still be called
+by its kind.
 
-`sibling_accuracy`: of a subgroup the rest of its class, of a class the labels of the same kind. `hypernym_recall`: of
-images of what is forgotten, those nearest to their kind (a cat: animal) among the kinds of all labels, by the request's
-templates. Kinds are those of `shared/request_rules/words.json` and of `audit.kinds`.
-"""
+`sibling_accuracy`: of a subgroup the rest of its class, of a class the labels of the same kind.
+`hypernym_recall`: of images of what is forgotten, those nearest to their kind (a cat: animal)
+among the kinds of all labels, by the request's templates. Kinds are those of
+`shared/request_rules/words.json` and of `audit.kinds`."""
 
 import torch
 
@@ -35,7 +36,9 @@ def _siblings(case: Case, view: View) -> Findings:
     if not bool(chosen.any()):
         yield from missing(Need.SIBLINGS, "sibling_accuracy")
         return
-    yield of_each(case, "sibling_accuracy", view.name, lambda s: share(view.hits(s)[chosen]), ", ".join(names))
+    yield of_each(
+        case, "sibling_accuracy", view.name, lambda s: share(view.hits(s)[chosen]), ", ".join(names)
+    )
 
 
 def _kinds(case: Case, view: View) -> Findings:
@@ -48,6 +51,8 @@ def _kinds(case: Case, view: View) -> Findings:
 
     def recall(subject: Subject) -> Value:
         weights = subject.classifier(kinds, view.templates)
-        return share((subject.embeddings(view.name)[view.forget] @ weights.T).argmax(dim=1) == truth)
+        return share(
+            (subject.embeddings(view.name)[view.forget] @ weights.T).argmax(dim=1) == truth
+        )
 
     yield of_each(case, "hypernym_recall", view.name, recall, " | ".join(kinds))

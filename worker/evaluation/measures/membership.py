@@ -1,14 +1,16 @@
-"""Can the given images be told from others of their kind? Membership inference on the images in `data.forget`.
+"""Can the given images be told from others of their kind? Membership inference on the images in
+`data.forget`.
 
-The signal is phi = log(p / (1 - p)), p the probability of the class over the labels (Carlini et al. 2022, section IV). The
-population attack (Yeom et al. 2018) takes it as it is: AUC two-sided, because images that score *lower* than others of
-their kind are as easy to tell, and the share found at 1 % and 0.1 % false alarms. The comparison images are those of what
-is forgotten that the method was not given. They say something of the *training* set only if the original was not trained on
+The signal is phi = log(p / (1 - p)), p the probability of the class over the labels (Carlini et al.
+2022, section IV). The population attack (Yeom et al. 2018) takes it as it is: AUC two-sided,
+because images that score *lower* than others of their kind are as easy to tell, and the share found
+at 1 % and 0.1 % false alarms. The comparison images are those of what is forgotten that the method
+was not given. They say something of the *training* set only if the original was not trained on
 them; that is the requester's to know.
 
-RMIA (Zarifzadeh et al. 2024, offline form) compares with a model that never saw the images, where there is one:
-P(x) = ((1 + a) P_out(x) + 1 - a) / 2, score(x) = Pr_z[(P(x|theta) / P(x)) / (P(z|theta) / P(z)) >= gamma], z images that stay.
-"""
+RMIA (Zarifzadeh et al. 2024, offline form) compares with a model that never saw the images,
+where there is one: P(x) = ((1 + a) P_out(x) + 1 - a) / 2, score(x) = Pr_z[(P(x|theta) / P(x)) /
+(P(z|theta) / P(z)) >= gamma], z images that stay."""
 
 import math
 from functools import partial
@@ -33,19 +35,26 @@ def measure(case: Case) -> Findings:
     if view is None or case.given is None or not bool(view.forget.any()):
         yield from missing(Need.GIVEN, "membership_auc", *FALSE_ALARMS, "rmia_auc")
         return
-    yield of_each(case, "membership_auc", GIVEN, lambda subject: two_sided_auc(*_signals(case, view, subject)))
+    yield of_each(
+        case, "membership_auc", GIVEN, lambda subject: two_sided_auc(*_signals(case, view, subject))
+    )
     held_out = int(view.forget.sum())
     for name, rate in FALSE_ALARMS.items():
         if held_out * rate >= 1:
             yield of_each(case, name, GIVEN, partial(_tpr, case, view, rate))
         else:
             wanted = math.ceil(1 / rate)
-            reason = f"needs {wanted} images of what is forgotten that the method does not see; there are {held_out}"
+            reason = (
+                f"needs {wanted} images of what is forgotten that the method does not see; "
+                f"there are {held_out}"
+            )
             yield NotMeasured(name=name, reason=reason)
     if case.reference is None:
         yield from missing(Need.REFERENCE, "rmia_auc")
     else:
-        yield found("rmia_auc", GIVEN, _rmia(case, view, case.unlearned), _rmia(case, view, case.original))
+        yield found(
+            "rmia_auc", GIVEN, _rmia(case, view, case.unlearned), _rmia(case, view, case.original)
+        )
 
 
 def _signals(case: Case, view: View, subject: Subject) -> tuple[Tensor, Tensor]:
@@ -68,22 +77,30 @@ def _rmia(case: Case, view: View, subject: Subject) -> Value:
         raise ValueError("RMIA needs a reference")
     given, held_out = (
         rmia_scores(inside, outside, *_population(case, view, subject))
-        for inside, outside in zip(_signals(case, view, subject), _signals(case, view, case.reference), strict=True)
+        for inside, outside in zip(
+            _signals(case, view, subject), _signals(case, view, case.reference), strict=True
+        )
     )
     return two_sided_auc(given, held_out)
 
 
 def _population(case: Case, view: View, subject: Subject) -> tuple[Tensor, Tensor]:
-    """Return phi of images that stay under a model and under the reference: their label's probability each."""
+    """Return phi of images that stay under a model and under the reference: their label's
+    probability each.
+    """
     reference = case.reference or subject
     phis = []
     for model in (subject, reference):
-        logs = view.logits(model, model).log_softmax(dim=1).gather(1, view.truth[:, None]).squeeze(1)
+        logs = (
+            view.logits(model, model).log_softmax(dim=1).gather(1, view.truth[:, None]).squeeze(1)
+        )
         phis.append(torch.logit(logs.exp().double(), eps=1e-12)[view.having("retain")].float())
     return phis[0], phis[1]
 
 
-def rmia_scores(phi: Tensor, phi_out: Tensor, z: Tensor, z_out: Tensor, a: float = A, gamma: float = GAMMA) -> Tensor:
+def rmia_scores(
+    phi: Tensor, phi_out: Tensor, z: Tensor, z_out: Tensor, a: float = A, gamma: float = GAMMA
+) -> Tensor:
     """Return RMIA's score [N] in [0, 1].
 
     Args:
@@ -91,7 +108,8 @@ def rmia_scores(phi: Tensor, phi_out: Tensor, z: Tensor, z_out: Tensor, a: float
         phi_out: the same under a model that never saw them.
         z: log odds of population images under the model, [M].
         z_out: the same under the other model.
-        a: how much the reference stands for models that saw the images; 0.3 for images as these (the paper's section 3.3).
+        a: how much the reference stands for models that saw the images; 0.3 for images as these
+            (the paper's section 3.3).
         gamma: by how much the ratio must exceed that of a population image.
     """
     ratios, population = (

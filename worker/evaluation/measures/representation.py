@@ -1,13 +1,13 @@
 """Is it still in the image features? A linear probe, and the mean of five examples.
 
-Most methods leave features from which the class can be read off (arXiv 2604.08271, 2503.06991): a service that trains a
-classifier on them has the class back. `probe_recall`: recall of the forgotten class by logistic regression on frozen,
-standardised embeddings, two-fold cross-fitted. `penultimate_probe_recall`: the same before the last linear map.
-`prototype_recall`: nearest class mean of five embeddings each (Snell et al. 2017), over 20 draws, no image among its own
-examples.
+Most methods leave features from which the class can be read off (arXiv 2604.08271, 2503.06991): a
+service that trains a classifier on them has the class back. `probe_recall`: recall of the forgotten
+class by logistic regression on frozen, standardised embeddings, two-fold cross-fitted.
+`penultimate_probe_recall`: the same before the last linear map. `prototype_recall`: nearest class
+mean of five embeddings each (Snell et al. 2017), over 20 draws, no image among its own examples.
 
-A class that was never trained on is read off, too, only less well: compare with the original, or with a reference.
-"""
+A class that was never trained on is read off, too, only less well: compare with the original, or
+with a reference."""
 
 import numpy as np
 import torch
@@ -28,20 +28,35 @@ from worker.evaluation.subject import Subject
 from worker.evaluation.views import Case, View
 
 CLASSES, IMAGES = 20, 2000
-"""A probe is fitted on the forgotten classes and the nearest others, and on this many images at most."""
+"""A probe is fitted on the forgotten classes and the nearest others, and on this many images at
+most.
+"""
 SHOTS, DRAWS = 5, 20
 
 
 def measure(case: Case) -> Findings:
     """Yield all three on the target's own set."""
-    view, names = case.own, ("probe_recall", "penultimate_probe_recall", "prototype_recall", "probe_leakage")
+    view, names = (
+        case.own,
+        ("probe_recall", "penultimate_probe_recall", "prototype_recall", "probe_leakage"),
+    )
     if view is None or not bool(view.forget.any()) or bool(view.forget.all()):
         yield from missing(Need.REAL if view is None else Need.REST, *names)
         return
     chosen = _chosen(case, view)
     gone = torch.isin(view.truth, torch.tensor(case.gone(view)))
-    if min(int(torch.bincount(view.truth[chosen]).max()), int(gone[chosen].sum()), int((~gone)[chosen].sum())) < 2:
-        yield from (NotMeasured(name=name, reason="needs two images of a class at the least") for name in names)
+    if (
+        min(
+            int(torch.bincount(view.truth[chosen]).max()),
+            int(gone[chosen].sum()),
+            int((~gone)[chosen].sum()),
+        )
+        < 2
+    ):
+        yield from (
+            NotMeasured(name=name, reason="needs two images of a class at the least")
+            for name in names
+        )
         return
     forget = view.forget[chosen]
     truth = view.truth[chosen]
@@ -61,7 +76,9 @@ def measure(case: Case) -> Findings:
     found_by_probe = of_each(case, "probe_recall", view.name, probe)
     yield found_by_probe
     yield from _leakage(found_by_probe)
-    if all(subject.features[view.name].penultimate is not None for subject in case.subjects(view.name)):
+    if all(
+        subject.features[view.name].penultimate is not None for subject in case.subjects(view.name)
+    ):
         yield of_each(case, "penultimate_probe_recall", view.name, inner_probe)
     else:
         reason = "this image tower does not show what enters its last linear map"
@@ -76,13 +93,17 @@ def _leakage(probe: Measure) -> Findings:
         return
     value = leakage(probe.unlearned.value, probe.reference.value, probe.original.value)
     if value is None:
-        yield NotMeasured(name="probe_leakage", reason="a probe finds as much in the reference as in the original")
+        yield NotMeasured(
+            name="probe_leakage", reason="a probe finds as much in the reference as in the original"
+        )
     else:
         yield found("probe_leakage", probe.where, Value(value=value))
 
 
 def _chosen(case: Case, view: View) -> Tensor:
-    """Return indices of images of the forgotten classes and the nearest others, of each class the same number at the most."""
+    """Return indices of images of the forgotten classes and the nearest others, of each class
+    the same number at the most.
+    """
     names = (*case.request.target.names(), *nearest_labels(case, view, CLASSES - 1))
     groups: dict[tuple[str, Role], list[int]] = {}
     for index, (name, role) in enumerate(zip(view.names, view.roles, strict=True)):
@@ -117,13 +138,17 @@ def _halves(truth: Tensor) -> Tensor:
 
 
 def _prototype_rates(embeddings: Tensor, truth: Tensor) -> Tensor:
-    """Return for each image [N] the share of draws in which the nearest class mean is that of its class."""
+    """Return for each image [N] the share of draws in which the nearest class mean is that of
+    its class.
+    """
     generator = torch.Generator().manual_seed(0)
     right, tried = torch.zeros(len(truth)), torch.zeros(len(truth))
     classes = truth.unique()
     for _ in range(DRAWS):
         examples = [_some(truth == label, generator) for label in classes]
-        means = F.normalize(torch.stack([embeddings[chosen].mean(dim=0) for chosen in examples]), dim=-1)
+        means = F.normalize(
+            torch.stack([embeddings[chosen].mean(dim=0) for chosen in examples]), dim=-1
+        )
         others = torch.ones(len(truth), dtype=torch.bool)
         others[torch.cat(examples)] = False
         right += others * (classes[(embeddings @ means.T).argmax(dim=1)] == truth)
@@ -134,4 +159,6 @@ def _prototype_rates(embeddings: Tensor, truth: Tensor) -> Tensor:
 def _some(mask: Tensor, generator: torch.Generator) -> Tensor:
     """Return the indices of five images, or of half of them where there are fewer than ten."""
     indices = mask.nonzero().flatten()
-    return indices[torch.randperm(len(indices), generator=generator)[: max(1, min(SHOTS, len(indices) // 2))]]
+    return indices[
+        torch.randperm(len(indices), generator=generator)[: max(1, min(SHOTS, len(indices) // 2))]
+    ]

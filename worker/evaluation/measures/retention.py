@@ -1,8 +1,9 @@
-"""What did it cost on the target's own set? Accuracy on all that stays, on the nearest classes and on the others.
+"""What did it cost on the target's own set? Accuracy on all that stays, on the nearest classes and
+on the others.
 
-Near are the k labels whose text embeddings are nearest to a forgotten name in the original model, k = 10 but at most half
-of the labels. Over-forgetting shows there first. A drop is that of the same images, with the interval for matched pairs.
-"""
+Near are the k labels whose text embeddings are nearest to a forgotten name in the original
+model, k = 10 but at most half of the labels. Over-forgetting shows there first. A drop is that
+of the same images, with the interval for matched pairs."""
 
 from functools import partial
 
@@ -36,8 +37,12 @@ def measure(case: Case) -> Findings:
     for name, chosen in groups.items():
         if bool(chosen.any()):
             detail = details.get(name)
-            yield of_each(case, f"{name}_accuracy", view.name, partial(_accuracy, view, chosen), detail)
-            yield found(f"{name}_drop", view.name, paired_drop(old[chosen], new[chosen]), detail=detail)
+            yield of_each(
+                case, f"{name}_accuracy", view.name, partial(_accuracy, view, chosen), detail
+            )
+            yield found(
+                f"{name}_drop", view.name, paired_drop(old[chosen], new[chosen]), detail=detail
+            )
 
 
 def _accuracy(view: View, chosen: Tensor, subject: Subject) -> Value:
@@ -45,12 +50,16 @@ def _accuracy(view: View, chosen: Tensor, subject: Subject) -> Value:
 
 
 def nearest_labels(case: Case, view: View, count: int) -> list[str]:
-    """Return the labels that stay whose texts are nearest to a forgotten name in the original model, at least one."""
+    """Return the labels that stay whose texts are nearest to a forgotten name in the original
+    model, at least one.
+    """
     gone = case.gone(view)
     weights = case.original.classifier(view.labels, view.templates)
     nearness = (weights @ weights[gone].T).amax(dim=1)
     nearness[gone] = -2.0  # below any cosine
-    order = nearness.argsort(descending=True, stable=True)[: max(1, min(count, len(view.labels) - len(gone)))]
+    order = nearness.argsort(descending=True, stable=True)[
+        : max(1, min(count, len(view.labels) - len(gone)))
+    ]
     return [view.labels[int(index)] for index in order]
 
 

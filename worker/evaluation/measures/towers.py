@@ -1,9 +1,10 @@
-"""Which tower forgot? Recall with one tower of the original put back: anyone who has the public weights can do that.
+"""Which tower forgot? Recall with one tower of the original put back: anyone who has the public
+weights can do that.
 
-`original_text_recall`: image tower unlearned, text tower original; an edit of the text tower alone does not survive it.
-`original_image_recall`: image tower original, text tower unlearned. A reference has neither: it was trained apart from the
-original, so their towers do not fit whatever it knows.
-"""
+`original_text_recall`: image tower unlearned, text tower original; an edit of the text tower
+alone does not survive it. `original_image_recall`: image tower original, text tower unlearned. A
+reference has neither: it was trained apart from the original, so their towers do not fit
+whatever it knows."""
 
 from shared.schemas.measure_catalogue import Need
 from worker.evaluation.findings import Findings, found, missing
@@ -23,7 +24,8 @@ def measure(case: Case) -> Findings:
 def _of_place(case: Case, view: View) -> Findings:
     old, new = case.original, case.unlearned
     whole, text, image = (
-        share(view.hits(images, texts)[view.forget]) for images, texts in ((old, old), (new, old), (old, new))
+        share(view.hits(images, texts)[view.forget])
+        for images, texts in ((old, old), (new, old), (old, new))
     )
     yield found("original_text_recall", view.name, text, whole)
     yield found("original_image_recall", view.name, image, whole)

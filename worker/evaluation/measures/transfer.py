@@ -1,8 +1,8 @@
 """What did it cost elsewhere? Accuracy kept on every other evaluation set: the mean, and the worst.
 
-Ratio = accuracy after / accuracy before on images that must stay (as the three-stage paper reports it). Sets on which the
-original recognises nothing have no ratio. The reference is compared with the original as the unlearned model is.
-"""
+Ratio = accuracy after / accuracy before on images that must stay (as the three-stage paper
+reports it). Sets on which the original recognises nothing have no ratio. The reference is
+compared with the original as the unlearned model is."""
 
 from torch import Tensor
 
@@ -31,12 +31,16 @@ def measure(case: Case) -> Findings:
             detail = min(ratios, key=lambda place: ratios[place])
         reference = kept(list(aims.values()), combine) if aims else None
         yield found(name, OTHERS, value, reference=reference, detail=detail)
-    aim = max((paired_drop(*pair) for pair in aims.values()), key=lambda drop: drop.value, default=None)
+    aim = max(
+        (paired_drop(*pair) for pair in aims.values()), key=lambda drop: drop.value, default=None
+    )
     yield found("worst_transfer_drop", OTHERS, drops[worst], reference=aim, detail=worst)
 
 
 def _pairs(case: Case, subject: Subject) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the hits of the original and of another model on what stays in each other set, by its name."""
+    """Return the hits of the original and of another model on what stays in each other set, by
+    its name.
+    """
     pairs = {}
     for view in case.views:
         if view.role == "transfer" and not bool(view.forget.all()):

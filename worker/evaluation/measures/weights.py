@@ -12,7 +12,14 @@ from worker.clip import Clip
 from worker.evaluation.findings import Findings, found
 from worker.evaluation.views import Case
 
-TEXT_TENSORS = ("transformer.", "token_embedding", "positional_embedding", "ln_final", "text_projection", "text.")
+TEXT_TENSORS = (
+    "transformer.",
+    "token_embedding",
+    "positional_embedding",
+    "ln_final",
+    "text_projection",
+    "text.",
+)
 
 
 def measure(case: Case) -> Findings:
@@ -20,7 +27,9 @@ def measure(case: Case) -> Findings:
     change = case.change
     towers = f"towers: {', '.join(change.towers) or 'none'}"
     share = change.parameters_changed / change.parameters_total
-    yield found("parameters_changed", WEIGHTS, Value(value=share, n=change.parameters_total), detail=towers)
+    yield found(
+        "parameters_changed", WEIGHTS, Value(value=share, n=change.parameters_total), detail=towers
+    )
     yield found("bytes_changed", WEIGHTS, Value(value=change.bytes_changed), detail=towers)
 
 
@@ -32,7 +41,9 @@ def model_change(before: Clip, after: Clip) -> ModelChange:
     def entries(tensor_names: Sequence[str]) -> int:
         return sum(int((old[n].cpu() != new[n].cpu()).sum()) for n in tensor_names)
 
-    towers: set[Literal["image", "text"]] = {"text" if n.startswith(TEXT_TENSORS) else "image" for n in changed}
+    towers: set[Literal["image", "text"]] = {
+        "text" if n.startswith(TEXT_TENSORS) else "image" for n in changed
+    }
     return ModelChange(
         tensors_changed=len(changed),
         tensors_total=len(old),

@@ -1,11 +1,11 @@
 """What of a layer may move: a low-rank correction, or all of it.
 
-LoRA (Hu et al. 2021, section 4.1):  W = W_0 + (alpha / r) B A,  A [r, in] ~ N(0, 1/in),  B [out, r] = 0.
-With A out of `directions`, A stays as it is and B alone is trained.
+LoRA (Hu et al. 2021, section 4.1):  W = W_0 + (alpha / r) B A,  A [r, in] ~ N(0, 1/in),  B [out, r]
+= 0. With A out of `directions`, A stays as it is and B alone is trained.
 
-The weights are handed to the tower by `torch.func.functional_call`, so that every kind of weight (linear, convolution, the packed
-in-projection of attention, the `proj` parameter) is treated alike: as a matrix [first dimension, all others]. A merge is a copy.
-"""
+The weights are handed to the tower by `torch.func.functional_call`, so that every kind of weight
+(linear, convolution, the packed in-projection of attention, the `proj` parameter) is treated
+alike: as a matrix [first dimension, all others]. A merge is a copy."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,9 @@ from worker.methods.engine.tower import Tower
 
 
 class Adapter(nn.Module):
-    """Trainable stand-ins for some weights of a tower, by their names in `visual.named_parameters`."""
+    """Trainable stand-ins for some weights of a tower, by their names in
+    `visual.named_parameters`.
+    """
 
     def weights(self) -> dict[str, Tensor]:
         """Return the current value of each adapted weight. Differentiable."""
@@ -41,14 +43,21 @@ class Directed(Adapter):
     def weights(self) -> dict[str, Tensor]:
         """Return W_0 + B A for each weight."""
         factors = zip(self.frozen.items(), self.up, strict=True)
-        return {name: weight + (up @ self.directions[name]).view_as(weight) for (name, weight), up in factors}
+        return {
+            name: weight + (up @ self.directions[name]).view_as(weight)
+            for (name, weight), up in factors
+        }
 
 
 class LowRank(Directed):
-    """LoRA with alpha = r, i.e. without a scale of its own: Adam's step size plays that part. A is drawn, and trained too."""
+    """LoRA with alpha = r, i.e. without a scale of its own: Adam's step size plays that part. A
+    is drawn, and trained too.
+    """
 
     def __init__(self, frozen: Mapping[str, Tensor], rank: int, generator: torch.Generator) -> None:
-        super().__init__(frozen, {name: nn.Parameter(_drawn(w, rank, generator)) for name, w in frozen.items()})
+        super().__init__(
+            frozen, {name: nn.Parameter(_drawn(w, rank, generator)) for name, w in frozen.items()}
+        )
         self.down = nn.ParameterList(self.directions.values())
 
 
@@ -81,8 +90,8 @@ def adapt(
 ) -> Adapter:
     """Return an adapter of the named weights that starts where they are.
 
-    `rank` None trains them in full; `directions` [r, in] of each weight, where given, are the only ones that change.
-    """
+    `rank` None trains them in full; `directions` [r, in] of each weight, where given, are the
+    only ones that change."""
     frozen = {name: tower.visual.get_parameter(name) for name in names}
     if rank is None:
         return Full(frozen)
@@ -90,12 +99,16 @@ def adapt(
 
 
 def shared_features(tower: Tower, weights: Mapping[str, Tensor], x: Tensor, start: int) -> Tensor:
-    """Return what `features` does; several processes share the work, and each has the gradient of its own images."""
+    """Return what `features` does; several processes share the work, and each has the gradient
+    of its own images.
+    """
     return encoded_together(lambda own: features(tower, weights, own, start), x)
 
 
 def features(tower: Tower, weights: Mapping[str, Tensor], x: Tensor, start: int) -> Tensor:
-    """Return unit features [N, d] of inputs `x` of segment `start`, with `weights` in place of the tower's own."""
+    """Return unit features [N, d] of inputs `x` of segment `start`, with `weights` in place of
+    the tower's own.
+    """
     replaced = {f"visual.{name}": weight for name, weight in weights.items()}
     result: Tensor = functional_call(tower, replaced, (x, start))
     return result

@@ -33,10 +33,14 @@ class Judged(NamedTuple):
     recall: float
     """Share of forget images that are recognised or nearly so, under any of some templates."""
     kept: float
-    """Mean over siblings and other labels of min(1, accuracy / accuracy of the original model); 1 where none is shown."""
+    """Mean over siblings and other labels of min(1, accuracy / accuracy of the original model);
+    1 where none is shown.
+    """
 
     def rank(self, erasure: Erasure) -> tuple[float, float]:
-        """Return what orders edits: first those that forget enough, or the most; of these the one that keeps the most."""
+        """Return what orders edits: first those that forget enough, or the most; of these the
+        one that keeps the most.
+        """
         return (-max(self.recall, allowed_recall(erasure)), self.kept)
 
 
@@ -52,12 +56,18 @@ class Calibration:
         self._before = self._right(self.retain.original, self.texts)
 
     def judge(self, forget: Tensor, retain: Tensor, texts: Texts) -> Judged:
-        """Return what unit features [N, d] of the forget and the retain images, read with `texts`, show."""
+        """Return what unit features [N, d] of the forget and the retain images, read with
+        `texts`, show.
+        """
         recall = float((self._leads(forget, texts) > -NEARLY * self._usual).float().mean())
         right, labels = self._right(retain, texts), self.retain.labels
         siblings = torch.isin(labels, torch.tensor(self._erasure.forget_labels))
         groups = [group & (labels >= 0) for group in (siblings, ~siblings)]
-        shares = [min(1.0, float(right[g].sum() / self._before[g].sum().clamp(min=1))) for g in groups if g.any()]
+        shares = [
+            min(1.0, float(right[g].sum() / self._before[g].sum().clamp(min=1)))
+            for g in groups
+            if g.any()
+        ]
         return Judged(recall, sum(shares) / len(shares) if shares else 1.0)
 
     def _leads(self, seen: Tensor, texts: Texts) -> Tensor:
@@ -70,4 +80,7 @@ class Calibration:
 def texts_of(erasure: Erasure, clip: Clip) -> Texts:
     """Embed labels and names with a model's text tower as it is now."""
     classifier = zero_shot_classifier(clip, erasure.labels, erasure.request.target.templates)
-    return Texts(classifier, prompt_bank(erasure, classifier, clip=clip, templates=TEMPLATES[:TEMPLATE_COUNT]))
+    return Texts(
+        classifier,
+        prompt_bank(erasure, classifier, clip=clip, templates=TEMPLATES[:TEMPLATE_COUNT]),
+    )

@@ -33,21 +33,29 @@ def forget_pairs(erasure: Erasure, material: Material, generator: torch.Generato
 
 
 def retain_pairs(erasure: Erasure, material: Material, generator: torch.Generator) -> Pairs:
-    """Draw retain images of as many different labels as a batch holds: two of a label would be each other's negatives."""
+    """Draw retain images of as many different labels as a batch holds: two of a label would be
+    each other's negatives.
+    """
     labels = material.retain.labels
     known = labels[labels >= 0].unique()
     drawn = known[torch.randperm(len(known), generator=generator)[:BATCH]]
     of_each = [(labels == label).nonzero().flatten() for label in drawn]
-    picked = [places[int(torch.randint(len(places), (1,), generator=generator))] for places in of_each]
+    picked = [
+        places[int(torch.randint(len(places), (1,), generator=generator))] for places in of_each
+    ]
     names = [erasure.labels[label] for label in drawn.tolist()]
-    images = material.retain.where(torch.stack(picked) if picked else torch.empty(0, dtype=torch.long))
+    images = material.retain.where(
+        torch.stack(picked) if picked else torch.empty(0, dtype=torch.long)
+    )
     return Pairs(images, _in_templates(erasure, names, generator))
 
 
 def _names(erasure: Erasure, label: int) -> tuple[str, ...]:
     """Return the name of a forgotten label and its synonyms."""
     target, name = erasure.request.target, erasure.labels[label]
-    return (name, *target.synonyms_of(name)) if isinstance(target, ClassTarget) else target.all_names()
+    return (
+        (name, *target.synonyms_of(name)) if isinstance(target, ClassTarget) else target.all_names()
+    )
 
 
 def _in_templates(erasure: Erasure, names: list[str], generator: torch.Generator) -> list[str]:

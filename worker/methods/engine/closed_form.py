@@ -1,20 +1,23 @@
 """The closed form: names in, one affine map for each tower out.
 
-    Q    [d, r]   orthonormal basis of the forgotten names' directions: for each name y the first right singular vector of
+    Q    [d, r]   orthonormal basis of the forgotten names' directions: for each name y the first
+    right singular vector of
                   [t(y, k) - mean_c t(c, k)]_k over templates k, c being the labels that stay
     C    [d, d]   second moment of the texts of all that stays
-    r    [d]      reader: of all vectors that read 1 of every forgotten name (mean over templates) the one of least r^T C r
+    r    [d]      reader: of all vectors that read 1 of every forgotten name (mean over templates)
+    the one of least r^T C r
 
     image tower   v <- v - Q (Q^T v) - o,     o = 0.085 E|v| r_image
     text tower    t <- t + 2.1 z <r_text, t>,   z: the direction in which images vary least
 
-Each edit forgets alone, and they do not undo one another. What an image shows of the name's direction goes (the centred null space
-of Mishra et al., arXiv 2512.14137). That is not enough for wordings nobody thought of, whose texts lie along other directions as
-well; so the same offset for every image lowers the logits of whatever says the name, which is what r reads (a minimum-variance
-reader, as in beamforming: it reads next to nothing of what stays). Texts of the name are turned to a direction that no image has,
-so that the original image tower, put back, does not find them either; other texts stay where they are. r_image reads of z as much
-as makes turned texts lose what unturned ones do; r_text reads nothing of it.
-"""
+Each edit forgets alone, and they do not undo one another. What an image shows of the name's
+direction goes (the centred null space of Mishra et al., arXiv 2512.14137). That is not enough
+for wordings nobody thought of, whose texts lie along other directions as well; so the same
+offset for every image lowers the logits of whatever says the name, which is what r reads (a
+minimum-variance reader, as in beamforming: it reads next to nothing of what stays). Texts of the
+name are turned to a direction that no image has, so that the original image tower, put back,
+does not find them either; other texts stay where they are. r_image reads of z as much as makes
+turned texts lose what unturned ones do; r_text reads nothing of it."""
 
 import math
 from dataclasses import dataclass
@@ -32,19 +35,29 @@ from worker.methods.frame import Erasure
 RIDGE = 3e-4
 """Share of the mean eigenvalue of C that is added to all of them."""
 OFFSET = 0.085
-"""By how much the cosine of every image with a forgotten name falls: more costs other data sets, less leaves wordings alive."""
+"""By how much the cosine of every image with a forgotten name falls: more costs other data sets,
+less leaves wordings alive.
+"""
 PUSH = 2.1
-"""How far the text of a forgotten name goes towards z, in its own length: its cosines with images fall to less than a half."""
+"""How far the text of a forgotten name goes towards z, in its own length: its cosines with
+images fall to less than a half.
+"""
 SPREAD = 0.1
-"""Weight, in C of the image reader, of how a name's texts differ between wordings: so it reads about the same of all of them."""
+"""Weight, in C of the image reader, of how a name's texts differ between wordings: so it reads
+about the same of all of them.
+"""
 BLUR = 1 / 32
 """Of the image's side: the deviation of the blur under which lengths are measured, too."""
 OWN_WORDING = 6.0
-"""Weight, in C, of the common names in the request's own wording: so it is that other label sets are asked for."""
+"""Weight, in C, of the common names in the request's own wording: so it is that other label sets
+are asked for.
+"""
 FEW_LABELS = 4
 """With fewer that stay, the common names help to say where the centre of the name space is."""
 SMALLEST_PART = 0.35
-"""A name whose direction has less than this outside of those of the names before it is covered by them, as many synonyms are."""
+"""A name whose direction has less than this outside of those of the names before it is covered
+by them, as many synonyms are.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,8 @@ def erase_names(erasure: Erasure, samples: Tensor) -> dict[str, int | bool]:
 
     Args:
         erasure: its labels and names are used, no image.
-        samples: synthetic samples [N, 3, H, W] of what stays, for the usual length of an image embedding.
+        samples: synthetic samples [N, 3, H, W] of what stays, for the usual length of an image
+            embedding.
 
     Raises:
         JobFailure: `method_failed`: a tower does not end in a linear map that we know.
@@ -93,7 +107,9 @@ def closed_form(texts: Texts, null: Tensor) -> ClosedForm:
     turned = (math.hypot(1, PUSH) - 1) / PUSH
     return ClosedForm(
         basis=torch.linalg.qr(kept.directions).Q,
-        image_reader=reader_of(means, null, turned, moment + SPREAD * spread.T @ spread / len(spread)),
+        image_reader=reader_of(
+            means, null, turned, moment + SPREAD * spread.T @ spread / len(spread)
+        ),
         text_reader=reader_of(means, null, 0.0, moment),
     )
 
@@ -126,7 +142,9 @@ def independent(directions: list[Tensor]) -> Independent:
 
 
 def second_moment(texts: Texts) -> Tensor:
-    """Return C [d, d] of all that stays: labels and common names count the same, however many they are."""
+    """Return C [d, d] of all that stays: labels and common names count the same, however many
+    they are.
+    """
     weighted = (
         (1.0, texts.labels[:, 0]),
         (1.0, texts.labels.flatten(0, 1)),
@@ -138,10 +156,11 @@ def second_moment(texts: Texts) -> Tensor:
 
 
 def reader_of(means: Tensor, null: Tensor, of_null: float, moment: Tensor) -> Tensor:
-    """Return of all r [d] that read 1 of each name's mean text and `of_null` of z that of least r^T C r.
+    """Return of all r [d] that read 1 of each name's mean text and `of_null` of z that of least r^T
+    C r.
 
-    r = C^-1 G (G^T C^-1 G)^-1 b; the columns of G are the `means` [r, d] and z = `null` [d], C is `moment` [d, d] and a ridge.
-    """
+    r = C^-1 G (G^T C^-1 G)^-1 b; the columns of G are the `means` [r, d] and z = `null` [d], C
+    is `moment` [d, d] and a ridge."""
     wanted = torch.ones(len(means) + 1, device=means.device)
     wanted[-1] = of_null
     read = torch.cat([means, null[None]])
@@ -152,7 +171,9 @@ def reader_of(means: Tensor, null: Tensor, of_null: float, moment: Tensor) -> Te
 
 
 def quiet_direction(projection: Tensor) -> Tensor:
-    """Return the unit vector [d] along which a projection [width, d] gives least: its last right singular vector."""
+    """Return the unit vector [d] along which a projection [width, d] gives least: its last right
+    singular vector.
+    """
     _, _, right = torch.linalg.svd(projection.float(), full_matrices=True)
     direction: Tensor = right[-1]
     return direction
@@ -160,11 +181,12 @@ def quiet_direction(projection: Tensor) -> Tensor:
 
 @torch.no_grad()
 def usual_length(erasure: Erasure, samples: Tensor) -> Tensor:
-    """Return the mean norm of the original model's embeddings of images, before they are normalised.
+    """Return the mean norm of the original model's embeddings of images, before they are
+    normalised.
 
-    Taken of samples [N, 3, H, W], each mixed with the next one, half of them as they are and half blurred: samples are extreme,
-    their mixtures less so; and the embeddings of a ResNet are about twice as long for sharp pictures as for blurred ones.
-    """
+    Taken of samples [N, 3, H, W], each mixed with the next one, half of them as they are and
+    half blurred: samples are extreme, their mixtures less so; and the embeddings of a ResNet are
+    about twice as long for sharp pictures as for blurred ones."""
     clip = erasure.original
     mixed = (samples + samples.roll(1, dims=0)).float() / 2
     sigma = clip.image_size * BLUR

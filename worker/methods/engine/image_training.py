@@ -1,4 +1,5 @@
-"""Training the last part of the image tower on forget images: what `delete`, `pbu` and `gradient_ascent` share.
+"""Training the last part of the image tower on forget images: what `delete`, `pbu` and
+`gradient_ascent` share.
 
 The text tower stays as it is. Images are brought once as far as the first layer that may change.
 """
@@ -16,26 +17,34 @@ from worker.methods.frame import Erasure
 
 BATCH = 24
 LOOK_EVERY, GROWTH = 4, 1.5
-"""Steps between two looks at the calibration images, and by how much the learning rate grows where too much is left.
+"""Steps between two looks at the calibration images, and by how much the learning rate grows where
+too much is left.
 
-What suits one model ruins the next: a rate that starts low finds, within a factor of 1.5, the lowest that does.
-"""
+What suits one model ruins the next: a rate that starts low finds, within a factor of 1.5, the
+lowest that does."""
 
 Weights = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Images, Weights], Tensor]
-"""Of unit features [N, d] of a batch of images, and the weights that made them, by their names in the image tower."""
+"""Of unit features [N, d] of a batch of images, and the weights that made them, by their names
+in the image tower.
+"""
 
 
-def train(erasure: Erasure, material: Material, loss_of: Loss, *, until_forgotten: bool = True) -> None:
-    """Minimise a loss by AdamW over the weights in `depth` of the image tower, and write them into the model.
+def train(
+    erasure: Erasure, material: Material, loss_of: Loss, *, until_forgotten: bool = True
+) -> None:
+    """Minimise a loss by AdamW over the weights in `depth` of the image tower, and write them into
+    the model.
 
-    With `until_forgotten` it stops once calibration images are recognised no more often than half of what the request allows,
-    since every further step costs what stays; until then the learning rate grows from look to look.
-    """
+    With `until_forgotten` it stops once calibration images are recognised no more often than
+    half of what the request allows, since every further step costs what stays; until then the
+    learning rate grows from look to look."""
     parameters = erasure.parameters_as(ImageTrainingParameters)
     generator = erasure.generator(salt=30)
     adapter = adapt(material.tower, material.candidates, rank=None, generator=generator)
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0
+    )
     recall, done = 1.0, 0
     while done < parameters.steps:
         batch = material.forget.sample(BATCH, generator)
@@ -49,7 +58,9 @@ def train(erasure: Erasure, material: Material, loss_of: Loss, *, until_forgotte
         rate = optimizer.param_groups[0]["lr"]
         metrics = {"loss": loss.item(), "learning_rate": rate}
         if until_forgotten and (done % LOOK_EVERY == 0 or done == parameters.steps):
-            recall = recall_of(material, encoded(erasure, material, adapter.weights(), material.calibration_forget))
+            recall = recall_of(
+                material, encoded(erasure, material, adapter.weights(), material.calibration_forget)
+            )
             metrics["recall"] = recall
             optimizer.param_groups[0]["lr"] = GROWTH * rate
         erasure.step(done, parameters.steps, **metrics)

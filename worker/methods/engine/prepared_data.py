@@ -1,4 +1,6 @@
-"""What the stages learn from: the request's images as inputs of the first segment that may change, and its texts."""
+"""What the stages learn from: the request's images as inputs of the first segment that may
+change, and its texts.
+"""
 
 from functools import cached_property
 from math import ceil
@@ -18,11 +20,17 @@ from worker.methods.frame import Erasure
 
 UNKNOWN = -1
 PROXY_IMAGES = 96
-"""Drawn of the retain images: half as many mixtures are made of them, and one degraded image of each."""
+"""Drawn of the retain images: half as many mixtures are made of them, and one degraded image of
+each.
+"""
 VIEWS = {"forget": 3, "retain": 2}
-"""Views of each image, where `max_images` allows: held-out images of the target gave way to seen ones otherwise."""
+"""Views of each image, where `max_images` allows: held-out images of the target gave way to seen
+ones otherwise.
+"""
 CALIBRATION_VIEWS = 24
-"""Of the calibration images of the target, in all, where these are fewer: four images as they are tell too little of a fifth."""
+"""Of the calibration images of the target, in all, where these are fewer: four images as they
+are tell too little of a fifth.
+"""
 ENCODE_BATCH = 64
 
 
@@ -58,16 +66,22 @@ class Images(NamedTuple):
 
 
 class Material:
-    """Images and texts of one erasure, prepared when first asked for and shared by the stages of one process."""
+    """Images and texts of one erasure, prepared when first asked for and shared by the stages of
+    one process.
+    """
 
     def __init__(self, erasure: Erasure, parameters: Sizes) -> None:
         self.erasure = erasure
         self.tower = Tower(cast(nn.Module, erasure.clip.model.visual).requires_grad_(False))
         self.original = Tower(cast(nn.Module, erasure.original.model.visual))
         self.scale = erasure.original.logit_scale
-        self.classifier = zero_shot_classifier(erasure.original, erasure.labels, erasure.request.target.templates)
+        self.classifier = zero_shot_classifier(
+            erasure.original, erasure.labels, erasure.request.target.templates
+        )
         """[C, d]: one unit vector for each label, from the request's templates."""
-        self.candidates = self.tower.weights(round(len(self.tower.segments) * (1 - parameters.depth)))
+        self.candidates = self.tower.weights(
+            round(len(self.tower.segments) * (1 - parameters.depth))
+        )
         """The weights among which stage 1 chooses: those in the last `depth` of the tower."""
         self.start = self._first_segment(self.edited or self.candidates)
         self._max_images = parameters.max_images
@@ -75,7 +89,9 @@ class Material:
 
     @cached_property
     def bank(self) -> PromptBank:
-        """The texts of the guard: the request's names and, where they are coarse, the one that the forget images have."""
+        """The texts of the guard: the request's names and, where they are coarse, the one that
+        the forget images have.
+        """
         found = own_names(self.erasure, self.forget.original)
         if found:
             self.erasure.notes["also_guarded"] = list(found)
@@ -83,15 +99,24 @@ class Material:
 
     @property
     def edited(self) -> list[str]:
-        """Names of the weights that stage 1 chose. They stand in `Erasure.state`, so that a new process knows them."""
-        return [self.candidates[index] for index in self.erasure.state.get("edited_weights", torch.empty(0)).long()]
+        """Names of the weights that stage 1 chose. They stand in `Erasure.state`, so that a new
+        process knows them.
+        """
+        return [
+            self.candidates[index]
+            for index in self.erasure.state.get("edited_weights", torch.empty(0)).long()
+        ]
 
     def edit(self, names: list[str]) -> None:
         """Choose the weights that the stages edit. All inputs move forward to the first of them."""
-        self.erasure.state["edited_weights"] = torch.tensor([self.candidates.index(name) for name in names])
+        self.erasure.state["edited_weights"] = torch.tensor(
+            [self.candidates.index(name) for name in names]
+        )
         segment = self._first_segment(names)
         for role, images in self._images.items():
-            self._images[role] = images._replace(inputs=self._advance(images.inputs, self.start, segment))
+            self._images[role] = images._replace(
+                inputs=self._advance(images.inputs, self.start, segment)
+            )
         self.start = segment
 
     @property
@@ -106,13 +131,21 @@ class Material:
 
     @property
     def calibration_forget(self) -> Images:
-        """Forget images that choose the mixing weight; where there are none apart, those of the training."""
-        return self._loaded("calibration_forget" if self.erasure.data.calibration_forget else "forget")
+        """Forget images that choose the mixing weight; where there are none apart, those of the
+        training.
+        """
+        return self._loaded(
+            "calibration_forget" if self.erasure.data.calibration_forget else "forget"
+        )
 
     @property
     def calibration_retain(self) -> Images:
-        """Retain images that choose the mixing weight; where there are none apart, those of the training."""
-        return self._loaded("calibration_retain" if self.erasure.data.calibration_retain else "retain")
+        """Retain images that choose the mixing weight; where there are none apart, those of the
+        training.
+        """
+        return self._loaded(
+            "calibration_retain" if self.erasure.data.calibration_retain else "retain"
+        )
 
     @property
     def proxy(self) -> Images:
@@ -124,11 +157,15 @@ class Material:
 
     @property
     def earlier(self) -> Images | None:
-        """Images of what earlier erasures took away, where the request gives any: the original does not know them."""
+        """Images of what earlier erasures took away, where the request gives any: the original
+        does not know them.
+        """
         return self._loaded("earlier") if self.erasure.data.earlier is not None else None
 
     def unlabelled(self, count: int, generator: torch.Generator) -> Images:
-        """Draw `count` proxy images, and half as many of what earlier erasures took away, where there are any."""
+        """Draw `count` proxy images, and half as many of what earlier erasures took away, where
+        there are any.
+        """
         drawn = [self.proxy.sample(count, generator)]
         if self.earlier is not None:
             drawn.append(self.earlier.sample(count // 2, generator))
@@ -146,12 +183,22 @@ class Material:
         return torch.cat([cutmix(first, second, generator), degraded(pixels, generator)])
 
     def pixels(self, role: str) -> tuple[Tensor, Tensor]:
-        """Return pixels [N, 3, H, W] and labels [N] of one of the request's sets, every image in as many views as it gets."""
+        """Return pixels [N, 3, H, W] and labels [N] of one of the request's sets, every image in
+        as many views as it gets.
+        """
         chosen = self._chosen(getattr(self.erasure.data, role))
-        wanted = ceil(CALIBRATION_VIEWS / len(chosen)) if role == "calibration_forget" else VIEWS.get(role, 1)
+        wanted = (
+            ceil(CALIBRATION_VIEWS / len(chosen))
+            if role == "calibration_forget"
+            else VIEWS.get(role, 1)
+        )
         count = max(1, min(wanted, self._max_images // len(chosen)))
-        pixels = views(chosen.pixels(self.erasure.clip.transform), count, self.erasure.generator(salt=3))
-        return pixels, torch.tensor([self._label(name, role) for name in chosen.names()]).repeat(count)
+        pixels = views(
+            chosen.pixels(self.erasure.clip.transform), count, self.erasure.generator(salt=3)
+        )
+        return pixels, torch.tensor([self._label(name, role) for name in chosen.names()]).repeat(
+            count
+        )
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, labels: Tensor) -> Images:
@@ -160,8 +207,12 @@ class Material:
         for part in pixels.split(ENCODE_BATCH):
             with self.erasure.precision():
                 there = part.to(self.erasure.clip.device, memory_format=torch.channels_last)
-                inputs.append(encoded_together(lambda own: self.original(own, 0, self.start), there))
-                original.append(encoded_together(lambda own: self.original(own, self.start), inputs[-1]))
+                inputs.append(
+                    encoded_together(lambda own: self.original(own, 0, self.start), there)
+                )
+                original.append(
+                    encoded_together(lambda own: self.original(own, self.start), inputs[-1])
+                )
         return Images(torch.cat(inputs), torch.cat(original), labels)
 
     def _loaded(self, role: str) -> Images:
@@ -170,7 +221,9 @@ class Material:
         return self._images[role]
 
     def _chosen(self, images: ImageSet) -> ImageSet:
-        order: list[int] = torch.randperm(len(images), generator=self.erasure.generator(salt=1)).tolist()
+        order: list[int] = torch.randperm(
+            len(images), generator=self.erasure.generator(salt=1)
+        ).tolist()
         return images.subset(sorted(order[: self._max_images]))
 
     def _label(self, name: str, role: str) -> int:
@@ -182,7 +235,8 @@ class Material:
         if len(forgotten) > 1:
             words = "several classes are to be forgotten, so its folders must be named after them"
             raise JobFailure(
-                "invalid_dataset", f"data.forget has a folder {name!r}, which is none of the labels; {words}"
+                "invalid_dataset",
+                f"data.forget has a folder {name!r}, which is none of the labels; {words}",
             )
         return forgotten[0]
 
@@ -203,8 +257,12 @@ class Material:
 
 
 def balanced_indices(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Draw `size` indices into `labels`, each by drawing a class, then one of its images: every class counts the same."""
+    """Draw `size` indices into `labels`, each by drawing a class, then one of its images: every
+    class counts the same.
+    """
     classes = [(labels == label).nonzero().flatten() for label in labels.unique()]
     drawn = torch.randint(len(classes), (size,), generator=generator).tolist()
     places = torch.rand(size, generator=generator).tolist()
-    return torch.stack([classes[k][int(place * len(classes[k]))] for k, place in zip(drawn, places, strict=True)])
+    return torch.stack(
+        [classes[k][int(place * len(classes[k]))] for k, place in zip(drawn, places, strict=True)]
+    )

@@ -60,12 +60,13 @@ class PromptBank(NamedTuple):
 
 
 def own_names(erasure: Erasure, features: Tensor) -> tuple[str, ...]:
-    """Return what the original calls the images of a subgroup, `features` [N, d]: a common name, if the request's are far from it.
+    """Return what the original calls the images of a subgroup, `features` [N, d]: a common name, if
+    the request's are far from it.
 
-    Who knows a coarse name alone ("animal") shows images that have a finer one ("elephant"). A guard under the coarse name
-    would leave them that. Far is a standard deviation, over all names, of the mean cosine with the images; a name within
-    it, or one of the labels, is not looked for any further.
-    """
+    Who knows a coarse name alone ("animal") shows images that have a finer one ("elephant"). A
+    guard under the coarse name would leave them that. Far is a standard deviation, over all
+    names, of the mean cosine with the images; a name within it, or one of the labels, is not
+    looked for any further."""
     target = erasure.request.target
     if target.type != "subgroup":
         return ()
@@ -84,13 +85,13 @@ def prompt_bank(
     templates: Sequence[str] = TEMPLATES,
     also: Sequence[str] = (),
 ) -> PromptBank:
-    """Embed the forgotten names, `also` others, and their rivals under `templates` and the request's own.
+    """Embed the forgotten names, `also` others, and their rivals under `templates` and the
+    request's own.
 
     By the original model or by `clip`.
 
-    Rivals are the retained labels whose class weights in `classifier` [C, d] are the nearest: of a thousand labels no other would
-    be the runner-up.
-    """
+    Rivals are the retained labels whose class weights in `classifier` [C, d] are the nearest: of
+    a thousand labels no other would be the runner-up."""
     clip, target = clip or erasure.original, erasure.request.target
     templates = tuple(dict.fromkeys((*target.templates, *templates)))
     kept = [index for index in range(len(erasure.labels)) if index not in erasure.forget_labels]
@@ -98,7 +99,9 @@ def prompt_bank(
     nearest = nearness.argsort(descending=True, stable=True)[:MAX_RIVALS].tolist()
     rivals = [erasure.labels[kept[index]] for index in nearest]
     names = (*target.all_names(), *also)
-    return PromptBank(_under_templates(clip, names, templates), _under_templates(clip, rivals, templates))
+    return PromptBank(
+        _under_templates(clip, names, templates), _under_templates(clip, rivals, templates)
+    )
 
 
 def _under_templates(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:

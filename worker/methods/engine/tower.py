@@ -1,4 +1,6 @@
-"""The image tower as a chain of segments, so that what comes before the first edited layer is computed once."""
+"""The image tower as a chain of segments, so that what comes before the first edited layer is
+computed once.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -17,7 +19,9 @@ class Segment(NamedTuple):
 
 
 class Tower(nn.Module):
-    """A view on `clip.model.visual` that can start and stop between segments. Shares the tower's parameters."""
+    """A view on `clip.model.visual` that can start and stop between segments. Shares the tower's
+    parameters.
+    """
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
@@ -25,20 +29,27 @@ class Tower(nn.Module):
         self.segments = _segments(visual)
 
     def forward(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return what leaves segment `stop - 1` when `x` enters segment `start`; at the end unit float32 features [N, d]."""
+        """Return what leaves segment `stop - 1` when `x` enters segment `start`; at the end unit
+        float32 features [N, d].
+        """
         for segment in self.segments[start:stop]:
             x = segment.forward(x)
-        return x if stop is not None and stop < len(self.segments) else F.normalize(x.float(), dim=-1)
+        return (
+            x if stop is not None and stop < len(self.segments) else F.normalize(x.float(), dim=-1)
+        )
 
     def segment_of(self, name: str) -> int:
-        """Return the index of the segment to which the parameter `name` (as in `visual.named_parameters`) belongs."""
+        """Return the index of the segment to which the parameter `name` (as in
+        `visual.named_parameters`) belongs.
+        """
         for index, segment in enumerate(self.segments):
             if any(name.startswith(prefix) for prefix in segment.prefixes):
                 return index
         raise ValueError(f"the image tower has no parameter {name!r}")
 
     def weights(self, first_segment: int = 0) -> list[str]:
-        """Return the names of all weight matrices and kernels from `first_segment` on, in the order of the tower.
+        """Return the names of all weight matrices and kernels from `first_segment` on, in the order
+        of the tower.
 
         Biases, norms, positions and class tokens are never edited: they shift every image alike.
         """
@@ -46,7 +57,9 @@ class Tower(nn.Module):
         return [
             name
             for name, parameter in self.visual.named_parameters()
-            if parameter.ndim >= 2 and not name.endswith(embeddings) and self.segment_of(name) >= first_segment
+            if parameter.ndim >= 2
+            and not name.endswith(embeddings)
+            and self.segment_of(name) >= first_segment
         ]
 
 
@@ -73,16 +86,25 @@ def _vit_segments(visual: VisionTransformer) -> tuple[Segment, ...]:
         pooled: Tensor = visual._pool(x)[0]
         return pooled if visual.proj is None else pooled @ visual.proj
 
-    embedding = Segment(("conv1.", "class_embedding", "positional_embedding", "ln_pre."), visual._embeds)
+    embedding = Segment(
+        ("conv1.", "class_embedding", "positional_embedding", "ln_pre."), visual._embeds
+    )
     blocks = [
-        Segment((f"transformer.resblocks.{index}.",), block) for index, block in enumerate(visual.transformer.resblocks)
+        Segment((f"transformer.resblocks.{index}.",), block)
+        for index, block in enumerate(visual.transformer.resblocks)
     ]
     return (embedding, *blocks, Segment(("ln_post.", "proj", "attn_pool"), head))
 
 
 def batch_norms(visual: nn.Module) -> list[nn.BatchNorm2d]:
-    """Return the BatchNorm layers of a tower that keep running statistics, in order; none for a vision transformer."""
-    return [module for module in visual.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
+    """Return the BatchNorm layers of a tower that keep running statistics, in order; none for a
+    vision transformer.
+    """
+    return [
+        module
+        for module in visual.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
+    ]
 
 
 def residual_blocks(visual: nn.Module) -> list[nn.Module]:

@@ -1,4 +1,6 @@
-"""New images out of given ones: other views of the same thing, and mixtures that show nothing as it was."""
+"""New images out of given ones: other views of the same thing, and mixtures that show nothing as
+it was.
+"""
 
 import torch
 from torch import Tensor
@@ -11,7 +13,9 @@ GREY = 0.3
 
 
 def views(pixels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return [count * N, 3, H, W]: `pixels` [N, 3, H, W] as they are, then mirrored and cropped at random `count` - 1 times."""
+    """Return [count * N, 3, H, W]: `pixels` [N, 3, H, W] as they are, then mirrored and cropped
+    at random `count` - 1 times.
+    """
     return torch.cat([pixels, *(_mirrored_crops(pixels, generator) for _ in range(count - 1))])
 
 
@@ -29,7 +33,8 @@ def _mirrored_crops(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def degraded(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `pixels` [N, 3, H, W], normalised, as a worse camera shows them: coarse, of other contrast, some in grey.
+    """Return `pixels` [N, 3, H, W], normalised, as a worse camera shows them: coarse, of other
+    contrast, some in grey.
 
     They stand in for photographs of another kind than those at hand.
     """
@@ -47,7 +52,9 @@ def degraded(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cutmix(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `first` [N, 3, H, W] with a rectangle of half its sides, placed at random, out of `second` (Yun et al. 2019)."""
+    """Return `first` [N, 3, H, W] with a rectangle of half its sides, placed at random, out of
+    `second` (Yun et al. 2019).
+    """
     mixed, (height, width) = first.clone(), first.shape[-2:]
     tops = torch.randint(height // 2 + 1, (len(first),), generator=generator).tolist()
     lefts = torch.randint(width // 2 + 1, (len(first),), generator=generator).tolist()

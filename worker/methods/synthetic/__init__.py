@@ -1,8 +1,8 @@
-"""The synthetic-sample method: names in, a class gone, no image asked for (arXiv 2407.07485), in three modes.
+"""The synthetic-sample method: names in, a class gone, no image asked for (arXiv 2407.07485), in
+three modes.
 
-Read in this order: `modes`; then `generation` and `bank` (samples), `vocabulary`, `last_layers` and `closed_form`, `losses`,
-`levels`, `refinement`.
-"""
+Read in this order: `modes`; then `generation` and `bank` (samples), `vocabulary`, `last_layers`
+and `closed_form`, `losses`, `levels`, `refinement`."""
 
 from shared.schemas.methods import MethodParameters
 from shared.states import Stage

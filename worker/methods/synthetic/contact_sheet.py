@@ -15,7 +15,9 @@ SIDE, COLUMNS, MOST = 64, 8, 32
 
 
 def contact_sheet(clip: Clip, samples: Tensor) -> str:
-    """Return up to 32 samples [N, 3, H, W] (normalised pixels) side by side, 64 pixels each, as a data URI of a JPEG."""
+    """Return up to 32 samples [N, 3, H, W] (normalised pixels) side by side, 64 pixels each, as
+    a data URI of a JPEG.
+    """
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (clip.mean, clip.std))
     pixels = (samples[:MOST].cpu().float() * std + mean).clamp(0, 1)
     small = F.interpolate(pixels, size=SIDE, mode="bilinear", antialias=True, align_corners=False)

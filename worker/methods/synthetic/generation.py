@@ -1,8 +1,8 @@
 """Images by gradient ascent on the original model, in batches.
 
-Two generators: `Inverter`, multi-scale with augmentations, whose samples lie nearer to real images; and `PublishedAscent`, the
-procedure of arXiv 2407.07485 with every quirk, batched with each sample frozen once it is accepted.
-"""
+Two generators: `Inverter`, multi-scale with augmentations, whose samples lie nearer to real
+images; and `PublishedAscent`, the procedure of arXiv 2407.07485 with every quirk, batched with
+each sample frozen once it is accepted."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -31,9 +31,8 @@ Made = Callable[[int], None]
 class Inverter(NamedTuple):
     """Makes samples of a model's labels.
 
-    x = sigmoid(up(P_1 + up(P_2 + ...))), the P_k a pyramid of grids, each coarser than the one before; minimised by Adam:
-    CE(s cos(f(augment(x)), W), y) + TV(x).
-    """
+    x = sigmoid(up(P_1 + up(P_2 + ...))), the P_k a pyramid of grids, each coarser than the one
+    before; minimised by Adam: CE(s cos(f(augment(x)), W), y) + TV(x)."""
 
     erasure: Erasure
     classifier: Tensor
@@ -41,11 +40,16 @@ class Inverter(NamedTuple):
     iterations: int
 
     def batch(self, labels: Tensor, number: int, made: Made) -> Tensor:
-        """Return one sample [N, 3, H, W] (normalised pixels) for each label [N]; `number` tells batches of one seed apart."""
+        """Return one sample [N, 3, H, W] (normalised pixels) for each label [N]; `number` tells
+        batches of one seed apart.
+        """
         clip, generator = self.erasure.original, self.erasure.generator(1000 + number)
         size, target = clip.image_size, labels.to(clip.device)
         grids = [max(2, size // scale) for scale in SCALES]
-        pyramid = [torch.randn(len(labels), 3, g, g, generator=generator).mul(0.5).to(clip.device) for g in grids]
+        pyramid = [
+            torch.randn(len(labels), 3, g, g, generator=generator).mul(0.5).to(clip.device)
+            for g in grids
+        ]
         for level in pyramid:
             level.requires_grad_()
         optimizer = torch.optim.Adam(pyramid, lr=LEARNING_RATE)
@@ -54,7 +58,9 @@ class Inverter(NamedTuple):
             images = _pixels(pyramid, size)
             with self.erasure.precision():
                 features = encode_images(clip, _normalised(_augmented(images, generator), clip))
-            recognised = F.cross_entropy(clip.logit_scale * features.float() @ self.classifier.T, target)
+            recognised = F.cross_entropy(
+                clip.logit_scale * features.float() @ self.classifier.T, target
+            )
             loss = recognised + TOTAL_VARIATION * total_variation(images)
             gradients = torch.autograd.grad(loss, pyramid)
             for level, gradient in zip(pyramid, gradients, strict=True):
@@ -67,7 +73,9 @@ def _pixels(pyramid: list[Tensor], size: int) -> Tensor:
     """Return images [N, 3, size, size] in [0, 1]."""
     image = pyramid[0]
     for finer in pyramid[1:]:
-        image = F.interpolate(image, size=finer.shape[-1], mode="bilinear", align_corners=False) + finer
+        image = (
+            F.interpolate(image, size=finer.shape[-1], mode="bilinear", align_corners=False) + finer
+        )
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False).sigmoid()
 
 
@@ -98,8 +106,12 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def _normalised(images: Tensor, clip: Clip) -> Tensor:
-    """Return pixels in [0, 1] as the model wants them, channels last: convolutions are faster so."""
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (clip.mean, clip.std))
+    """Return pixels in [0, 1] as the model wants them, channels last: convolutions are faster
+    so.
+    """
+    mean, std = (
+        torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (clip.mean, clip.std)
+    )
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -117,13 +129,13 @@ ACCEPTANCE_SCALE = 100.0
 class PublishedAscent(NamedTuple):
     """Makes accepted samples as arXiv 2407.07485 does.
 
-    Ascent on  exp(logit_scale) cos(f(n(x)), W_y) - 1e-3 ||x||_2  with a normalised gradient step of 25, jitter, blur every tenth
-    step, and acceptance when the rescaled image is classified as y with confidence over a bar. Decided as published: x lives in
-    ImageNet-normalised space and CLIP's normalisation is applied on top of it in the ascent (not in the acceptance test); the bar
-    falls by 0.025, to 0.45 at the least, for a sample that had to be started anew. Decided otherwise: samples run in batches,
-    each frozen once accepted (batch normalisation is in eval mode, so they do not touch one another); and the number of new
-    starts is bounded.
-    """
+    Ascent on  exp(logit_scale) cos(f(n(x)), W_y) - 1e-3 ||x||_2  with a normalised gradient step
+    of 25, jitter, blur every tenth step, and acceptance when the rescaled image is classified as
+    y with confidence over a bar. Decided as published: x lives in ImageNet-normalised space and
+    CLIP's normalisation is applied on top of it in the ascent (not in the acceptance test); the
+    bar falls by 0.025, to 0.45 at the least, for a sample that had to be started anew. Decided
+    otherwise: samples run in batches, each frozen once accepted (batch normalisation is in eval
+    mode, so they do not touch one another); and the number of new starts is bounded."""
 
     erasure: Erasure
     classifier: Tensor
@@ -131,7 +143,8 @@ class PublishedAscent(NamedTuple):
     parameters: SyntheticParameters
 
     def batch(self, labels: Tensor, number: int, made: Made) -> Tensor:
-        """Return one accepted sample (normalised pixels) for each label [N]; `number` tells batches of one seed apart.
+        """Return one accepted sample (normalised pixels) for each label [N]; `number` tells batches
+        of one seed apart.
 
         Raises:
             JobFailure: `method_failed`: some samples were never accepted.
@@ -142,18 +155,28 @@ class PublishedAscent(NamedTuple):
         waiting = torch.arange(len(labels))
         bar = self.parameters.acceptance
         for _ in range(self.parameters.max_starts):
-            found, accepted = ascend(self.erasure, self.classifier, labels[waiting], iterations, bar, generator)
+            found, accepted = ascend(
+                self.erasure, self.classifier, labels[waiting], iterations, bar, generator
+            )
             samples[waiting[accepted]] = found[accepted]
             waiting = waiting[~accepted]
             made(len(labels) - len(waiting))
             if not len(waiting):
                 return samples
             bar = max(bar - ACCEPTANCE_STEP, ACCEPTANCE_FLOOR)
-        raise JobFailure("method_failed", f"{len(waiting)} of {len(labels)} synthetic samples were never accepted.")
+        raise JobFailure(
+            "method_failed",
+            f"{len(waiting)} of {len(labels)} synthetic samples were never accepted.",
+        )
 
 
 def ascend(
-    erasure: Erasure, classifier: Tensor, labels: Tensor, iterations: int, bar: float, generator: torch.Generator
+    erasure: Erasure,
+    classifier: Tensor,
+    labels: Tensor,
+    iterations: int,
+    bar: float,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return samples (normalised pixels) and which of them were accepted."""
     clip, size = erasure.original, erasure.original.image_size
@@ -161,9 +184,9 @@ def ascend(
     accepted = torch.zeros(len(labels), dtype=torch.bool)
     found = torch.zeros_like(x, device="cpu")
     low, high = (
-        torch.tensor([(v - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], device=x.device).view(
-            1, 3, 1, 1
-        )
+        torch.tensor(
+            [(v - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], device=x.device
+        ).view(1, 3, 1, 1)
         for v in (0.0, 1.0)
     )
     for t in range(iterations):
@@ -174,12 +197,18 @@ def ascend(
         shift = torch.randint(0, JITTER + 1, (2,), generator=generator).tolist()
         moved = part.roll(shift, dims=(2, 3)).requires_grad_()
         with erasure.precision():
-            features = encode_images(clip, _normalised(moved, clip))  # quirk: x is normalised already
+            features = encode_images(
+                clip, _normalised(moved, clip)
+            )  # quirk: x is normalised already
         logits = clip.logit_scale * features.float() @ classifier.T
         score = logits.gather(1, wanted[:, None]).sum() - L2 * moved.flatten(1).norm(dim=1).sum()
         (gradient,) = torch.autograd.grad(score, moved)
         unit = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-        part = (moved.detach() + STEP_SIZE * unit).roll([-s for s in shift], dims=(2, 3)).clamp(low, high)
+        part = (
+            (moved.detach() + STEP_SIZE * unit)
+            .roll([-s for s in shift], dims=(2, 3))
+            .clamp(low, high)
+        )
         if t % BLUR_EVERY == 0:
             part = gaussian_blur(part, [5, 5], [BLUR_SIGMA, BLUR_SIGMA])
         x[active] = part
@@ -190,14 +219,22 @@ def ascend(
 
 
 @torch.no_grad()
-def _accepted(erasure: Erasure, classifier: Tensor, x: Tensor, labels: Tensor, bar: float) -> tuple[Tensor, Tensor]:
-    """Return which samples pass the acceptance test, and all as normalised pixels; both on the CPU."""
+def _accepted(
+    erasure: Erasure, classifier: Tensor, x: Tensor, labels: Tensor, bar: float
+) -> tuple[Tensor, Tensor]:
+    """Return which samples pass the acceptance test, and all as normalised pixels; both on the
+    CPU.
+    """
     clip = erasure.original
-    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (
+        torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     shown = x * std + mean
     low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)
     pixels = _normalised((shown - low) / (high - low).clamp_min(1e-12), clip)
     with erasure.precision():
         features = encode_images(clip, pixels)
-    confidence, predicted = (ACCEPTANCE_SCALE * features.float() @ classifier.T).softmax(dim=1).max(dim=1)
+    confidence, predicted = (
+        (ACCEPTANCE_SCALE * features.float() @ classifier.T).softmax(dim=1).max(dim=1)
+    )
     return ((predicted == labels) & (confidence > bar)).cpu(), pixels.cpu()

@@ -1,4 +1,6 @@
-"""The published loop: one step a level, kept if synthetic accuracy falls, else undone and the level raised."""
+"""The published loop: one step a level, kept if synthetic accuracy falls, else undone and the
+level raised.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -29,20 +31,33 @@ class Level(NamedTuple):
 
 
 TRANSFORMER_LEVELS = tuple(
-    Level(s, k, k) for s, k in zip((0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0), (25, 27, 30, 33, 35, 40, 45), strict=True)
+    Level(s, k, k)
+    for s, k in zip((0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0), (25, 27, 30, 33, 35, 40, 45), strict=True)
 )
 RESNET_LEVELS = tuple(
     Level(*row)
-    for row in ((0.1, 5, 5), (0.3, 7, 7), (0.5, 10, 12), (0.7, 13, 18), (1.0, 15, 25), (1.5, 20, 30), (2.0, 25, 35))
+    for row in (
+        (0.1, 5, 5),
+        (0.3, 7, 7),
+        (0.5, 10, 12),
+        (0.7, 13, 18),
+        (1.0, 15, 25),
+        (1.5, 20, 30),
+        (2.0, 25, 35),
+    )
 )
 
 
-def published_loop(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
-    """Run the loop of arXiv 2407.07485 on the training samples until their accuracy is at most `limit`.
+def published_loop(
+    erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float
+) -> None:
+    """Run the loop of arXiv 2407.07485 on the training samples until their accuracy is at most
+    `limit`.
 
-    Decided as published: Adam with weight decay 0.2 added to the gradient of the selected tensors, strict "less than",
-    rollback of weights and optimiser, all samples in one batch. Decided otherwise: where no step ever helped the published
-    code goes on with the last rejected weights; here that is a failure.
+    Decided as published: Adam with weight decay 0.2 added to the gradient of the selected tensors,
+    strict "less than", rollback of weights and optimiser, all samples in one batch. Decided
+    otherwise: where no step ever helped the published code goes on with the last rejected weights;
+    here that is a failure.
 
     Raises:
         JobFailure: `method_failed`: no step lowered the accuracy.
@@ -61,7 +76,9 @@ def published_loop(erasure: Erasure, parameters: SyntheticParameters, bank: Bank
     steps = parameters.max_steps or MAX_STEPS
     for step in range(steps):
         kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-        loss = _step(erasure, parameters, bank, candidates, optimizer, levels[level], salt=5000 + step)
+        loss = _step(
+            erasure, parameters, bank, candidates, optimizer, levels[level], salt=5000 + step
+        )
         accuracy = synthetic_accuracy(erasure, bank.forget, bank.forget_labels)
         erasure.step(step + 1, steps, loss=loss, accuracy=accuracy, level=float(level))
         if accuracy < best:
@@ -76,24 +93,32 @@ def published_loop(erasure: Erasure, parameters: SyntheticParameters, bank: Bank
     if not improved:
         raise JobFailure(
             "method_failed",
-            "The published procedure lowered the accuracy on its own samples at none of its levels; try the mode calibrated.",
+            (
+                "The published procedure lowered the accuracy on its own samples at none of its "
+                "levels; try the mode calibrated."
+            ),
         )
 
 
 def candidate_tensors(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the tensors of both towers that may be updated: in a ResNet those of attention pooling alone.
+    """Return the tensors of both towers that may be updated: in a ResNet those of attention pooling
+    alone.
 
     Of the text tower those of the transformer, never its embeddings or its projection.
     """
     visual = dict(model.visual.named_parameters())  # type: ignore[union-attr]
     if hasattr(model.visual, "attnpool"):
-        visual = {n: p for n, p in visual.items() if n.startswith("attnpool.") and "positional" not in n}
+        visual = {
+            n: p for n, p in visual.items() if n.startswith("attnpool.") and "positional" not in n
+        }
     text: Any = getattr(model, "text", model)
     return list(visual.values()), list(text.transformer.parameters())
 
 
 def select(tensors: Sequence[nn.Parameter], k: int) -> None:
-    """Keep the gradient of the k tensors whose mean |gradient| is largest; take it from the others, so that Adam skips them."""
+    """Keep the gradient of the k tensors whose mean |gradient| is largest; take it from the
+    others, so that Adam skips them.
+    """
     scored = [t for t in tensors if t.grad is not None]
     scored.sort(key=lambda t: float(t.grad.abs().mean()), reverse=True)  # type: ignore[union-attr]
     for tensor in scored[k:]:
@@ -120,7 +145,9 @@ def _step(
     perturbed = _embed(clip.model, copies)
     with erasure.precision():
         image, text = clip.model.encode_image(x), clip.model.encode_text(tokens)  # type: ignore[operator]
-    loss = lipschitz_loss(image.float(), text.float(), perturbed, (copies - x).flatten(2).norm(dim=-1))
+    loss = lipschitz_loss(
+        image.float(), text.float(), perturbed, (copies - x).flatten(2).norm(dim=-1)
+    )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     select(candidates[0], level.image)

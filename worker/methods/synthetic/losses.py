@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 
 def lipschitz_loss(image: Tensor, text: Tensor, perturbed: Tensor, distance: Tensor) -> Tensor:
-    """Lipschitz smoothing of both towers (arXiv 2407.07485, figure 1), as the published code sums it.
+    """Lipschitz smoothing of both towers (arXiv 2407.07485, figure 1), as the published code sums
+    it.
 
         L = 1 / (4 n) sum_j sum_i ( ||u_i - e'_ij|| + ||v_i - e'_ij|| ) / ||x_i - x'_ij||
 
@@ -22,13 +23,20 @@ def lipschitz_loss(image: Tensor, text: Tensor, perturbed: Tensor, distance: Ten
     return loss
 
 
-def mixtures(features: Tensor, others: Tensor, low: float, generator: torch.Generator, high: float = 1.0) -> Tensor:
-    """Return each of unit features [N, d] mixed with one of `others` [M, d], its share uniform in [low, high]; unit vectors [N, d].
+def mixtures(
+    features: Tensor, others: Tensor, low: float, generator: torch.Generator, high: float = 1.0
+) -> Tensor:
+    """Return each of unit features [N, d] mixed with one of `others` [M, d], its share uniform in
+    [low, high]; unit vectors [N, d].
 
-    Stand in for images: these lie nearer to the rest of what the model knows than samples, which show nothing but one name.
-    """
-    share = torch.empty(len(features), 1).uniform_(low, high, generator=generator).to(features.device)
-    partners = others[torch.randint(len(others), (len(features),), generator=generator).to(others.device)]
+    Stand in for images: these lie nearer to the rest of what the model knows than samples, which
+    show nothing but one name."""
+    share = (
+        torch.empty(len(features), 1).uniform_(low, high, generator=generator).to(features.device)
+    )
+    partners = others[
+        torch.randint(len(others), (len(features),), generator=generator).to(others.device)
+    ]
     return F.normalize(share * features + (1 - share) * partners, dim=-1)
 
 
@@ -39,6 +47,8 @@ def drift(features: Tensor, anchor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def noisy(x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
-    """Return [draws, N, 3, H, W]: x plus fresh noise of deviation sigma, clamped to the range of the batch."""
+    """Return [draws, N, 3, H, W]: x plus fresh noise of deviation sigma, clamped to the range of
+    the batch.
+    """
     noise = torch.randn((draws, *x.shape), generator=generator).to(x.device)
     return (x + sigma * noise).clamp(x.amin(), x.amax())

@@ -1,6 +1,7 @@
 """The three modes of the synthetic-sample method, and what their stages do.
 
-- `calibrated`: closed form, then refinement on samples where the closed form leaves held-out samples recognised.
+- `calibrated`: closed form, then refinement on samples where the closed form leaves held-out
+  samples recognised.
 - `faithful`: the published procedure, batched.
 - `samples_only`: no closed form; samples and names train the last linear map of each tower.
 """
@@ -15,7 +16,12 @@ from worker.methods.frame import Erasure
 from worker.methods.synthetic import levels, refinement
 from worker.methods.synthetic.bank import Bank, make_bank
 from worker.methods.synthetic.contact_sheet import contact_sheet
-from worker.methods.synthetic.refinement import classifier_of, features, share_right, synthetic_accuracy
+from worker.methods.synthetic.refinement import (
+    classifier_of,
+    features,
+    share_right,
+    synthetic_accuracy,
+)
 
 DEFAULT_LIMIT = 0.05
 
@@ -28,13 +34,17 @@ def parameters_of(erasure: Erasure) -> SyntheticParameters:
 
 
 def limit_of(erasure: Erasure) -> float:
-    """Return the accuracy on synthetic samples at which to stop: what the request asks for, 0.05 where it says nothing."""
+    """Return the accuracy on synthetic samples at which to stop: what the request asks for, 0.05
+    where it says nothing.
+    """
     asked = (erasure.thresholds.max_synthetic_accuracy, erasure.thresholds.max_forget_accuracy)
     return min((limit for limit in asked if limit is not None), default=DEFAULT_LIMIT)
 
 
 def synthesize(erasure: Erasure) -> None:
-    """Make the samples, or take them from the bank, and set the held-out ones aside for the audit."""
+    """Make the samples, or take them from the bank, and set the held-out ones aside for the
+    audit.
+    """
     bank = make_bank(erasure, parameters_of(erasure))
     erasure.state |= {"forget_samples": bank.forget, "forget_labels": bank.forget_labels}
     erasure.state |= {"retain_samples": bank.retain, "retain_labels": bank.retain_labels}
@@ -52,7 +62,8 @@ def forget(erasure: Erasure) -> None:
     """Edit the model in the requested mode.
 
     Raises:
-        JobFailure: `method_failed`: nothing that was tried lowered the accuracy on synthetic samples.
+        JobFailure: `method_failed`: nothing that was tried lowered the accuracy on synthetic
+            samples.
     """
     parameters, bank = parameters_of(erasure), _bank_of(erasure)
     limit = limit_of(erasure)
@@ -67,16 +78,22 @@ def forget(erasure: Erasure) -> None:
     else:
         erasure.notes["losses"] = ("closed form, no loss",)
         _calibrated(erasure, parameters, bank, limit)
-    erasure.notes["held_out_accuracy_after"] = synthetic_accuracy(erasure, bank.held_out, bank.held_out_labels)
+    erasure.notes["held_out_accuracy_after"] = synthetic_accuracy(
+        erasure, bank.held_out, bank.held_out_labels
+    )
 
 
-def _calibrated(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float) -> None:
+def _calibrated(
+    erasure: Erasure, parameters: SyntheticParameters, bank: Bank, limit: float
+) -> None:
     erasure.step(0, 1, **_left(erasure, bank))
     edited = erase_names(erasure, bank.retain)
     left = _left(erasure, bank)
     erasure.step(1, 1, **left)
     erasure.notes["closed_form"] = edited | left
-    if left["held_out_accuracy"] <= limit:  # refining for a tower alone cost more of what stays than it forgot
+    if (
+        left["held_out_accuracy"] <= limit
+    ):  # refining for a tower alone cost more of what stays than it forgot
         erasure.notes["refinement"] = "not needed: held-out samples are no longer recognised"
         return
     try:
@@ -88,7 +105,9 @@ def _calibrated(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, l
 
 
 def _left(erasure: Erasure, bank: Bank) -> dict[str, float]:
-    """Return the accuracy on held-out samples of the edited towers together, and of each beside the other's original."""
+    """Return the accuracy on held-out samples of the edited towers together, and of each beside
+    the other's original.
+    """
     towers = (erasure.clip, erasure.original)
     new_images, old_images = (features(erasure, bank.held_out, clip) for clip in towers)
     new_texts, old_texts = (classifier_of(erasure, clip) for clip in towers)

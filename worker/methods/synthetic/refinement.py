@@ -1,17 +1,18 @@
-"""Training the last linear map of each tower on samples and names, level by level, under a trust region.
+"""Training the last linear map of each tower on samples and names, level by level, under a trust
+region.
 
     v <- (I + A) v,   t <- (I + B) t,   A, B [d, d] from zero, by Adam
 
     L_image = mean relu(lead(v'_f, t) + m) + 30 mean(1 - cos(v'_r, v_r)) + 20 mean |A^T t_r|^2
     L_text  = mean relu(lead(v_f, t') + n) + 60 mean(1 - cos(t'_r, t_r))
 
-v_f are samples of what is forgotten, mixed with others; v_r samples of what stays, mixed with one another; t_r the texts of what
-stays; lead is by how many logits a forgotten name is ahead. Each tower is to forget while the other is as it was, so that neither,
-put back, undoes the other.
+v_f are samples of what is forgotten, mixed with others; v_r samples of what stays, mixed with one
+another; t_r the texts of what stays; lead is by how many logits a forgotten name is ahead. Each
+tower is to forget while the other is as it was, so that neither, put back, undoes the other.
 
-Only the last maps are trained: deeper layers learn to tell samples from images, and accuracy on samples falls to nothing while
-recall of images stays. A linear map cannot tell them apart along the directions that they share.
-"""
+Only the last maps are trained: deeper layers learn to tell samples from images, and accuracy on
+samples falls to nothing while recall of images stays. A linear map cannot tell them apart along
+the directions that they share."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,13 +38,16 @@ STEPS = 40
 """Of a level."""
 SAMPLE_WEIGHT, READING_WEIGHT, TEXT_WEIGHT = 30.0, 20.0, 60.0
 TRUST = 0.75
-"""Largest share of held-out samples of what stays, mixed with others, whose answer may change. It catches a collapse, no more:
-up to 0.6 changed in edits that cost real images nothing, because samples lie near the borders."""
+"""Largest share of held-out samples of what stays, mixed with others, whose answer may change.
+It catches a collapse, no more: up to 0.6 changed in edits that cost real images nothing, because
+samples lie near the borders."""
 TEMPLATES = 12
 
 
 class Level(NamedTuple):
-    """How strongly to forget: margins in logits, and the smallest share of a sample in a mixture that must be forgotten."""
+    """How strongly to forget: margins in logits, and the smallest share of a sample in a mixture
+    that must be forgotten.
+    """
 
     image: float
     text: float
@@ -57,10 +61,14 @@ SAFETY = 3.0
 """Logits by which a held-out sample must be behind to count as unknown: images are not samples."""
 
 
-def refine(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, texts: Texts, limit: float) -> None:
-    """Train level by level until neither tower recognises held-out samples, even mixed with others, more often than `limit`.
+def refine(
+    erasure: Erasure, parameters: SyntheticParameters, bank: Bank, texts: Texts, limit: float
+) -> None:
+    """Train level by level until neither tower recognises held-out samples, even mixed with others,
+    more often than `limit`.
 
-    A level that leaves the trust region is undone and tried again at half the learning rate. Leaves in `notes` what each level did.
+    A level that leaves the trust region is undone and tried again at half the learning rate. Leaves
+    in `notes` what each level did.
 
     Args:
         erasure: its model is edited in place.
@@ -70,9 +78,12 @@ def refine(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, texts:
         limit: share of held-out samples that may still be recognised.
 
     Raises:
-        JobFailure: `method_failed`: recognition of held-out samples never fell; the model is as it was.
+        JobFailure: `method_failed`: recognition of held-out samples never fell; the model is as it
+            was.
     """
-    trainer = _Trainer(erasure, _material(erasure, bank, texts), parameters.learning_rate or LEARNING_RATE)
+    trainer = _Trainer(
+        erasure, _material(erasure, bank, texts), parameters.learning_rate or LEARNING_RATE
+    )
     budget = parameters.max_steps or STEPS * len(LEVELS)
     start = best = trainer.recognised()
     rows: list[dict[str, float]] = []
@@ -82,14 +93,22 @@ def refine(erasure: Erasure, parameters: SyntheticParameters, bank: Bank, texts:
         loss, moved = trainer.run(remaining[0], steps, erasure.generator(7000 + done))
         done += steps
         best = trainer.recognised()
-        rows.append({"loss": loss, "moved": moved, "recognised": best, "learning_rate": trainer.rate})
+        rows.append(
+            {"loss": loss, "moved": moved, "recognised": best, "learning_rate": trainer.rate}
+        )
         erasure.step(done, budget, **rows[-1])
         if moved <= TRUST:
             remaining.pop(0)
-    erasure.notes["training"] = {"steps": done, "recognised_before": start, "recognised": best, "levels": rows}
+    erasure.notes["training"] = {
+        "steps": done,
+        "recognised_before": start,
+        "recognised": best,
+        "levels": rows,
+    }
     if best >= start:
         raise JobFailure(
-            "method_failed", f"Training on samples left as many recognisable as before: {start:.3f} of them."
+            "method_failed",
+            f"Training on samples left as many recognisable as before: {start:.3f} of them.",
         )
     trainer.fold()
 
@@ -136,11 +155,15 @@ class _Trainer:
         self._a, self._b = (torch.zeros(d, d, device=device, requires_grad=True) for _ in range(2))
         self._optimizer = torch.optim.Adam([self._a, self._b], lr=rate)
         generator = erasure.generator(6998)
-        self._stays = mixtures(material.held_retain.repeat(4, 1), material.retain, HARDEST, generator)
+        self._stays = mixtures(
+            material.held_retain.repeat(4, 1), material.retain, HARDEST, generator
+        )
         self._before = self._answers(self._stays, material.rivals)
 
     def run(self, level: Level, steps: int, generator: torch.Generator) -> tuple[float, float]:
-        """Train one level; where it leaves the trust region, undo it. Returns (last loss, share of answers that changed)."""
+        """Train one level; where it leaves the trust region, undo it. Returns (last loss, share
+        of answers that changed).
+        """
         kept, optimizer = (self._a.detach().clone(), self._b.detach().clone()), self._optimizer
         for _ in range(steps):
             loss = self._loss(level, generator)
@@ -160,17 +183,32 @@ class _Trainer:
         m = self._m
         seen = mixtures(m.forget.repeat(2, 1), m.retain, level.share, generator)
         others = mixtures(m.retain, m.retain, 0.5, generator)
-        image = F.relu(leads(_mapped(seen, self._a), m.targets, m.rivals, m.scale) + level.image).mean()
-        text = F.relu(leads(seen, _mapped(m.targets, self._b), _mapped(m.rivals, self._b), m.scale) + level.text).mean()
+        image = F.relu(
+            leads(_mapped(seen, self._a), m.targets, m.rivals, m.scale) + level.image
+        ).mean()
+        text = F.relu(
+            leads(seen, _mapped(m.targets, self._b), _mapped(m.rivals, self._b), m.scale)
+            + level.text
+        ).mean()
         samples = SAMPLE_WEIGHT * drift(_mapped(others, self._a), others)
         reading = READING_WEIGHT * (m.stays @ self._a).square().sum(dim=-1).mean()
-        return image + text + samples + reading + TEXT_WEIGHT * drift(_mapped(m.stays, self._b), m.stays)
+        return (
+            image
+            + text
+            + samples
+            + reading
+            + TEXT_WEIGHT * drift(_mapped(m.stays, self._b), m.stays)
+        )
 
     @torch.no_grad()
     def recognised(self) -> float:
-        """Return the share of held-out samples, mixed with others, that a tower may still recognise: the worse of the two."""
+        """Return the share of held-out samples, mixed with others, that a tower may still
+        recognise: the worse of the two.
+        """
         m = self._m
-        mixed = mixtures(m.held_forget.repeat(4, 1), m.held_retain, HARDEST, self._erasure.generator(6999))
+        mixed = mixtures(
+            m.held_forget.repeat(4, 1), m.held_retain, HARDEST, self._erasure.generator(6999)
+        )
         of_image = leads(_mapped(mixed, self._a), m.targets, m.rivals, m.scale)
         of_text = leads(mixed, _mapped(m.targets, self._b), _mapped(m.rivals, self._b), m.scale)
         return max(float((lead > -SAFETY).float().mean()) for lead in (of_image, of_text))
@@ -203,7 +241,9 @@ def synthetic_accuracy(erasure: Erasure, samples: Tensor, labels: Tensor) -> flo
 
 
 def share_right(features: Tensor, classifier: Tensor, labels: Tensor) -> float:
-    """Return the share of unit features [N, d] for which a classifier [C, d] answers with their label [N]."""
+    """Return the share of unit features [N, d] for which a classifier [C, d] answers with their
+    label [N].
+    """
     return float(((features @ classifier.T).argmax(dim=1).cpu() == labels).float().mean())
 
 
@@ -214,8 +254,12 @@ def classifier_of(erasure: Erasure, clip: Clip) -> Tensor:
 
 @torch.no_grad()
 def features(erasure: Erasure, samples: Tensor, clip: Clip | None = None) -> Tensor:
-    """Return unit features [N, d] in float32 of samples [N, 3, H, W], by the model under edit or by `clip`."""
+    """Return unit features [N, d] in float32 of samples [N, 3, H, W], by the model under edit or
+    by `clip`.
+    """
     clip = clip or erasure.clip
     with erasure.precision():
-        parts = [encode_images(clip, part.float().to(clip.device)).float() for part in samples.split(64)]
+        parts = [
+            encode_images(clip, part.float().to(clip.device)).float() for part in samples.split(64)
+        ]
     return torch.cat(parts)

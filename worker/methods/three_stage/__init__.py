@@ -1,9 +1,9 @@
-"""The three-stage method: forget, remind, restore (Zhang et al. 2025, arXiv 2506.03117), for subgroups and for classes with images.
+"""The three-stage method: forget, remind, restore (Zhang et al. 2025, arXiv 2506.03117), for
+subgroups and for classes with images.
 
-Read `forgetting`, `reminding` and `restoring`, one stage each; then their parts: `selection` and `fisher` (which layers),
-`adapters` (LoRA), `losses`, `ema`, `alignment`, `prompts` and `views` (texts and images), `material` and `tower` (what is
-computed once).
-"""
+Read `forgetting`, `reminding` and `restoring`, one stage each; then their parts: `selection` and
+`fisher` (which layers), `adapters` (LoRA), `losses`, `ema`, `alignment`, `prompts` and `views`
+(texts and images), `material` and `tower` (what is computed once)."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,9 @@ Body = Callable[[Erasure, Material, ThreeStageParameters], None]
 
 
 def stages(parameters: MethodParameters) -> tuple[MethodStage, ...]:
-    """Return the stages of one erasure. Those that run in one process share the prepared images and texts."""
+    """Return the stages of one erasure. Those that run in one process share the prepared images
+    and texts.
+    """
     if not isinstance(parameters, ThreeStageParameters):
         raise TypeError(f"three_stage cannot run with {type(parameters).__name__}")
     prepared: list[Material] = []

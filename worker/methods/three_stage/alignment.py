@@ -1,11 +1,13 @@
-"""Distribution alignment: move retain images to where the original model has seen its pre-training data (arXiv 2506.03117).
+"""Distribution alignment: move retain images to where the original model has seen its pre-training
+data (arXiv 2506.03117).
 
-    min over delta_i, |delta_i| <= 0.25   L_a = sum_l || mu_l(x + delta) - mu_l* ||_2 + || sigma_l(x + delta) - sigma_l* ||_2
+    min over delta_i, |delta_i| <= 0.25   L_a = sum_l || mu_l(x + delta) - mu_l* ||_2 + || sigma_l(x
+    + delta) - sigma_l* ||_2
 
-mu_l, sigma_l: mean and standard deviation of the inputs of layer l in the original model, over a batch and all places, for each
-channel. `batch_norm` takes mu_l*, sigma_l* from the running statistics of its BatchNorm layers, a record of the pre-training
-data. A vision transformer has none: `tokens` takes those of its residual blocks on the proxy images.
-"""
+mu_l, sigma_l: mean and standard deviation of the inputs of layer l in the original model, over a
+batch and all places, for each channel. `batch_norm` takes mu_l*, sigma_l* from the running
+statistics of its BatchNorm layers, a record of the pre-training data. A vision transformer has
+none: `tokens` takes those of its residual blocks on the proxy images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +28,12 @@ STEPS, LEARNING_RATE, LARGEST_CHANGE = 8, 0.02, 0.25
 BATCH = 48
 
 
-def aligned_retain(erasure: Erasure, material: Material, parameters: ThreeStageParameters) -> Images:
-    """Return the retain images, aligned if the parameters say so and the model has what it takes."""
+def aligned_retain(
+    erasure: Erasure, material: Material, parameters: ThreeStageParameters
+) -> Images:
+    """Return the retain images, aligned if the parameters say so and the model has what it
+    takes.
+    """
     reference = _reference(erasure, material, parameters)
     if reference is None:
         return material.retain
@@ -36,7 +42,9 @@ def aligned_retain(erasure: Erasure, material: Material, parameters: ThreeStageP
     aligned, losses = [], []
     parts = pixels.split(BATCH)
     for number, part in enumerate(parts):
-        moved, loss = align(erasure, material.original, part.to(erasure.clip.device), layers, stored)
+        moved, loss = align(
+            erasure, material.original, part.to(erasure.clip.device), layers, stored
+        )
         aligned.append(moved.cpu())
         losses.append(loss)
         erasure.step(number + 1, len(parts), alignment_loss=loss)
@@ -65,7 +73,9 @@ def align(
 def _reference(
     erasure: Erasure, material: Material, parameters: ThreeStageParameters
 ) -> tuple[list[nn.Module], Statistics] | None:
-    """Return the layers whose inputs are matched and what their statistics should be; None for no alignment."""
+    """Return the layers whose inputs are matched and what their statistics should be; None for
+    no alignment.
+    """
     tower = material.original
     if parameters.alignment == "batch_norm" and (norms := batch_norms(tower.visual)):
         return list(norms), [running_statistics(norm) for norm in norms]
@@ -78,7 +88,9 @@ def _reference(
 
 
 def running_statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation [channels] that a BatchNorm layer stored in pre-training."""
+    """Return mean and standard deviation [channels] that a BatchNorm layer stored in
+    pre-training.
+    """
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None and variance is not None  # noqa: S101  (batch_norms picks those that track them)
     return mean, variance.sqrt()

@@ -2,8 +2,8 @@
 
     theta_ema <- beta_s theta_ema + (1 - beta_s) theta,    beta_s = min(beta, (s + 1) / (s + 10))
 
-The warm-up of beta_s over the steps s = 0, 1, ... keeps a short run from ending near its starting point.
-"""
+The warm-up of beta_s over the steps s = 0, 1, ... keeps a short run from ending near its
+starting point."""
 
 from collections.abc import Mapping
 

@@ -1,10 +1,12 @@
-"""Which layers hold what is to be forgotten and little else: relative Fisher information (arXiv 2506.03117, equation 2).
+"""Which layers hold what is to be forgotten and little else: relative Fisher information (arXiv
+2506.03117, equation 2).
 
-    R_l = I_l(D_f) / I_l(D_r),    I_l(D) = mean over (x, t) of D and over theta in l of ( d cos(v(x), t) / d theta )^2
+    R_l = I_l(D_f) / I_l(D_r),    I_l(D) = mean over (x, t) of D and over theta in l of ( d
+    cos(v(x), t) / d theta )^2
 
-The equation writes a second derivative. The squared first derivative of each sample (the diagonal of the empirical Fisher
-matrix) is taken for it, because only a quantity that is never negative can be ranked as a ratio.
-"""
+The equation writes a second derivative. The squared first derivative of each sample (the
+diagonal of the empirical Fisher matrix) is taken for it, because only a quantity that is never
+negative can be ranked as a ratio."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +21,16 @@ from worker.methods.engine.adapters import features
 from worker.methods.engine.tower import Tower
 
 GRADIENT_ENTRIES = 2**25
-"""Float32 entries of per-sample gradients in memory at a time: 128 MB. Larger chunks were slower on a CPU."""
+"""Float32 entries of per-sample gradients in memory at a time: 128 MB. Larger chunks were slower
+on a CPU.
+"""
 
 
 @contextmanager
 def batchable_attention() -> Iterator[None]:
-    """Let attention be made of operations that `vmap` can batch: the fused kernels have no rule for it, or loop."""
+    """Let attention be made of operations that `vmap` can batch: the fused kernels have no rule
+    for it, or loop.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -34,11 +40,14 @@ def batchable_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start: int, texts: Tensor) -> Tensor:
-    """Return I_l [len(names)] of the named weights, on inputs [N, ...] of segment `start` and their texts [N, d].
+def fisher_information(
+    tower: Tower, names: Sequence[str], inputs: Tensor, start: int, texts: Tensor
+) -> Tensor:
+    """Return I_l [len(names)] of the named weights, on inputs [N, ...] of segment `start` and their
+    texts [N, d].
 
-    Several processes share the samples. In float32: per-sample gradients under autocast are not something torch can do.
-    """
+    Several processes share the samples. In float32: per-sample gradients under autocast are not
+    something torch can do."""
     weights = {name: tower.visual.get_parameter(name).detach() for name in names}
 
     def similarity(weights: dict[str, Tensor], x: Tensor, text: Tensor) -> Tensor:
@@ -55,5 +64,7 @@ def fisher_information(tower: Tower, names: Sequence[str], inputs: Tensor, start
 
 
 def relative_fisher(forget: Tensor, retain: Tensor) -> Tensor:
-    """Return R_l = I_l(D_f) / (I_l(D_r) + eps); eps, 1e-12 of the median I_l(D_r), only keeps a dead layer from dividing by 0."""
+    """Return R_l = I_l(D_f) / (I_l(D_r) + eps); eps, 1e-12 of the median I_l(D_r), only keeps a
+    dead layer from dividing by 0.
+    """
     return forget / (retain + 1e-12 * retain.median())

@@ -1,10 +1,10 @@
-"""Stage 1, forgetting: drive the image-text similarity of the forget images down in the chosen layers (arXiv 2506.03117).
+"""Stage 1, forgetting: drive the image-text similarity of the forget images down in the chosen
+layers (arXiv 2506.03117).
 
     minimise over LoRA   L_f = mean_i v(x_i) . t        x_i in D_f, t the text of their class
 
-It stops once two batches in a row are not recognised any more: every further step damages what shares the text, and stage 2
-has to mend it.
-"""
+It stops once two batches in a row are not recognised any more: every further step damages what
+shares the text, and stage 2 has to mend it."""
 
 import torch
 from torch import Tensor
@@ -35,15 +35,21 @@ def _tune(erasure: Erasure, material: Material, parameters: ThreeStageParameters
     images, texts = material.forget, material.classifier[erasure.forget_labels]
     generator = erasure.generator(salt=11)
     adapter = adapter_for(erasure, material, parameters, generator)
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        adapter.parameters(), lr=parameters.learning_rate, weight_decay=0.0
+    )
     history: list[float] = []
     for step in range(parameters.forget_steps):
         picked = torch.randint(len(images.labels), (BATCH,), generator=generator)
         with erasure.precision():
-            seen = shared_features(material.tower, adapter.weights(), images.inputs[picked], material.start)
+            seen = shared_features(
+                material.tower, adapter.weights(), images.inputs[picked], material.start
+            )
         loss = forget_loss(seen, texts)
         history.append(_recognised(erasure, material, seen))
-        erasure.step(step + 1, parameters.forget_steps, loss=loss.item(), forget_accuracy=history[-1])
+        erasure.step(
+            step + 1, parameters.forget_steps, loss=loss.item(), forget_accuracy=history[-1]
+        )
         if len(history) > 1 and sum(history[-2:]) / 2 <= RECOGNISED:
             break
         optimizer.zero_grad()

@@ -12,12 +12,14 @@ FISHER_IMAGES = 32
 """Images of each side. The ranking of the first layers did not change with more."""
 
 
-def select_layers(erasure: Erasure, material: Material, parameters: ThreeStageParameters) -> list[str]:
-    """Return the names of the weights to edit, in the order of the tower, and note why in `Erasure.notes`.
+def select_layers(
+    erasure: Erasure, material: Material, parameters: ThreeStageParameters
+) -> list[str]:
+    """Return the names of the weights to edit, in the order of the tower, and note why in
+    `Erasure.notes`.
 
-    The retain side of the ratio is the siblings (the other subgroups of the class) where there are any, as in the paper; else
-    all retain images.
-    """
+    The retain side of the ratio is the siblings (the other subgroups of the class) where there
+    are any, as in the paper; else all retain images."""
     candidates = material.candidates
     if parameters.selection == "all":
         erasure.notes["layers"] = candidates
@@ -25,7 +27,9 @@ def select_layers(erasure: Erasure, material: Material, parameters: ThreeStagePa
     generator = erasure.generator(salt=10)
     score = _information(material, material.forget, generator)
     if parameters.selection == "relative_fisher":
-        score = relative_fisher(score, _information(material, _siblings(erasure, material.retain), generator))
+        score = relative_fisher(
+            score, _information(material, _siblings(erasure, material.retain), generator)
+        )
     chosen = sorted(score.topk(min(parameters.layers, len(candidates))).indices.tolist())
     erasure.notes["layers"] = {candidates[index]: float(score[index]) for index in chosen}
     return [candidates[index] for index in chosen]
@@ -39,4 +43,6 @@ def _siblings(erasure: Erasure, retain: Images) -> Images:
 def _information(material: Material, images: Images, generator: torch.Generator) -> Tensor:
     picked = torch.randperm(len(images.labels), generator=generator)[:FISHER_IMAGES]
     texts = material.classifier[images.labels[picked]]
-    return fisher_information(material.original, material.candidates, images.inputs[picked], material.start, texts)
+    return fisher_information(
+        material.original, material.candidates, images.inputs[picked], material.start, texts
+    )
