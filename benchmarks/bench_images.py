@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -84,9 +84,8 @@ def raw_embeddings(clip: Clip, pixels: Tensor) -> Tensor:
     """Return embeddings [N, d] of images [N, 3, H, W], not normalised, in bfloat16 on the way."""
     with torch.autocast(clip.device.type, dtype=torch.bfloat16):
         parts = pixels.to(memory_format=torch.channels_last).split(128)
-        return torch.cat(
-            [clip.model.encode_image(part.float().to(clip.device)) for part in parts]
-        ).float()  # type: ignore[operator]
+        encode = cast(Callable[[Tensor], Tensor], clip.model.encode_image)
+        return torch.cat([encode(part.float().to(clip.device)) for part in parts]).float()
 
 
 def share(right: Tensor, items: list[Item], wanted: Callable[[Item], bool]) -> float:

@@ -38,11 +38,12 @@ def load(folder: Path) -> tuple[open_clip.CLIP, Transform, Tokenizer]:
 def read(archive: Path) -> list[tuple[str, Image.Image]]:
     """Return (class, image) of a tar of `<class>/<image>`."""
     with tarfile.open(archive) as tar:
-        files = [m for m in tar.getmembers() if m.isfile()]
+        files = [(m.name, tar.extractfile(m)) for m in tar.getmembers() if m.isfile()]
         return [
-            (m.name.split("/")[0], Image.open(io.BytesIO(tar.extractfile(m).read())).convert("RGB"))
-            for m in files
-        ]  # type: ignore[union-attr]
+            (name.split("/")[0], Image.open(io.BytesIO(file.read())).convert("RGB"))
+            for name, file in files
+            if file is not None
+        ]
 
 
 @torch.no_grad()
