@@ -23,7 +23,7 @@ from api.connection import Advance, ApiProblem, Connection, Damaged, Unreachable
 from api.packing import Body
 from shared.crypto.public_keys import KEYS_PATH
 from shared.errors import NotYet
-from shared.files.tokenizer_files import TOKENIZER_NAMES
+from shared.files.tokenizer_files import TOKENIZER_NAMES, TOWER_CONFIG
 from shared.schemas.base import Schema
 from shared.schemas.dataset import DatasetView
 from shared.schemas.job import EventView, JobDraft, JobView, MetricSeries
@@ -250,7 +250,7 @@ class Client:
         for name in WEIGHTS_FILES:
             self._connection.download(path, {"file": name}, folder / name, advance)
         if TOKENIZER in (folder / WEIGHTS_FILES[0]).read_bytes():
-            for name in sorted(TOKENIZER_NAMES):
+            for name in (*sorted(TOKENIZER_NAMES), TOWER_CONFIG):
                 try:
                     self._connection.download(path, {"file": name}, folder / name, advance)
                 except ApiProblem as problem:

@@ -13,6 +13,7 @@ from api.cli import (
     audit,
     backups,
     certificates,
+    deltas,
     health,
     jobs,
     keys,
@@ -32,7 +33,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (service, keys, jobs, rulings, certificates, uploads, audit, purges, backups, health):
+for module in (
+    service,
+    keys,
+    jobs,
+    rulings,
+    certificates,
+    deltas,
+    uploads,
+    audit,
+    purges,
+    backups,
+    health,
+):
     module.add_to(app)
 keys.keys.add_typer(signing, name="signing")
 

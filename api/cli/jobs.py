@@ -1,6 +1,7 @@
 """Commands about jobs."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,14 @@ import typer
 
 from api.cli.exits import THRESHOLDS_NOT_MET, ExitCode
 from api.cli.options import DEFAULT_URL, Key, Url, connect
+
+
+class Layout(StrEnum):
+    """How a model's folder is laid out."""
+
+    OPEN_CLIP = "open_clip"
+    TRANSFORMERS = "transformers"
+
 
 RequestFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="An erasure request, as JSON.")
@@ -96,14 +105,30 @@ def weights(
     out: Annotated[
         Path, typer.Option(help="Folder to write; open_clip loads it as local-dir:<folder>.")
     ],
+    layout: Annotated[
+        Layout,
+        typer.Option("--format", help="open_clip's local-dir layout, or transformers' CLIPModel."),
+    ] = (Layout.OPEN_CLIP),
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
-    """Download the published model, in open_clip's local-dir layout."""
-    from api.cli import show
+    """Download the published model, in open_clip's local-dir layout or as a CLIPModel of
+    transformers.
+    """
+    import tempfile
 
-    with connect(url, key) as client, show.transfer("downloading", None) as advance:
-        client.weights(job_id, out, advance=advance)
+    from api.cli import show
+    from shared.weights.converted import to_transformers
+
+    with (
+        tempfile.TemporaryDirectory(prefix="efface-weights-") as scratch,
+        connect(url, key) as client,
+        show.transfer("downloading", None) as advance,
+    ):
+        folder = out if layout is Layout.OPEN_CLIP else Path(scratch) / "model"
+        client.weights(job_id, folder, advance=advance)
+        if layout is Layout.TRANSFORMERS:
+            to_transformers(folder, out)
     typer.echo(out)
 
 

@@ -13,8 +13,8 @@ from api.cli import show
 from api.client import ApiProblem, Client
 from api.packing import Body
 from shared.errors import InvalidRequest
+from shared.files.checkpoints import find_layout
 from shared.files.image_archives import ArchiveLimits
-from shared.files.tokenizer_files import TOKENIZER_NAMES
 from shared.request_rules.references import LOCAL_DIR, FoundData, LocalData, hub_model, source_of
 from shared.request_rules.resolution import check as check_with
 from shared.schemas.dataset import DatasetView
@@ -23,12 +23,6 @@ from shared.schemas.model_reference import ModelReference
 from shared.schemas.request import ErasureRequest
 from shared.schemas.spec import LISTS, DataSource, ModelSource
 
-MODEL_FILES = (
-    "open_clip_config.json",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    *TOKENIZER_NAMES,
-)
 ANY = 2**62
 NO_LIMITS = ArchiveLimits(images=ANY, expanded_bytes=ANY, ratio=ANY, pixels=ANY)
 """What a server takes is for the server to say."""
@@ -119,10 +113,9 @@ class _UploadFinder:
         if not text.startswith(LOCAL_DIR):
             return hub_model(text, pointer)
         folder = _local_folder(text)
-        if folder is not None and not any((folder / file).exists() for file in MODEL_FILES):
-            raise InvalidRequest.at(
-                pointer, f"there is nothing to upload in {folder}: none of {', '.join(MODEL_FILES)}"
-            )
+        if folder is not None:
+            with _named(folder, pointer):
+                find_layout(folder)
         return ModelSource(reference=text if folder is None else f"{LOCAL_DIR}{folder}")
 
     def data(self, pointer: str, name: str, reference: str) -> FoundData:
@@ -144,8 +137,16 @@ class _UploadFinder:
 def upload_model(
     client: Client, path: Path, *, name: str | None = None, architecture: str | None = None
 ) -> ModelView:
-    """Upload a checkpoint, or the files of a local-dir folder."""
-    members = [path / file for file in sorted(MODEL_FILES) if (path / file).exists()]
+    """Upload a checkpoint, or the files of the one model in a folder; see
+    `shared.files.checkpoints` for the layouts.
+
+    Raises:
+        InvalidRequest: the folder holds no model, or several.
+    """
+    members: list[Path] = []
+    if path.is_dir():
+        with _named(path, ""):
+            members = find_layout(path).files
     with _packed(path, members) as file, show.upload(file) as advance:
         return client.add_model(
             file, name=name or path.stem, architecture=architecture, advance=advance
@@ -172,6 +173,15 @@ def upload_dataset(
             skip_invalid=skip_invalid,
             advance=advance,
         )
+
+
+@contextmanager
+def _named(folder: Path, pointer: str) -> Iterator[None]:
+    """Name the folder in what is said of it."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest.at(pointer, f"{folder.name} {error.errors[0].detail}") from error
 
 
 @contextmanager

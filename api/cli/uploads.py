@@ -9,6 +9,8 @@ from api.cli.options import DEFAULT_URL, Key, Url, connect
 
 Name = Annotated[str | None, typer.Option(help="What to call it; by default the name of the file.")]
 
+SOURCES = ("hf-hub:", "local-dir:")
+
 models = typer.Typer(no_args_is_help=True, help="Add, list and delete models.")
 datasets = typer.Typer(no_args_is_help=True, help="Add, list and delete data sets.")
 
@@ -24,8 +26,10 @@ def add_model(
     path: Annotated[
         Path | None,
         typer.Argument(
-            exists=True,
-            help="A folder in open_clip's local-dir layout, an archive of one, or a checkpoint.",
+            help=(
+                "A folder in open_clip's local-dir layout, or a CLIPModel's of transformers; an "
+                "archive of one, or a checkpoint."
+            )
         ),
     ] = None,
     source: Annotated[
@@ -44,6 +48,12 @@ def add_model(
     """Upload a model, or register one that the server can reach; print its id."""
     from api.cli.local_files import upload_model
 
+    if path is not None and str(path).startswith(SOURCES):
+        path, source = None, str(path)
+    if path is not None and not path.exists():
+        raise typer.BadParameter(
+            f"there is no {path}; for a model of a hub, give hf-hub:owner/name", param_hint="PATH"
+        )
     given = [path is not None, source is not None, pretrained is not None]
     if sum(given) != 1 or (pretrained is not None and architecture is None):
         raise typer.BadParameter(
@@ -57,6 +67,8 @@ def add_model(
         else:
             reference = {"architecture": str(architecture), "pretrained": str(pretrained)}
             added = client.register_model(name or f"{architecture}/{pretrained}", reference)
+    for warning in added.warnings:
+        typer.echo(f"{warning.pointer}: {warning.detail}", err=True)
     typer.echo(added.id)
 
 

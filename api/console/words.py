@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from shared.schemas.job import EventView, JobView
-from shared.schemas.request import ErasureRequest
+from shared.schemas.request import ErasureRequest, Thresholds
 from shared.states import Ground, JobState, Stage
 
 SOON = timedelta(days=3)
@@ -338,6 +338,20 @@ def sentence(job: JobView) -> str:
         "The erasure ended without a verdict: "
         f"{job.error.message if job.error else 'its cause is not on record'}"
     )
+
+
+def limits(thresholds: Thresholds) -> list[str]:
+    """Return the limits that a job is judged by."""
+    found = [
+        f"{title}: at most {100 * limit:.1f} %"
+        for name, title in THRESHOLDS.items()
+        if (limit := getattr(thresholds, name)) is not None
+    ]
+    for bound in thresholds.measures:
+        title = bound.measure.replace("_", " ").capitalize()
+        found += [f"{title}: at most {bound.max:g}"] if bound.max is not None else []
+        found += [f"{title}: at least {bound.min:g}"] if bound.min is not None else []
+    return found or ["None: they were switched off, and whatever comes out is published."]
 
 
 def event(entry: EventView) -> str:

@@ -22,7 +22,9 @@ from shared.schemas.report import REPORT_SCHEMA_PATH, Report
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=Route)
 
-WeightsFile = Literal["open_clip_model.safetensors", "open_clip_config.json", TokenizerFile]
+WeightsFile = Literal[
+    "open_clip_model.safetensors", "open_clip_config.json", "config.json", TokenizerFile
+]
 IfNoneMatch = Annotated[str | None, Header()]
 WEIGHTS: Final = "open_clip_model.safetensors"
 NOT_MODIFIED = 304
@@ -138,7 +140,9 @@ def weights(
     head: Head,
     file: Annotated[
         WeightsFile,
-        Query(description="of open_clip's local-dir layout; a tokenizer's, where it has one"),
+        Query(
+            description="of open_clip's local-dir layout; of a tokenizer or text tower beside it"
+        ),
     ] = WEIGHTS,
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_range: Annotated[str | None, Header()] = None,

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from shared.files.archive_members import is_zip, zip_parts
 from shared.files.errors import invalid, shown, words
-from shared.files.tokenizer_files import TOKENIZER_NAMES
+from shared.files.tokenizer_files import TOKENIZER_NAMES, TOWER_CONFIG
 from shared.ports.object_storage import chunks_of, hashed
 from shared.schemas.clip_config import MAX_PATCHES, ClipConfig, ModelConfig
 from shared.schemas.resolution import RequestWarning
@@ -82,6 +82,22 @@ class Layout:
     def in_safetensors(self) -> bool:
         """Whether the weights have headers that can be read without a pickle."""
         return all(path.suffix == SAFETENSORS for path in self.weights)
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them, with a tokenizer's and what says how images are prepared."""
+        names = (
+            *sorted(TOKENIZER_NAMES),
+            PROCESSOR,
+            *(() if self.is_transformers else (TOWER_CONFIG,)),
+        )
+        beside = [self.folder / name for name in names]
+        own = [self.config] if self.config is not None else []
+        if len(self.weights) > 1:
+            own += sorted(
+                path for suffix in INDEX_SUFFIXES for path in self.folder.glob(f"*{suffix}")
+            )
+        return [*own, *self.weights, *(path for path in beside if path.is_file())]
 
     @property
     def has_tokenizer(self) -> bool:

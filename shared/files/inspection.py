@@ -25,7 +25,7 @@ from shared.settings import MIB, Settings
 
 log = structlog.get_logger()
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PASSED_ON = (
     "LANG",
     "LC_ALL",

@@ -1,6 +1,4 @@
-"""Files of a Hugging Face tokenizer, which lie beside the weights of some models: uploaded,
-published and handed out with them.
-"""
+"""Files of a Hugging Face tokenizer or text tower beside the weights of some models."""
 
 from typing import Literal, get_args
 
@@ -15,3 +13,5 @@ TokenizerFile = Literal[
     "sentencepiece.bpe.model",
 ]
 TOKENIZER_NAMES: frozenset[TokenizerFile] = frozenset(get_args(TokenizerFile))
+TOWER_CONFIG = "config.json"
+"""Of a text tower of Hugging Face, which is made of it with no network."""

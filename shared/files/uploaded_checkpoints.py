@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from shared.errors import InvalidRequest
 from shared.files.archive_members import Member, MemberLimits, is_archive, members
@@ -28,7 +29,7 @@ from shared.files.checkpoints import (
     understood,
 )
 from shared.files.errors import invalid
-from shared.files.tokenizer_files import TOKENIZER_NAMES
+from shared.files.tokenizer_files import TOKENIZER_NAMES, TOWER_CONFIG
 from shared.schemas.resolution import RequestWarning
 from shared.settings import MIB
 from shared.weights.architectures import nearest
@@ -127,6 +128,7 @@ def _result(layout: Layout, itself: str | None, architecture: str | None) -> Che
                     "1.6"
                 )
     found = understood(layout, TensorFiles(layout.weights).infos if in_safetensors else None)
+    _check_text_tower(layout, found.config)
     warnings = list(found.warnings)
     name = architecture or found.architecture
     if itself is not None and not in_safetensors and is_torchscript(layout.weights[0]):
@@ -143,6 +145,15 @@ def _result(layout: Layout, itself: str | None, architecture: str | None) -> Che
         architecture=name,
         warnings=[warning.model_dump() for warning in warnings],
     )
+
+
+def _check_text_tower(layout: Layout, config: dict[str, Any]) -> None:
+    tower = config.get("model_cfg", {}).get("text_cfg", {}).get("hf_model_name")
+    if tower and not (layout.folder / TOWER_CONFIG).is_file():
+        raise invalid(
+            f"its text tower is that of {tower} (text_cfg.hf_model_name), whose config is missing;"
+            f" give a folder with that model's {TOWER_CONFIG} beside the weights"
+        )
 
 
 def _unknown(architecture: str) -> RequestWarning:
@@ -216,8 +227,6 @@ def _model_folder(tree: Path) -> Path:
             )
         if places:
             return places[0]
-    if not any(is_weights(file.name) for file in tree.rglob("*")):
-        raise invalid(f"the archive holds no weights; add {SAFETENSORS_NAME}")
     raise invalid(
         f"the archive holds no {CONFIG_NAME}, nor a {TRANSFORMERS_CONFIG} of transformers; pack a "
         "folder in open_clip's"
@@ -234,14 +243,13 @@ def _has_clip(config: Path) -> bool:
 
 def _names(layout: Layout) -> Iterator[tuple[Path, str]]:
     """Yield the files of a model, each with the one name that it has in the storage."""
-    if layout.config is not None:
-        yield layout.config, layout.config.name
-    ends = {file: file.suffix for file in layout.weights}
-    for number, file in enumerate(layout.weights, 1):
-        if len(layout.weights) > 1:
-            yield file, f"model-{number:05}-of-{len(layout.weights):05}{ends[file]}"
+    many = len(layout.weights) > 1
+    numbers = {file: number for number, file in enumerate(layout.weights, 1)}
+    for file in layout.files:
+        if file not in numbers:
+            if not file.name.endswith(INDEX_SUFFIXES):  # the shards' new names tell as much
+                yield file, file.name
+        elif many:
+            yield file, f"model-{numbers[file]:05}-of-{len(numbers):05}{file.suffix}"
         else:
-            yield file, SAFETENSORS_NAME if ends[file] == SAFETENSORS else PICKLE_NAME
-    for name in (*sorted(TOKENIZER_NAMES), PROCESSOR):
-        if (layout.folder / name).is_file():
-            yield layout.folder / name, name
+            yield file, SAFETENSORS_NAME if file.suffix == SAFETENSORS else PICKLE_NAME

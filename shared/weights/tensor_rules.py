@@ -1,5 +1,5 @@
 """How a tensor of one layout comes from tensors of another: by joining, cutting and transposing,
-which no value survives changed.
+which change no value.
 """
 
 from collections.abc import Callable, Mapping

@@ -21,8 +21,8 @@ MAX_SENTENCE = 300
 MAX_NAME = 100
 MAX_PREFIX_PARTS = 8
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Parts of names that torch.compile, FSDP and activation checkpointing put wherever a module was
-wrapped; no model has them itself.
+"""Parts of names that torch.compile, FSDP and activation checkpointing put in wherever a module
+was wrapped.
 """
 OPENAI_BUFFERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """What OpenAI's own files hold besides the weights."""
@@ -274,8 +274,8 @@ class _Misfit:
         wants = wants or ("a timm tower" if "visual." in self.expected.open else None)
         if has and wants and has != wants:
             yield (
-                f"the image tower of the weights is {has}, but {self.described} describes "
-                f"{wants}; give the config of these weights"
+                f"the image tower of the weights is {has}, but {self.described} describes {wants};"
+                " give the config of these weights"
             )
 
     def _layers(self, tower: str, start: str, field: str) -> Iterator[str]:

@@ -86,11 +86,11 @@ UNKNOWN_ARCHITECTURE = "tiny-of-the-tests"
 """A name that open_clip does not have, under which weights are taken as they are."""
 
 
-def small_clip(path: Path, config: Mapping[str, Any] = SMALL_CLIP) -> Path:
-    """Write the weights of a config, all zeros, as safetensors."""
-    expected = expected_tensors(ModelConfig.model_validate(config["model_cfg"]))
+def small_clip(path: Path, value: float = 0) -> Path:
+    """Write weights for `SMALL_CLIP`, all of one value, as safetensors."""
+    expected = expected_tensors(ModelConfig.model_validate(SMALL_CLIP["model_cfg"]))
     infos = {name: TensorInfo("F32", shape) for name, shape in expected.shapes.items()}
-    write_safetensors(path, {n: NewTensor(i, partial(np.zeros, i.shape, np.float32)) for n, i in infos.items()})
+    write_safetensors(path, {n: NewTensor(i, partial(np.full, i.shape, value, np.float32)) for n, i in infos.items()})
     return path
 
 

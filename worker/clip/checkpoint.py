@@ -32,11 +32,11 @@ from shared.files.checkpoints import (
 )
 from shared.files.errors import shown, words
 from shared.files.image_archives import file_sha256
+from shared.files.tokenizer_files import TOWER_CONFIG
 from shared.ports.object_storage import ObjectMissing, Storage
 from shared.weights.tensor_files import TensorFiles, write_safetensors
 from shared.weights.tensor_rules import Rule
 from shared.weights.tensor_rules import tensors as made
-from shared.weights.transformers_layout import CONFIG as TRANSFORMERS_CONFIG
 from shared.weights.weight_names import MAX_SENTENCE, Infos
 from worker.clip.model import Clip
 from worker.clip.pickles import as_safetensors
@@ -97,6 +97,9 @@ def save_clip(clip: Clip, folder: Path) -> str:
         clip.tokenizer, "save_pretrained"
     ):  # a Hugging Face tokenizer is read from the folder, too
         clip.tokenizer.save_pretrained(str(folder))
+    tower = getattr(getattr(clip.model, "text", None), "config", None)
+    if tower is not None:  # so is the config of a Hugging Face text tower
+        (folder / TOWER_CONFIG).write_text(tower.to_json_string(use_diff=False))
     return save_weights(clip.model, folder / WEIGHTS_NAME)
 
 
@@ -242,14 +245,15 @@ def _arranged(found: ReadFolder, place: Path) -> Path:
     """
     place.mkdir(parents=True)
     for file in found.layout.folder.iterdir():
-        if (
-            file.is_file()
-            and file.suffix not in WEIGHTS_SUFFIXES
-            and file.name not in (CONFIG_NAME, TRANSFORMERS_CONFIG)
-        ):
+        if file.is_file() and file.suffix not in WEIGHTS_SUFFIXES and file.name != CONFIG_NAME:
             (place / file.name).symlink_to(file.resolve())
     (place / WEIGHTS_NAME).symlink_to(found.weights.resolve())
-    (place / CONFIG_NAME).write_text(json.dumps(found.config))
+    config = deepcopy(found.config)
+    if config["model_cfg"]["text_cfg"].get("hf_model_name") and (place / TOWER_CONFIG).is_file():
+        config["model_cfg"]["text_cfg"]["hf_model_name"] = str(
+            place
+        )  # the config is there, and no hub is asked
+    (place / CONFIG_NAME).write_text(json.dumps(config))
     return place
 
 

@@ -37,7 +37,7 @@ Tensors = dict[str, Tensor]
 
 def as_safetensors(path: Path, target: Path, understand: Understand) -> tuple[Path, bool | None]:
     """Write the model's tensors in a torch file as safetensors; return that file, and whether its
-    code, if it has any, has QuickGELU.
+    code has QuickGELU (None where it has no code).
 
     Args:
         path: what `torch.save` or `torch.jit.save` wrote. Nothing of it is run.

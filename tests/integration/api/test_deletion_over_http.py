@@ -9,6 +9,7 @@ import pytest
 
 from api.cli.local_files import upload_model
 from shared.states import Scope
+from tests.support import requests
 from tests.support.problems import assert_problem
 
 
@@ -114,10 +115,12 @@ def test_the_commands(server, make_key, model, dataset, alice, make_job):
     assert efface("datasets", "rm", "ds_nobody").returncode == 1
 
 
-def test_the_tokenizer_of_a_model_comes_and_goes_with_it(alice, alice_client, make_job, storage, tmp_path, checkpoint):
+def test_the_tokenizer_of_a_model_comes_and_goes_with_it(alice, alice_client, make_job, storage, tmp_path):
     folder = tmp_path / "clip"
     folder.mkdir()
-    config = {"model_cfg": {"embed_dim": 1, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "owner/name"}}}
+    small = requests.SMALL_CLIP["model_cfg"]
+    config = {"model_cfg": small | {"text_cfg": small["text_cfg"] | {"hf_tokenizer_name": "owner/name"}}}
+    checkpoint = requests.small_clip(tmp_path / "weights.safetensors").read_bytes()
     sent = {"tokenizer.json": b"{}", "vocab.txt": b"a", "open_clip_config.json": json.dumps(config).encode()}
     for name, content in (sent | {"open_clip_model.safetensors": checkpoint, "notes.md": b"mine"}).items():
         (folder / name).write_bytes(content)

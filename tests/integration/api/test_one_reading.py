@@ -22,7 +22,6 @@ from tests.support.request_files import SOUND, WRONG, Disk
 from tests.support.servers import serving
 from worker.resolve import resolved_here
 
-DEMO = Path(__file__).parents[3] / "api" / "demo" / "model"
 ELSEWHERE = {"no model there", "no data there"}
 """What is not here may be where the server is."""
 RESOLVED = ("thresholds", "labels", "sets", "warnings")
@@ -48,8 +47,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     found = []
     for number, name in enumerate(("clip", "gold")):
         folder = tmp_path_factory.mktemp(name)
-        (folder / "open_clip_config.json").write_bytes((DEMO / "open_clip_config.json").read_bytes())
-        requests.safetensors(folder / "open_clip_model.safetensors", bytes([number]) * 8)
+        (folder / "open_clip_config.json").write_text(json.dumps(requests.SMALL_CLIP))
+        requests.small_clip(folder / "open_clip_model.safetensors", number)
         found.append(f"local-dir:{folder}")
     return found[0], found[1]
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -409,3 +410,23 @@ def test_openais_state_dict_has_quick_gelu(tmp_path: Path) -> None:
 
     assert clip.config["model_cfg"]["quick_gelu"] is True
     assert torch.equal(clip.model.visual.proj, model.visual.proj.half().float())
+
+
+@pytest.mark.parametrize("module", ["builtins", "os", "torch", "torch._utils", "torch.jit._script"])
+def test_a_torchscript_archive_that_does_something_does_nothing(tmp_path: Path, module: str) -> None:
+    (tmp_path / "model").mkdir()
+    ran = tmp_path / "ran"
+    call = f"c{module}\neval\n(S'open({str(ran)!r}, \"w\")'\ntR.".encode()
+    with zipfile.ZipFile(tmp_path / "model" / "x.pt", "w") as archive:
+        for name, content in {
+            "data.pkl": call,
+            "constants.pkl": b"(t.",
+            "code/__torch__.py": b"",
+            "version": b"3",
+        }.items():
+            archive.writestr(f"archive/{name}", content)
+
+    said = refusal(tmp_path / "model", tmp_path)
+
+    assert "is a TorchScript archive that holds more than a model's tensors" in said
+    assert not ran.exists()

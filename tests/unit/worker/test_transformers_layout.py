@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from shared.errors import InvalidRequest, JobFailure
@@ -15,8 +16,6 @@ from shared.weights.tensor_rules import tensors as made
 from shared.weights.transformers_layout import processor_config, rules_to_transformers, transformers_config
 from tests.support.tiny import write_model
 from worker.clip.checkpoint import load_clip, save_clip
-
-transformers = pytest.importorskip("transformers")
 
 TEXT = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3}
