@@ -34,6 +34,7 @@ class JobDraft(Schema):
     sets: tuple[MeasuredSet, ...] = Field(
         (), description="what each of `data.evaluation` is to the request"
     )
+    hold: Hold | None = Field(None, description="none: nothing is put on hold by being checked")
     warnings: tuple[RequestWarning, ...] = Field(
         (), description="what is no error, and may not be what was meant"
     )

@@ -142,7 +142,7 @@ def test_what_a_backup_brings_back_is_purged_again(efface, database, storage, se
     storage.put(stored.key, b"from a backup")
     pending = efface("purge", "pending")
     assert (pending.returncode, json.loads(pending.stdout)) == (1, line)
-    assert efface("purge", "again").stdout.splitlines()[-1].startswith("1 data sets were there again")
+    assert efface("purge", "again").stdout.splitlines()[-1].startswith("1 data sets and models were there again")
     assert efface("purge", "pending").returncode == 0
     assert storage.find(stored.key) == []
 

@@ -47,8 +47,8 @@ def test_what_it_was_receiving_is_deleted_by_the_next(settings, make_key):
             connection.putrequest("POST", "/datasets?name=horses")
             connection.putheader("Authorization", f"Bearer {make_key('alice')}")
             connection.putheader("Content-Type", "application/octet-stream")
-            connection.putheader("Content-Length", "1000000")
-            connection.endheaders(b"a picture, as it is" * 1000)
+            connection.putheader("Content-Length", "10000000")
+            connection.endheaders(b"a picture, as it is" * 100_000)  # a piece that is written is a MiB
             wait_until(lambda: uploads(folder), "nothing was received")
         connection.close()
         assert uploads(folder), "nothing was left, so there is nothing to delete"

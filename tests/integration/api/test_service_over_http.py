@@ -37,6 +37,12 @@ def beat(database):
     return say
 
 
+@pytest.fixture
+def forgetful(monkeypatch):
+    """Have servers that are started after this look again for every question whether they are ready."""
+    monkeypatch.setattr("api.parts.READY_SECONDS", 0.0)
+
+
 def test_ready_when_everything_is(server, beat):
     beat(RELAY, signing_key=True, stuck={})
     beat(WORKER, doorbell="heard")
@@ -52,6 +58,7 @@ def test_ready_when_everything_is(server, beat):
     }
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_ready_though_others_are_silent_and_says_who(server, beat, make_job):
     def asked():
         response = httpx.get(f"{server}/health/ready")

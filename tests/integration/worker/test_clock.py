@@ -74,7 +74,7 @@ def supervised(
 ) -> None:
     """Run a supervisor to its end with `child` in the place of a child."""
     server, path = listener
-    supervisor = Supervisor(claim, OWNER, database, fleet.settings, path.with_name("stopping"))
+    supervisor = Supervisor(claim, OWNER, database, fleet.settings, threading.Event(), lambda: None)
     thread = threading.Thread(target=supervisor.run, args=(path,))
     thread.start()
     connection, _ = server.accept()
