@@ -5,7 +5,7 @@ No transaction is open while a file is checked or the storage answers.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -80,7 +80,10 @@ class Uploads:
         """
         if (earlier := self._answered(call)) is not None:
             return earlier
-        within = limits_for(file.size_bytes, self.settings)
+        within = replace(
+            limits_for(file.size_bytes, self.settings),
+            file=self.settings.max_archive_expanded_bytes,  # shards in an archive are unpacked
+        )
         check = partial(self.inspectors.archive, sha256=file.sha256, within=within, gone=self.gone)
         summary = datasets.inspect(file.path, self.settings, check, skip_invalid=skip_invalid)
         dataset_id = new_id("ds")

@@ -18,6 +18,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -47,6 +48,8 @@ signal), `fault` (a traceback).
 
 
 def _archive(path: str, limits: dict[str, int], options: dict[str, Any]) -> Answer:
+    # Shards in an archive are unpacked beside it: whoever deletes the upload deletes them, too.
+    tempfile.tempdir = str(Path(path).parent)
     return asdict(inspect_archive(Path(path), ArchiveLimits(**limits), **options))
 
 

@@ -4,7 +4,7 @@ import httpx
 
 from api.client import Client
 from tests.integration.api.conftest import WEIGHTS, JobMaker
-from tests.integration.shared.test_storage import s3, s3_endpoint  # noqa: F401 - fixtures
+from tests.integration.shared.ports.test_object_storage import s3, s3_endpoint  # noqa: F401 - fixtures
 
 
 def test_weights_are_a_redirect_to_a_signed_url(s3, serve, settings, make_key, database, request_body, tmp_path):  # noqa: F811
