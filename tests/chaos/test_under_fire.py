@@ -125,10 +125,10 @@ def test_a_relay_that_dies_between_publish_and_commit(fleet: Fleet) -> None:
     dying = """
 import os, threading
 from services.relay import run_relay
-from shared.database import Database, make_engine
-from shared.queue import Doorbell, make_queue
+from shared.postgres.database import Database, make_engine
+from shared.ports.queue import Doorbell, make_queue
 from shared.settings import get_settings
-from shared.storage import Storage
+from shared.ports.object_storage import Storage
 
 class Dying(Doorbell):
     def ring(self):

@@ -87,10 +87,11 @@ UNKNOWN_ARCHITECTURE = "tiny-of-the-tests"
 
 
 def small_clip(path: Path, value: float = 0) -> Path:
-    """Write weights for `SMALL_CLIP`, all of one value, as safetensors."""
+    """Write random weights for `SMALL_CLIP`, others for each `value`, as safetensors."""
+    random = np.random.default_rng(int(1000 * value))
     expected = expected_tensors(ModelConfig.model_validate(SMALL_CLIP["model_cfg"]))
     infos = {name: TensorInfo("F32", shape) for name, shape in expected.shapes.items()}
-    write_safetensors(path, {n: NewTensor(i, partial(np.full, i.shape, value, np.float32)) for n, i in infos.items()})
+    write_safetensors(path, {n: NewTensor(i, partial(random.random, i.shape, np.float32)) for n, i in infos.items()})
     return path
 
 

@@ -18,7 +18,7 @@ from shared.ports.embedded_servers import embedded_postgres, embedded_redis
 STARTER = """
 import sys, time
 from pathlib import Path
-from shared.embedded import embedded_postgres, embedded_redis
+from shared.ports.embedded_servers import embedded_postgres, embedded_redis
 folder = Path(sys.argv[1])
 with embedded_postgres(folder / "postgres") as postgres, embedded_redis(folder / "redis") as redis:
     print(postgres, redis, flush=True)
