@@ -73,7 +73,7 @@ def report_of(demo: Path, act: str) -> dict:
     report = checked(content)
     page = (folder / "report.html").read_text()
     assert report.job_id in page
-    assert "Passed: the edited model meets all 3 thresholds" in page
+    assert "Passed: the edited model meets all 4 thresholds" in page
     assert len(page.encode()) < 2_000_000
     return json.loads(content)
 
