@@ -204,11 +204,6 @@ def read_header(head: Callable[[int, int], bytes]) -> tuple[dict[str, Any], int]
     return header, _LENGTH.size + length
 
 
-def array_of(content: bytes, info: TensorInfo) -> Array:
-    """Return a tensor from its bytes."""
-    return np.frombuffer(content, ARRAYS[info.dtype]).reshape(info.shape)
-
-
 def _places(path: Path) -> Iterator[tuple[str, _Place]]:
     check_safetensors(path)
     with path.open("rb") as file:

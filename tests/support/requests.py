@@ -91,8 +91,12 @@ def small_clip(path: Path, value: float = 0) -> Path:
     random = np.random.default_rng(int(1000 * value))
     expected = expected_tensors(ModelConfig.model_validate(SMALL_CLIP["model_cfg"]))
     infos = {name: TensorInfo("F32", shape) for name, shape in expected.shapes.items()}
-    write_safetensors(path, {n: NewTensor(i, partial(random.random, i.shape, np.float32)) for n, i in infos.items()})
+    write_safetensors(path, {n: NewTensor(i, partial(_drawn, random, i.shape)) for n, i in infos.items()})
     return path
+
+
+def _drawn(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return random.random(shape, np.float32)
 
 
 def sha256(content: bytes) -> str:
